@@ -1,0 +1,119 @@
+"""Squeeze-and-Excitation (SENet, arXiv 1709.01507, section 3) with every part of it a choice."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from senet_jax.attention.base import Attention
+from senet_jax.attention.gates import ACTIVATIONS, GATES
+from senet_jax.attention.squeeze import SQUEEZES
+from senet_jax.errors import UsageError, choose
+
+NO_SQUEEZE = "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class SqueezeExciteConfig(Attention):
+    """Description of a Squeeze-and-Excitation block.
+
+    The defaults are those of the paper's Table 2: mean, sigmoid, r = 16, with biases. The
+    ablations of its Tables 10 to 16 drop the biases (``bias=False``).
+
+    Raises:
+        UsageError: An unknown squeeze, gate or activation, or a width that is not positive.
+    """
+
+    name: ClassVar[str] = "se"
+
+    squeeze: str = "avg"
+    """A key of ``SQUEEZES``, or "none": the excitation as 1x1 convolutions at full resolution
+    (NoSqueeze, section 6.5)."""
+    gate: str = "sigmoid"
+    """A key of ``GATES``."""
+    activation: str = "relu"
+    """A key of ``ACTIVATIONS``: what stands between the two layers."""
+    reduction: float = 16
+    """The ratio r: the hidden width is c // r."""
+    width: int | None = None
+    """The hidden width itself, whatever the number of channels; ``reduction`` and ``divisor``
+    then have no effect."""
+    divisor: int = 1
+    """The hidden width is rounded to the nearest multiple of this, and is at least this (timm's
+    ``seresnet*`` use 8). 1 keeps c // r."""
+    bias: bool = True
+    """Whether the two layers have biases."""
+
+    def __post_init__(self) -> None:
+        choose("squeeze", self.squeeze, [*SQUEEZES, NO_SQUEEZE])
+        choose("gate", self.gate, GATES)
+        choose("activation", self.activation, ACTIVATIONS)
+        if self.reduction <= 0:
+            raise UsageError(f"reduction must be positive, not {self.reduction}.")
+        if self.divisor < 1:
+            raise UsageError(f"divisor must be at least 1, not {self.divisor}.")
+        if self.width is not None and self.width < 1:
+            raise UsageError(f"width must be at least 1, not {self.width}.")
+
+    def hidden_width(self, channels: int) -> int:
+        """Width of the hidden layer for a tensor of ``channels`` channels.
+
+        Raises:
+            UsageError: The reduction is larger than the channels, so that nothing would be left.
+        """
+        if self.width is not None:
+            return self.width
+        if self.divisor > 1:
+            nearest = int(channels / self.reduction + self.divisor / 2)
+            return max(self.divisor, nearest // self.divisor * self.divisor)
+        hidden = int(channels // self.reduction)
+        if hidden < 1:
+            raise UsageError(
+                f"reduction {self.reduction:g} leaves no hidden channel of {channels}: "
+                f"use a reduction of at most {channels}, or set width."
+            )
+        return hidden
+
+    def build(self, *, dtype: Any = None) -> "SqueezeExcite":
+        return SqueezeExcite(self, dtype=dtype, name=self.name)
+
+
+class SqueezeExcite(nn.Module):
+    """Rescales every channel by a gate computed from all channels.
+
+    ``y = x * gate(W2 activation(W1 squeeze(x)))``, eqs. 2 to 4 of the paper. The parameters are
+    ``reduce`` (W1) and ``expand`` (W2); the gate is sown as the intermediate ``gate``.
+    """
+
+    config: SqueezeExciteConfig
+    """What is computed."""
+    dtype: Any = None
+    """Precision of the product with ``x``; None keeps that of ``x``. Squeeze and excitation are
+    float32 always."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        channels = x.shape[-1]
+        config = self.config
+
+        def layer(features: int, name: str) -> nn.Dense:
+            return nn.Dense(
+                features,
+                use_bias=config.bias,
+                kernel_init=nn.initializers.he_normal(),
+                dtype=jnp.float32,
+                name=name,
+            )
+
+        if config.squeeze == NO_SQUEEZE:
+            squeezed = x.astype(jnp.float32)
+        else:
+            squeezed = SQUEEZES[config.squeeze](x)[:, None, None, :]
+        hidden = layer(config.hidden_width(channels), "reduce")(squeezed)
+        hidden = ACTIVATIONS[config.activation](hidden)
+        gate = GATES[config.gate](layer(channels, "expand")(hidden))
+        self.sow("intermediates", "gate", gate)
+        dtype = self.dtype or x.dtype
+        return x.astype(dtype) * gate.astype(dtype)

@@ -1,0 +1,31 @@
+"""The one exception for input that a user can mend, and the suggestion of near names."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+    """What the user asked for cannot be done as asked.
+
+    The message is one sentence that says what was wrong, what is allowed and what to do; the
+    command line prints it alone and exits with code 2.
+    """
+
+
+def choose(kind: str, name: str, valid: Iterable[str]) -> str:
+    """Returns ``name`` if it is one of ``valid``.
+
+    Args:
+        kind: What is being named, for the message: "gate", "model", ...
+        name: The name asked for.
+        valid: The names there are.
+
+    Raises:
+        UsageError: ``name`` is unknown; the message gives the nearest valid names.
+    """
+    valid = sorted(valid)
+    if name in valid:
+        return name
+    near = difflib.get_close_matches(name, valid, n=4, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(valid)}."
+    raise UsageError(f"unknown {kind} {name!r}: {hint}")

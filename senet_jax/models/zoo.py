@@ -1,0 +1,73 @@
+"""The zoo: from a name to a module."""
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flax import linen as nn
+
+from senet_jax.errors import choose
+from senet_jax.models import resnet
+
+
+@dataclasses.dataclass(frozen=True)
+class ZooEntry:
+    """A named network."""
+
+    build: Callable[..., nn.Module]
+    """Constructor; keyword arguments override the fields of the network."""
+    input_size: int
+    """Side of the images that it was published for, pixels."""
+
+
+def _entries(table: Mapping[str, Callable[..., nn.Module]], input_size: int) -> dict[str, ZooEntry]:
+    return {name: ZooEntry(build, input_size) for name, build in table.items()}
+
+
+ZOO: dict[str, ZooEntry] = {
+    **_entries(resnet.IMAGENET_RESNETS, 224),
+    **_entries(resnet.CIFAR_RESNETS, 32),
+}
+
+
+def create_model(name: str, **fields: Any) -> nn.Module:
+    """Builds a network by name.
+
+    Args:
+        name: A name of ``list_models()``; where timm has the model, timm's name for it.
+        **fields: Fields of the module that differ from the named network's, such as
+            ``num_classes=10``, ``attention=SqueezeExciteConfig(gate="tanh")``,
+            ``placement="pre"``, ``stages=(3, 4)`` or ``dtype=jnp.bfloat16``.
+
+    Returns:
+        A Linen module called as ``model.apply(variables, images, train=False)`` on float images
+        (n, h, w, c), giving logits (n, num_classes); its variables are ``params`` and
+        ``batch_stats``.
+
+    Raises:
+        UsageError: An unknown name, field or value of a field.
+    """
+    entry = find(name)
+    model = entry.build()
+    valid = [field.name for field in dataclasses.fields(model) if field.name not in _LINEN]
+    for field in fields:
+        choose(f"field of {name}", field, valid)
+    return entry.build(**fields)
+
+
+_LINEN = ("parent", "name")
+
+
+def find(name: str) -> ZooEntry:
+    """Returns the entry of a network.
+
+    Raises:
+        UsageError: An unknown name.
+    """
+    return ZOO[choose("model", name, ZOO)]
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the networks that match a shell pattern such as ``"*se*"``, sorted by family."""
+    return [name for name in ZOO if fnmatch.fnmatchcase(name, pattern)]

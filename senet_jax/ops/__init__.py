@@ -1,0 +1,1 @@
+"""What every backbone shares: convolution, normalisation and pooling with explicit padding."""

@@ -1,0 +1,49 @@
+"""Convolution with PyTorch's symmetric padding and He initialisation."""
+
+from typing import Any
+
+from flax import linen as nn
+
+HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+"""He et al. (arXiv 1502.01852), eq. 14: variance 2 / fan_out, not truncated."""
+
+
+def conv(
+    features: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    groups: int = 1,
+    use_bias: bool = False,
+    dtype: Any = None,
+    name: str | None = None,
+) -> nn.Conv:
+    """Builds a square convolution padded by ``dilation * (kernel_size - 1) / 2`` on every side.
+
+    ``SAME`` pads a strided convolution on the far side only, which is another network than the
+    published one; this padding is that of Caffe and PyTorch.
+
+    Args:
+        features: Output channels.
+        kernel_size: Side of the kernel, odd.
+        stride: Stride in both directions.
+        dilation: Distance between the taps of the kernel.
+        groups: Number of groups (the cardinality of ResNeXt); divides both channel counts.
+        use_bias: Whether a bias is added (not where a batch norm follows).
+        dtype: Compute precision; parameters stay float32.
+        name: Name of the submodule.
+    """
+    pad = dilation * (kernel_size - 1) // 2
+    return nn.Conv(
+        features,
+        (kernel_size, kernel_size),
+        strides=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        kernel_dilation=(dilation, dilation),
+        feature_group_count=groups,
+        use_bias=use_bias,
+        dtype=dtype,
+        kernel_init=HE_NORMAL,
+        name=name,
+    )
