@@ -1,0 +1,1 @@
+"""Images in, uint8 batches out; the position in the data is (seed, step) and nothing else."""

@@ -1,0 +1,1 @@
+"""Training: a config, a state, a jitted step over a mesh, and the loop around them."""

@@ -1,0 +1,260 @@
+"""An experiment as a value: frozen dataclasses, one flag a field, presets by name.
+
+This file imports neither jax nor the models, so that ``--help`` answers at once.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import dacite
+
+from senet_jax.data.augment import AugmentConfig
+from senet_jax.errors import UsageError, choose
+
+
+@dataclasses.dataclass(frozen=True)
+class AttentionOverrides:
+    """What differs from the attention of the named network; None keeps the network's own."""
+
+    kind: str | None = None
+    """Another mechanism altogether: "se", ..., or "none" to take it out."""
+    squeeze: str | None = None
+    """Squeeze operator: "avg", "max", "avgmax", "std", or "none" (NoSqueeze)."""
+    gate: str | None = None
+    """Gate: "sigmoid", "relu", "tanh" or "hard_sigmoid"."""
+    activation: str | None = None
+    """Non-linearity between the two layers of the excitation."""
+    reduction: float | None = None
+    """Reduction ratio r."""
+    width: int | None = None
+    """Width of the hidden layer, instead of a ratio."""
+    divisor: int | None = None
+    """Round the hidden width to a multiple of this."""
+    bias: bool | None = None
+    """Biases in the two layers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    name: str = "cifar_seresnet20"
+    """A name that `senet-jax models` lists."""
+    attention: AttentionOverrides = AttentionOverrides()
+    placement: str | None = None
+    """Where the attention stands: "standard", "pre", "post", "identity" or "conv3x3"; None keeps
+    the network's own."""
+    stages: tuple[int, ...] | None = None
+    """Stages that carry the attention, numbered from 2 (conv2_x); None means all."""
+    shortcut: str | None = None
+    """Shortcut where shapes change: "A", "B", "C" or "D"; None keeps the network's own."""
+    zero_init_last: bool = False
+    """Start the last batch norm scale of each block at zero."""
+    dropout: float = 0.0
+    """Rate of dropout before the classifier."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute precision; parameters, statistics and gates are float32 always."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The images."""
+
+    name: str = "cifar10"
+    """"digits", "cifar10", "cifar100" or "folder" (images in DIR/train/<class>/ and
+    DIR/val/<class>/)."""
+    dir: Path | None = None
+    """Where the data set lies; for TFDS sets None means TFDS_DATA_DIR, else TFDS's default."""
+    image_size: int | None = None
+    """Side of the images in pixels, for a folder of images."""
+    batch_size: int = 128
+    """Training images of a step, over all devices."""
+    eval_batch_size: int = 500
+    """Validation images of a step; rounded up to what the devices divide."""
+    normalization: Literal["dataset", "imagenet"] = "dataset"
+    """Whose mean and standard deviation the images are normalised with."""
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer and its schedule."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW."""
+    learning_rate: float = 0.1
+    """Peak learning rate."""
+    schedule: Literal["cosine", "step"] = "cosine"
+    """After the warm-up: a half cosine down to zero, or steps."""
+    warmup_epochs: float = 0.0
+    """Epochs over which the rate rises linearly from zero."""
+    milestones: tuple[float, ...] = ()
+    """Epochs at which the step schedule multiplies the rate by ``decay``."""
+    decay: float = 0.1
+    """What the step schedule multiplies with."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    nesterov: bool = True
+    """Nesterov's form of the momentum."""
+    weight_decay: float = 1e-4
+    """Decay of the kernels; biases and batch norm have none. L2 in the gradient for SGD,
+    decoupled for AdamW."""
+    clip_norm: float | None = None
+    """Clip the gradient to this global norm."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """What is saved, and what is kept."""
+
+    every_epochs: int = 1
+    """Save after every so many epochs, and after the last."""
+    every_steps: int | None = None
+    """Save also every so many steps."""
+    keep_last: int = 2
+    """How many of the newest checkpoints are kept, besides the one of the best validation
+    top-1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Train a network, from the start or from where it stopped.
+
+    Raises:
+        UsageError: A field whose value is outside its range.
+    """
+
+    run_dir: Path = Path("runs/default")
+    """Folder of the run: config, checkpoints, metrics, TensorBoard files and curves. The same
+    command on the same folder resumes."""
+    epochs: int = 90
+    """Passes over the training images."""
+    seed: int = 0
+    """Seed of initialisation, order and augmentation."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    ema_decay: float | None = None
+    """Decay per step of an average of parameters and statistics, which is then what is
+    evaluated; None keeps none."""
+    eval_every_epochs: int = 1
+    """Validate after every so many epochs, and after the last."""
+    log_every_steps: int | None = None
+    """Write a line of metrics every so many steps besides the one of each epoch."""
+    devices: int | None = None
+    """How many devices share a batch; None means all."""
+    deterministic: bool = False
+    """On a GPU, XLA's deterministic operations: bit-identical runs, slower. A CPU is
+    deterministic anyway."""
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _require(self.seed >= 0, "seed", self.seed, "at least 0")
+        for field in ("batch_size", "eval_batch_size", "image_size"):
+            value = getattr(self.data, field)
+            _require(value is None or value >= 1, f"data.{field}", value, "at least 1")
+        _require(
+            0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "in [0, 1)"
+        )
+        decay = self.ema_decay
+        _require(decay is None or 0 < decay < 1, "ema_decay", decay, "in (0, 1)")
+        for field in ("eval_every_epochs", "log_every_steps", "devices"):
+            value = getattr(self, field)
+            _require(value is None or value >= 1, field, value, "at least 1")
+        for field in ("every_epochs", "every_steps", "keep_last"):
+            value = getattr(self.checkpoint, field)
+            _require(value is None or value >= 1, f"checkpoint.{field}", value, "at least 1")
+        for field in ("learning_rate", "warmup_epochs", "weight_decay", "momentum", "decay"):
+            value = getattr(self.optimizer, field)
+            _require(value >= 0, f"optimizer.{field}", value, "at least 0")
+        if self.optimizer.milestones and self.optimizer.schedule != "step":
+            raise UsageError("optimizer.milestones need --optimizer.schedule step.")
+        if self.optimizer.schedule == "step" and not self.optimizer.milestones:
+            raise UsageError("the step schedule needs epochs to step at: --optimizer.milestones.")
+
+    def to_json(self) -> dict[str, Any]:
+        """The resolved config as plain values."""
+        return json.loads(json.dumps(dataclasses.asdict(self), default=str))
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "TrainConfig":
+        """The config that ``to_json`` came from.
+
+        Raises:
+            UsageError: A field that is unknown, missing or of the wrong type.
+        """
+        settings = dacite.Config(strict=True, cast=[Path, tuple])
+        try:
+            return dacite.from_dict(cls, values, settings)
+        except dacite.DaciteError as error:
+            raise UsageError(f"this is not the config of a run: {error}.") from error
+
+    def differences(self, other: "TrainConfig") -> list[str]:
+        """Fields in which two runs differ, as "field: this, not that"; the folder is no field."""
+        mine, theirs = _flat(self.to_json()), _flat(other.to_json())
+        return [
+            f"{field}: {mine.get(field)}, not {theirs.get(field)}"
+            for field in sorted(mine.keys() | theirs.keys())
+            if field != "run_dir" and mine.get(field) != theirs.get(field)
+        ]
+
+
+def _require(holds: bool, field: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise UsageError(f"{field} must be {allowed}, not {value}.")
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def field_names(config: TrainConfig) -> list[str]:
+    """All fields, dotted, as the command line names them."""
+    return list(_flat(config.to_json()))
+
+
+_CIFAR = TrainConfig(
+    run_dir=Path("runs/cifar10"),
+    epochs=164,
+    data=DataConfig(augment=AugmentConfig(pad=4, flip=True)),
+    optimizer=OptimizerConfig(schedule="step", milestones=(82, 123), nesterov=False),
+)
+
+PRESETS: dict[str, TrainConfig] = {
+    "demo": TrainConfig(
+        run_dir=Path("runs/demo"),
+        epochs=30,
+        model=ModelConfig(name="cifar_seresnet8"),
+        data=DataConfig(name="digits", batch_size=64, augment=AugmentConfig(pad=1)),
+        optimizer=OptimizerConfig(warmup_epochs=1),
+    ),
+    "cifar10": _CIFAR,
+    "cifar100": dataclasses.replace(
+        _CIFAR,
+        run_dir=Path("runs/cifar100"),
+        data=dataclasses.replace(_CIFAR.data, name="cifar100"),
+    ),
+}
+"""``demo`` is what `make demo` runs; ``cifar10`` and ``cifar100`` follow ResNet (arXiv 1512.03385),
+section 4.2: 64,000 steps of 128 images, which is 164 epochs, the rate divided by 10 at 82 and
+123."""
+
+
+def preset(name: str) -> TrainConfig:
+    """Returns a preset.
+
+    Raises:
+        UsageError: An unknown name.
+    """
+    return PRESETS[choose("preset", name, PRESETS)]

@@ -1,0 +1,103 @@
+"""What a run writes down: ``metrics.jsonl``, TensorBoard files and a progress bar."""
+
+import json
+import os
+from pathlib import Path
+from typing import Self
+
+import tensorboardX
+from tqdm import tqdm
+
+Line = dict[str, float]
+
+
+def read_metrics(run_dir: Path) -> list[Line]:
+    """Reads the whole lines of a run's ``metrics.jsonl``; a torn last line is left out."""
+    file = run_dir / "metrics.jsonl"
+    if not file.exists():
+        return []
+    lines = file.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+class MetricsLog:
+    """Writes a line of metrics to ``metrics.jsonl`` and to TensorBoard.
+
+    Args:
+        run_dir: Folder of the run.
+        step: Steps done; lines of later steps, of a run that was killed, are taken away.
+    """
+
+    def __init__(self, run_dir: Path, step: int) -> None:
+        file = run_dir / "metrics.jsonl"
+        kept = [line for line in read_metrics(run_dir) if line["step"] <= step]
+        partial = file.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        partial.replace(file)
+        self._file = file.open("a")
+        self._board = tensorboardX.SummaryWriter(
+            str(run_dir / "tensorboard"), purge_step=step + 1, write_to_disk=True
+        )
+
+    def write(self, line: Line) -> None:
+        """Appends a line, on disk when this returns."""
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        for key, value in line.items():
+            if "/" in key:
+                self._board.add_scalar(key, value, int(line["step"]))
+        self._board.flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._file.close()
+        self._board.close()
+
+
+class Meter:
+    """Means of the training metrics since the last line, exact across a restart."""
+
+    def __init__(self, sums: dict[str, float] | None = None) -> None:
+        self.sums: dict[str, float] = dict(sums or {})
+
+    def add(self, metrics: dict[str, float]) -> None:
+        """Adds the metrics of a step."""
+        for name, value in {**metrics, "steps": 1.0}.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> Line:
+        """The means over the steps, as keys of ``metrics.jsonl``; starts anew."""
+        sums, self.sums = self.sums, {}
+        steps = sums.pop("steps")
+        return {f"train/{name}": value / steps for name, value in sums.items()}
+
+
+class ProgressBar:
+    """A bar over the steps of a run, and a sentence for each line of metrics.
+
+    Where the output is no terminal, the sentences alone.
+    """
+
+    def __init__(self, total: int, start: int) -> None:
+        self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, disable=None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def update(self) -> None:
+        """Counts a step."""
+        self._bar.update()
+
+    def say(self, line: Line) -> None:
+        """Prints a line of metrics above the bar."""
+        text = f"epoch {line['epoch']:6.2f} | train loss {line['train/loss']:.4f}"
+        text += f" top-1 {line['train/top1']:7.2%}"
+        if "val/loss" in line:
+            text += f" | val loss {line['val/loss']:.4f} top-1 {line['val/top1']:7.2%}"
+        if "time/images_per_s" in line:
+            text += f" | {line['time/images_per_s']:,.0f} images/s"
+        self._bar.write(text)

@@ -1,0 +1,59 @@
+"""From the model's config to a module."""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from senet_jax.attention import ATTENTIONS, Attention
+from senet_jax.errors import UsageError, choose
+from senet_jax.models import zoo
+from senet_jax.training.config import AttentionOverrides, ModelConfig
+
+
+def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
+    """Builds the network that a config describes.
+
+    Args:
+        config: The named network and what differs from it.
+        num_classes: Number of logits.
+
+    Raises:
+        UsageError: An unknown name, or a choice that the network or its attention does not have.
+    """
+    fields: dict[str, Any] = {"num_classes": num_classes, "dtype": jnp.dtype(config.dtype)}
+    defaults = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
+    for name in ("placement", "stages", "shortcut", "zero_init_last", "dropout"):
+        if getattr(config, name) != defaults[name]:
+            fields[name] = getattr(config, name)
+    own: Attention | None = getattr(zoo.create_model(config.name), "attention", None)
+    attention = _override(own, config.attention, config.name)
+    if attention != own:
+        fields["attention"] = attention
+    if attention is None and (config.placement is not None or config.stages is not None):
+        raise UsageError(f"{config.name} has no attention to place: {_ADD}.")
+    return zoo.create_model(config.name, **fields)
+
+
+_ADD = "give it one with --model.attention.kind se, or take a network that has one"
+
+
+def _override(own: Attention | None, overrides: AttentionOverrides, model: str) -> Attention | None:
+    changes = {
+        field: value
+        for field, value in dataclasses.asdict(overrides).items()
+        if value is not None and field != "kind"
+    }
+    if overrides.kind == "none":
+        own = None
+    elif overrides.kind is not None:
+        own = ATTENTIONS[choose("attention", overrides.kind, [*ATTENTIONS, "none"])]()
+    if own is None:
+        if changes:
+            raise UsageError(f"{model} has no attention whose {min(changes)} could change: {_ADD}.")
+        return None
+    valid = [field.name for field in dataclasses.fields(own)]
+    for field in changes:
+        choose(f"field of the attention {own.name}", field, valid)
+    return dataclasses.replace(own, **changes)

@@ -1,0 +1,119 @@
+"""A run that is set up: model, data, mesh and optimizer, checked before anything is written."""
+
+import functools
+import os
+
+import jax
+
+from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD, Dataset, open_dataset
+from senet_jax.data.loader import TrainBatches
+from senet_jax.errors import UsageError
+from senet_jax.models.cost import cost
+from senet_jax.training import mesh as meshes
+from senet_jax.training.config import TrainConfig
+from senet_jax.training.evaluate import Evaluation, evaluate
+from senet_jax.training.network import build_model
+from senet_jax.training.optimizer import make_optimizer, make_schedule
+from senet_jax.training.state import TrainState, init_state
+from senet_jax.training.step import EvalStep, TrainStep, make_eval_step, make_train_step
+
+
+class Run:
+    """A run that is set up: everything checked, nothing written.
+
+    Args:
+        config: The experiment.
+
+    Raises:
+        UsageError: Anything of the config that cannot be done on this machine.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        if config.deterministic:
+            _set_deterministic()
+        self.mesh = meshes.make_mesh(config.devices)
+        meshes.check_batch_size(config.data.batch_size, self.mesh)
+        build_model(config.model, num_classes=1)
+        self.dataset = open_dataset(config.data.name, config.data.dir, config.data.image_size)
+        self.model = build_model(config.model, len(self.dataset.classes))
+        self.batches = _batches(config, self.dataset)
+        self.schedule = make_schedule(config.optimizer, self.batches.steps_per_epoch, config.epochs)
+        self.optimizer = make_optimizer(config.optimizer, self.schedule)
+        self.abstract = self._abstract_state()
+
+    def _initial_state(self) -> TrainState:
+        key = jax.random.key(self.config.seed)
+        ema = self.config.ema_decay is not None
+        return init_state(self.model, self.optimizer, key, self.dataset.image_shape, ema)
+
+    def _abstract_state(self) -> TrainState:
+        sharding = meshes.replicated(self.mesh)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            jax.eval_shape(self._initial_state),
+        )
+
+    def fresh_state(self) -> TrainState:
+        """The state of step 0, laid out over the mesh."""
+        return jax.jit(self._initial_state, out_shardings=meshes.replicated(self.mesh))()
+
+    @property
+    def channel_stats(self) -> dict[str, tuple[float, ...]]:
+        """Mean and deviation that the images are normalised with."""
+        if self.config.data.normalization == "imagenet":
+            return {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+        return {"mean": self.dataset.mean, "std": self.dataset.std}
+
+    @functools.cached_property
+    def train_step(self) -> TrainStep:
+        """The jitted training step."""
+        return make_train_step(
+            self.model,
+            self.optimizer,
+            self.mesh,
+            **self.channel_stats,
+            seed=self.config.seed,
+            label_smoothing=self.config.label_smoothing,
+            ema_decay=self.config.ema_decay,
+        )
+
+    @functools.cached_property
+    def _eval_step(self) -> EvalStep:
+        return make_eval_step(self.model, self.mesh, **self.channel_stats)
+
+    def evaluate(self, state: TrainState) -> Evaluation:
+        """Evaluates a state on the validation split."""
+        size = self.config.data.eval_batch_size
+        return evaluate(self._eval_step, state.eval_variables, self.dataset.val, size, self.mesh)
+
+    def describe(self) -> str:
+        """What is trained, on what, in a few lines."""
+        height, width, channels = self.dataset.image_shape
+        per_image = cost(self.model, max(height, width), channels)
+        kind = self.mesh.devices.flat[0].device_kind
+        return (
+            f"{self.config.model.name} on {self.dataset.name}: {per_image.params:,} parameters, "
+            f"{per_image.macs / 1e6:,.2f} MMACs an image of {height}x{width}x{channels}\n"
+            f"{len(self.dataset.train.labels):,} training and {len(self.dataset.val.labels):,} "
+            f"validation images, {self.batches.steps:,} steps of {self.config.data.batch_size} "
+            f"on {self.mesh.size} x {kind}"
+        )
+
+
+def _batches(config: TrainConfig, dataset: Dataset) -> TrainBatches:
+    images, size = len(dataset.train.labels), config.data.batch_size
+    if images < size:
+        raise UsageError(
+            f"a batch of {size} is larger than the {images} training images: lower "
+            "--data.batch-size."
+        )
+    steps = images // size * config.epochs
+    return TrainBatches(dataset, size, config.data.augment, config.seed, steps)
+
+
+def _set_deterministic() -> None:
+    """Must come before the first use of a device."""
+    flag = "--xla_gpu_deterministic_ops=true"
+    if flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()

@@ -1,0 +1,130 @@
+"""One step of training and one of evaluation: pure functions, jitted over the mesh."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, UInt8
+
+from senet_jax.training.mesh import over_batch, replicated
+from senet_jax.training.state import TrainState
+
+Metrics = dict[str, Float[Array, ""]]
+DeviceBatch = dict[str, Array]
+TrainStep = Callable[[TrainState, DeviceBatch], tuple[TrainState, Metrics]]
+EvalStep = Callable[[dict[str, Any], DeviceBatch], Metrics]
+
+
+def normalize(
+    images: UInt8[Array, "n h w c"], mean: tuple[float, ...], std: tuple[float, ...]
+) -> Float[Array, "n h w c"]:
+    """Maps pixels of 0 to 255 to zero mean and unit deviation by channel."""
+    return (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    seed: int,
+    label_smoothing: float = 0.0,
+    ema_decay: float | None = None,
+) -> TrainStep:
+    """Builds the jitted step; it donates the state that it is given.
+
+    The loss is the mean cross-entropy over the whole batch, so that its gradient is the same on
+    any number of devices, up to rounding; batch norm takes its statistics over the whole batch.
+
+    Args:
+        model: A module with the calling convention of the zoo.
+        optimizer: The optimizer.
+        mesh: The batch is split over it.
+        mean: Mean of the channels, 0 to 1.
+        std: Standard deviation of the channels, 0 to 1.
+        seed: Seed of what the model draws; step and seed alone determine it.
+        label_smoothing: Share of the target that is spread over all classes (Inception-v3, arXiv
+            1512.00567, section 7).
+        ema_decay: Decay of the averages. It is (1 + step) / (10 + step) as long as that is less,
+            so that the start is forgotten.
+
+    Returns:
+        ``(state, batch) -> (state, metrics)``, the metrics being ``loss``, ``top1`` (the fraction
+        right, 0 to 1) and ``grad_norm``, of this batch before the update.
+    """
+
+    def step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
+        images, labels = normalize(batch["image"], mean, std), batch["label"]
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+
+        def loss_fn(params: Any) -> tuple[Array, tuple[Array, Any]]:
+            logits, updated = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": key},
+            )
+            targets = jax.nn.one_hot(labels, logits.shape[-1])
+            targets = optax.smooth_labels(targets, label_smoothing)
+            loss = optax.softmax_cross_entropy(logits, targets).mean()
+            return loss, (logits, updated.get("batch_stats", {}))
+
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            assert ema_decay is not None
+            count = state.step.astype(jnp.float32)
+            keep = jnp.minimum(ema_decay, (1 + count) / (10 + count))
+            new = {"params": params, "batch_stats": batch_stats}
+            ema = optax.incremental_update(new, ema, 1 - keep)
+        metrics = {
+            "loss": loss,
+            "top1": jnp.mean(jnp.argmax(logits, axis=-1) == labels),
+            "grad_norm": optax.tree.norm(grads),
+        }
+        return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
+
+    everywhere = replicated(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(everywhere, over_batch(mesh)),
+        out_shardings=(everywhere, everywhere),
+        donate_argnums=0,
+    )
+
+
+def make_eval_step(
+    model: nn.Module, mesh: Mesh, *, mean: tuple[float, ...], std: tuple[float, ...]
+) -> EvalStep:
+    """Builds the jitted evaluation of one batch.
+
+    Returns:
+        ``(variables, batch) -> sums`` over the images of weight 1: ``loss`` (cross-entropy without
+        smoothing), ``top1`` (number right) and ``count``.
+    """
+
+    def step(variables: dict[str, Any], batch: DeviceBatch) -> Metrics:
+        logits: Any = model.apply(variables, normalize(batch["image"], mean, std), train=False)
+        labels, weight = batch["label"], batch["weight"]
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        right = jnp.argmax(logits, axis=-1) == labels
+        return {
+            # Where the weight is 0 the loss may be anything, even not a number.
+            "loss": jnp.sum(jnp.where(weight > 0, loss, 0)),
+            "top1": jnp.sum(right * weight),
+            "count": jnp.sum(weight),
+        }
+
+    everywhere = replicated(mesh)
+    return jax.jit(step, in_shardings=(everywhere, over_batch(mesh)), out_shardings=everywhere)
