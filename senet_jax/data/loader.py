@@ -9,7 +9,6 @@ import grain
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from senet_jax.data.augment import AugmentConfig, augment
 from senet_jax.data.datasets import Dataset
 from senet_jax.data.sources import ImageSource
 from senet_jax.errors import UsageError
@@ -34,7 +33,6 @@ class TrainBatches:
 
     dataset: Dataset
     batch_size: int
-    augment: AugmentConfig
     seed: int
     steps: int
     """How many batches the run has."""
@@ -54,9 +52,8 @@ class TrainBatches:
         indices = order[place * self.batch_size : (place + 1) * self.batch_size]
         rng = np.random.default_rng((self.seed, 1, step))
         indices, images = _read_intact(source, indices, rng)
-        fill = np.round(255 * np.array(self.dataset.mean)).astype(np.uint8)
         return Batch(
-            image=augment(images, self.augment, fill, rng),
+            image=images,
             label=source.labels[indices],
             weight=np.ones(len(indices), np.float32),
         )

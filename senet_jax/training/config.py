@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import dacite
 
-from senet_jax.data.augment import AugmentConfig
 from senet_jax.errors import UsageError, choose
 
 
@@ -59,6 +58,18 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """How training images are changed."""
+
+    pad: int = 0
+    """Crop at random out of the image padded by this many pixels (CIFAR: 4)."""
+    flip: bool = False
+    """Mirror half of the images."""
+    cutout: int = 0
+    """Side of a square at a random place that is set to the mean (CIFAR-10: 16, CIFAR-100: 8)."""
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """The images."""
 
@@ -75,7 +86,7 @@ class DataConfig:
     """Validation images of a step; rounded up to what the devices divide."""
     normalization: Literal["dataset", "imagenet"] = "dataset"
     """Whose mean and standard deviation the images are normalised with."""
-    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    augment: AugmentConfig = AugmentConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +180,9 @@ class TrainConfig:
         for field in ("every_epochs", "every_steps", "keep_last"):
             value = getattr(self.checkpoint, field)
             _require(value is None or value >= 1, f"checkpoint.{field}", value, "at least 1")
+        for field in ("pad", "cutout"):
+            value = getattr(self.data.augment, field)
+            _require(value >= 0, f"data.augment.{field}", value, "at least 0")
         for field in ("learning_rate", "warmup_epochs", "weight_decay", "momentum", "decay"):
             value = getattr(self.optimizer, field)
             _require(value >= 0, f"optimizer.{field}", value, "at least 0")

@@ -74,6 +74,7 @@ class Run:
             self.mesh,
             **self.channel_stats,
             seed=self.config.seed,
+            augmentation=self.config.data.augment,
             label_smoothing=self.config.label_smoothing,
             ema_decay=self.config.ema_decay,
         )
@@ -109,7 +110,7 @@ def _batches(config: TrainConfig, dataset: Dataset) -> TrainBatches:
             "--data.batch-size."
         )
     steps = images // size * config.epochs
-    return TrainBatches(dataset, size, config.data.augment, config.seed, steps)
+    return TrainBatches(dataset, size, config.seed, steps)
 
 
 def _set_deterministic() -> None:

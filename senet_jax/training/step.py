@@ -1,15 +1,19 @@
 """One step of training and one of evaluation: pure functions, jitted over the mesh."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
+from senet_jax.data.augment import augment
+from senet_jax.training.config import AugmentConfig
 from senet_jax.training.mesh import over_batch, replicated
 from senet_jax.training.state import TrainState
 
@@ -34,6 +38,7 @@ def make_train_step(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     seed: int,
+    augmentation: AugmentConfig,
     label_smoothing: float = 0.0,
     ema_decay: float | None = None,
 ) -> TrainStep:
@@ -48,7 +53,8 @@ def make_train_step(
         mesh: The batch is split over it.
         mean: Mean of the channels, 0 to 1.
         std: Standard deviation of the channels, 0 to 1.
-        seed: Seed of what the model draws; step and seed alone determine it.
+        seed: Seed of augmentation and dropout; step and seed alone determine what is drawn.
+        augmentation: How the images are changed.
         label_smoothing: Share of the target that is spread over all classes (Inception-v3, arXiv
             1512.00567, section 7).
         ema_decay: Decay of the averages. It is (1 + step) / (10 + step) as long as that is less,
@@ -58,10 +64,14 @@ def make_train_step(
         ``(state, batch) -> (state, metrics)``, the metrics being ``loss``, ``top1`` (the fraction
         right, 0 to 1) and ``grad_norm``, of this batch before the update.
     """
+    changes = dataclasses.asdict(augmentation)
+    fill = np.round(255 * np.array(mean)).astype(np.uint8)
 
     def step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
-        images, labels = normalize(batch["image"], mean, std), batch["label"]
         key = jax.random.fold_in(jax.random.key(seed), state.step)
+        augment_key, dropout_key = jax.random.split(key)
+        images = augment(batch["image"], augment_key, fill=fill, **changes)
+        images, labels = normalize(images, mean, std), batch["label"]
 
         def loss_fn(params: Any) -> tuple[Array, tuple[Array, Any]]:
             logits, updated = model.apply(
@@ -69,7 +79,7 @@ def make_train_step(
                 images,
                 train=True,
                 mutable=["batch_stats"],
-                rngs={"dropout": key},
+                rngs={"dropout": dropout_key},
             )
             targets = jax.nn.one_hot(labels, logits.shape[-1])
             targets = optax.smooth_labels(targets, label_smoothing)
