@@ -57,8 +57,8 @@ class ArraySource:
 class FolderSource:
     """Images in ``folder/<class>/<file>``, read when asked for, as RGB squares.
 
-    Each image is scaled until its shorter side is ``size`` and cropped at the centre. A file that
-    is no image is named in the log once.
+    Each image is the square at its centre, scaled to ``size``. A file that is no image is named in
+    the log once.
 
     Args:
         folder: A folder of one split, with a folder a class.
@@ -113,12 +113,10 @@ class FolderSource:
         size = self.image_shape[0]
         with Image.open(file) as encoded:
             image = encoded.convert("RGB")
-            scale = size / min(image.size)
-            width, height = (max(size, round(side * scale)) for side in image.size)
-            left, top = (width - size) // 2, (height - size) // 2
-            # One resampling of the centre, in the coordinates of the original.
-            box = (left / scale, top / scale, (left + size) / scale, (top + size) / scale)
-            box = (box[0], box[1], min(box[2], image.width), min(box[3], image.height))
+            width, height = image.size
+            side = min(width, height)
+            left, top = (width - side) / 2, (height - side) / 2
+            box = (left, top, left + side, top + side)
             return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 

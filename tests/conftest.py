@@ -1,0 +1,7 @@
+"""Eight virtual CPU devices for every test; set before JAX is first used."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
