@@ -59,7 +59,7 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None
     if not path.parent.is_dir():
         raise UsageError(f"{path}: the directory {path.parent} does not exist.")
     # safetensors writes the memory as it lies, whatever the strides.
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         _WRITERS[path.suffix](partial, contiguous)
@@ -78,11 +78,14 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 def _read_npz(path: Path) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
+            arrays = dict(archive)
     except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"{path} is truncated or no .npz file of plain arrays: {error}."
         ) from error
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise UsageError(f"{path} is no .npz file of plain arrays: there are other files in it.")
+    return arrays
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
@@ -117,8 +120,11 @@ def _write_safetensors(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:  # np.savez would add .npz to the name
-        np.savez(file, allow_pickle=False, **arrays)
+    # np.savez has arguments of its own, whose names the arrays could not have.
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {

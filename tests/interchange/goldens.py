@@ -30,6 +30,22 @@ class Golden:
 FILE = Path(__file__).with_name("torch_models.json")
 
 
+RESNETS = {
+    "resnet18",
+    "resnet50",
+    "resnet50d",
+    "resnext50_32x4d",
+    "seresnet50",
+    "seresnext50_32x4d",
+    "legacy_seresnet50",
+    "legacy_senet154",
+    "resnest50d",
+    "resnest50d_4s2x40d",
+    "skresnet18",
+}
+"""The networks of the file that are ResNets or their kin."""
+
+
 @functools.cache
 def goldens(path: Path = FILE) -> dict[str, Golden]:
     return {
