@@ -1,0 +1,22 @@
+import jax
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def random_variables():
+    """Draws the variables of a module, so that no scale is one and no bias or mean is zero."""
+
+    def draw_all(module, *inputs, seed=0):
+        rng = np.random.default_rng(seed)
+
+        def draw(path, leaf):
+            if path[-1].key in ("var", "scale"):
+                return rng.uniform(0.6, 1.4, leaf.shape).astype(np.float32)
+            fan_in = max(1, np.prod(leaf.shape[:-1]))
+            return (rng.standard_normal(leaf.shape) / np.sqrt(fan_in)).astype(np.float32)
+
+        shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs))
+        return jax.tree_util.tree_map_with_path(draw, shapes)
+
+    return draw_all
