@@ -156,7 +156,7 @@ class Shortcut(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
         option, channels = self.config.shortcut, x.shape[-1]
         stride, reduces = self.sampling.stride, self.sampling.reduces
-        if stride == 1 and channels == self.features and option != "C":
+        if not reduces and channels == self.features and option != "C":
             return x
         if option == "A":
             added = self.features - channels
