@@ -14,6 +14,7 @@ from flax import traverse_util
 
 from senet_jax.errors import UsageError
 from senet_jax.interchange import names
+from senet_jax.models.resnet import ResNet
 from senet_jax.models.zoo import ZOO, create_model, find
 
 _IGNORED = "num_batches_tracked"
@@ -65,7 +66,7 @@ def from_torch(
         leaves, source = _headless(leaves, source)
     arrays, problems = _match(leaves, source)
     if problems:
-        advice = _advice(leaves, source, channels)
+        advice = _advice(name, leaves, source, channels)
         raise _complaint(f"the weights do not fit {name}", problems, advice)
     flat = {leaf.path: leaf.from_torch(arrays[leaf.path]) for leaf in leaves}
     if drop_head:
@@ -273,7 +274,9 @@ def _headless(
     )
 
 
-def _advice(leaves: Iterable[_Leaf], source: Mapping[str, np.ndarray], channels: int) -> list[str]:
+def _advice(
+    name: str, leaves: Iterable[_Leaf], source: Mapping[str, np.ndarray], channels: int
+) -> list[str]:
     """What the user may do about arrays that do not fit."""
     body_leaves, body = _headless(leaves, source)
     head_leaves = [leaf for leaf in leaves if leaf.is_head]
@@ -284,28 +287,26 @@ def _advice(leaves: Iterable[_Leaf], source: Mapping[str, np.ndarray], channels:
         classes = [len(value) for key, value in head.items() if key.endswith("bias") and value.ndim]
         keep = "".join(f", num_classes={number} keeps the one given" for number in classes)
         advice.append(f"Of the head: drop_head=True (--drop-head) starts a fresh one{keep}.")
-    others = [] if fits_but_head else _fitting(body, channels)
-    if others:
-        advice.append(f"Of the model: they fit {' or '.join(others)}.")
+    likely = [] if fits_but_head else _likely(body, channels)
+    if likely and name not in likely:
+        advice.append(f"Of the model: these are the shapes of {' or '.join(likely)}.")
     return advice
 
 
-def _fitting(source: Mapping[str, np.ndarray], channels: int) -> list[str]:
-    """Networks of the zoo that arrays without a head fit."""
+def _likely(source: Mapping[str, np.ndarray], channels: int) -> list[str]:
+    """Networks of the zoo with the blocks, the stem and the first block of a headless source."""
     found = (re.match(r"layer(\d+)\.(\d+)\.", key) for key in source)
     counts = collections.Counter(stage for stage, _ in {match.groups() for match in found if match})
-    traits = {
-        "blocks": tuple(count for _, count in sorted(counts.items())),
-        "bottleneck": any(key.startswith("layer1.0.conv3.") for key in source),
-    }
-    # The first blocks of the stages say it all, and a network of these alone is quick to trace.
-    first = {key: value for key, value in source.items() if not re.match(r"layer\d+\.[1-9]", key)}
-    fitting = []
+    blocks = tuple(count for _, count in sorted(counts.items()))
+    bottleneck = any(key.startswith("layer1.0.conv3.") for key in source)
+    rest = re.compile(r"layer(?!1\.0\.|0)")
+    first = {key: array for key, array in source.items() if not rest.match(key)}
+    likely = []
     for name, entry in ZOO.items():
         model = entry.build()
-        if any(getattr(model, trait, None) != value for trait, value in traits.items()):
-            continue
-        short = entry.build(blocks=(1,) * len(counts))
-        if not _match(*_headless(_leaves(name, short, channels), first))[1]:
-            fitting.append(name)
-    return fitting
+        if isinstance(model, ResNet) and (model.blocks, model.bottleneck) == (blocks, bottleneck):
+            # Tracing whole networks would take the user a minute.
+            short = entry.build(blocks=(1,), widths=model.widths[:1])
+            if not _match(*_headless(_leaves(name, short, channels), first))[1]:
+                likely.append(name)
+    return likely

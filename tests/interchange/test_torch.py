@@ -72,7 +72,7 @@ def test_round_trip_is_exact(name):
         ("resnet18", {"attention": SE_NO_BIAS}, ["layer2.0.se.fc1.weight"]),
         (
             "legacy_senet154",
-            {"stem_width": (8, 8, 16), "attention": SE},
+            SENET,
             ["layer0.conv3.weight", "layer0.bn3.bias"],
         ),
         ("resnetrs50", {"stem_width": (8, 8, 16)}, ["maxpool.0.weight", "maxpool.1.running_var"]),
@@ -218,7 +218,7 @@ def test_a_wrong_model_is_told_which_it_is():
     with pytest.raises(UsageError) as caught:
         from_torch("resnet50", goldens()["resnest50d"].state_dict())
     message = str(caught.value)
-    assert "Of the model: they fit resnest50d" in message
+    assert "Of the model: these are the shapes of resnest50d" in message
     assert "drop_head" not in message
     assert len(message) < 3000
 
@@ -233,8 +233,8 @@ def test_a_head_of_another_size():
 
     variables = from_torch("resnet18", state_dict, drop_head=True, **fields)
     model = create_model("resnet18", **fields)
-    init = jax.jit(lambda key: model.init(key, np.zeros((1, 32, 32, 3)), train=False))
-    fresh = init(jax.random.key(0))["params"]["head"]
+    init = jax.jit(lambda key: model.init(key, np.zeros((1, 32, 32, 3)), train=False)["params"])
+    fresh = jax.jit(lambda key: init(key)["head"])(jax.random.key(0))
     np.testing.assert_allclose(variables["params"]["head"]["kernel"], fresh["kernel"], rtol=1e-6)
     kept = to_torch("resnet18", variables, **fields)
     for key in state_dict.keys() - {"fc.weight", "fc.bias"}:
