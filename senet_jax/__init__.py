@@ -9,12 +9,18 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from senet_jax.attention import ECAConfig as ECAConfig
+    from senet_jax.attention import SelectiveKernelConfig as SelectiveKernelConfig
+    from senet_jax.attention import SplitAttentionConfig as SplitAttentionConfig
     from senet_jax.attention import SqueezeExciteConfig as SqueezeExciteConfig
     from senet_jax.errors import UsageError as UsageError
     from senet_jax.models.zoo import create_model as create_model
     from senet_jax.models.zoo import list_models as list_models
 
 _HOME = {
+    "ECAConfig": "senet_jax.attention",
+    "SelectiveKernelConfig": "senet_jax.attention",
+    "SplitAttentionConfig": "senet_jax.attention",
     "SqueezeExciteConfig": "senet_jax.attention",
     "UsageError": "senet_jax.errors",
     "create_model": "senet_jax.models.zoo",

@@ -1,4 +1,8 @@
-"""What a backbone knows of an attention mechanism."""
+"""What a backbone knows of an attention mechanism: one of two kinds of description.
+
+Backbones hold a description, never a module: a Linen module handed around would share its weights
+between all the blocks that call it.
+"""
 
 import abc
 import dataclasses
@@ -9,11 +13,7 @@ from flax import linen as nn
 
 @dataclasses.dataclass(frozen=True)
 class Attention(abc.ABC):
-    """Description of a mechanism that maps (n, h, w, c) to (n, h, w, c).
-
-    Backbones hold a description, never a module: a Linen module handed around would share its
-    weights between all the blocks that call it.
-    """
+    """Description of a mechanism that rescales: it maps (n, h, w, c) to (n, h, w, c)."""
 
     name: ClassVar[str]
     """Name of the submodule in the parameters of a block ("se", ...)."""
@@ -26,3 +26,44 @@ class Attention(abc.ABC):
             dtype: Precision of the tensor that is rescaled; what the mechanism computes to get
                 the scale is float32.
         """
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvAttention(abc.ABC):
+    """Description of a mechanism that stands in place of a 3x3 convolution.
+
+    It replaces the convolution together with its batch norm and its activation.
+    """
+
+    @property
+    def replaces(self) -> bool:
+        """Whether there is anything to put in the convolution's place."""
+        return True
+
+    @abc.abstractmethod
+    def build_conv(
+        self,
+        features: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        dtype: Any = None,
+        name: str | None = None,
+    ) -> nn.Module:
+        """Returns a fresh module, called as ``module(x, train, drop_rate)``.
+
+        ``drop_rate`` is the rate of DropBlock after the batch norm, None where there is none.
+
+        Args:
+            features: Output channels.
+            stride: Stride in both directions.
+            dilation: Dilation of the convolution that is replaced.
+            groups: Groups of the convolution that is replaced.
+            dtype: Precision of the convolutions; the attention's is float32.
+            name: Name of the submodule: that of the convolution that is replaced.
+        """
+
+
+Mechanism = Attention | ConvAttention
+"""What the ``attention`` field of a backbone takes."""

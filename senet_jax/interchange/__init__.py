@@ -1,1 +1,8 @@
-"""Weights in and out of the project."""
+"""Weights in and out: names and layouts of PyTorch models, files, the hub."""
+
+from senet_jax.interchange.files import load_arrays as load_arrays
+from senet_jax.interchange.files import save_arrays as save_arrays
+from senet_jax.interchange.torch import from_torch as from_torch
+from senet_jax.interchange.torch import to_torch as to_torch
+from senet_jax.interchange.weights import load_weights as load_weights
+from senet_jax.interchange.weights import save_weights as save_weights

@@ -7,14 +7,33 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention import Attention
+from senet_jax.attention import Attention, ConvAttention, Mechanism
 from senet_jax.errors import UsageError, choose
 from senet_jax.ops.conv import conv
+from senet_jax.ops.drop import DropBlock, Rate, StochasticDepth
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import avg_pool
 
 Placement = Literal["standard", "pre", "post", "identity", "conv3x3"]
 ShortcutOption = Literal["A", "B", "C", "D"]
+StrideBy = Literal["conv", "pool_before", "pool_after"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How a block samples its input: stride, or dilation where the stride was given up for it."""
+
+    stride: int = 1
+    """Stride of the block."""
+    dilation: int = 1
+    """Dilation of the block's first 3x3 convolution."""
+    next_dilation: int = 1
+    """Dilation of what follows: the second 3x3 of a basic block and the later blocks."""
+
+    @property
+    def reduces(self) -> bool:
+        """Whether the resolution falls here, or would but for the dilation."""
+        return self.stride > 1 or self.dilation != self.next_dilation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +41,13 @@ class BlockConfig:
     """What all residual blocks of a network have in common.
 
     Raises:
-        UsageError: An unknown placement or shortcut, or a number below one.
+        UsageError: An unknown placement, shortcut or way to stride, a number below one, or a
+            placement for attention that has its own.
     """
 
-    attention: Attention | None = None
-    """The attention of the block, if it has one."""
+    attention: Mechanism | None = None
+    """The attention of the block, if it has one. A ``ConvAttention`` replaces the 3x3 convolution
+    of a bottleneck and the first one of a basic block."""
     placement: Placement = "standard"
     """Where the attention stands (SENet, section 6.5 and Figure 5): "standard", after the last
     batch norm and before the addition; "pre", before the residual unit, on its input; "post",
@@ -47,6 +68,9 @@ class BlockConfig:
     stride_on: Literal["conv1", "conv2"] = "conv2"
     """Which convolution of a bottleneck has the stride: the first 1x1 (the paper's, Caffe's) or
     the 3x3 (torchvision's). The parameters are the same, the network is not."""
+    stride_by: StrideBy = "conv"
+    """What strides where a 3x3 would: itself, or a 3x3 average pool of that stride after it
+    (ResNeSt, arXiv 2004.08955, section 4.1) or before it (its fast variants)."""
     zero_init_last: bool = False
     """Start the scale of the last batch norm of the residual branch at zero."""
     dtype: Any = None
@@ -56,15 +80,68 @@ class BlockConfig:
         choose("placement", self.placement, get_args(Placement))
         choose("shortcut", self.shortcut, get_args(ShortcutOption))
         choose("stride_on", self.stride_on, ("conv1", "conv2"))
+        choose("stride_by", self.stride_by, get_args(StrideBy))
         for field in ("projection_kernel", "cardinality", "base_width", "reduce_first"):
             if getattr(self, field) < 1:
                 raise UsageError(f"{field} must be at least 1, not {getattr(self, field)}.")
+        if isinstance(self.attention, ConvAttention) and self.placement != "standard":
+            raise UsageError(
+                f"{type(self.attention).__name__} replaces the 3x3 convolution and cannot be "
+                f'placed at {self.placement!r}: leave placement at "standard".'
+            )
 
     def attend(self, x: Float[Array, "n h w c"], placement: Placement) -> Float[Array, "n h w c"]:
-        """Applies the attention if this is its placement; called inside a block."""
-        if self.attention is None or self.placement != placement:
-            return x
-        return self.attention.build(dtype=self.dtype)(x)
+        """Applies the attention if it rescales and this is its placement; called inside a block."""
+        if isinstance(self.attention, Attention) and self.placement == placement:
+            return self.attention.build(dtype=self.dtype)(x)
+        return x
+
+    def conv3x3(
+        self,
+        x: Float[Array, "n h w c"],
+        features: int,
+        index: int,
+        *,
+        stride: int,
+        dilation: int,
+        groups: int,
+        train: bool,
+        drop_rate: Rate | None,
+    ) -> Float[Array, "n h2 w2 c2"]:
+        """Applies ``conv{index}``, batch norm and ReLU, or the attention in place of the three.
+
+        Called inside a block; ``drop_rate`` is the rate of DropBlock.
+        """
+        pool = stride if self.stride_by != "conv" else 1
+        if pool > 1:
+            stride = 1
+        if pool > 1 and self.stride_by == "pool_before":
+            x = avg_pool(x, 3, pool, pad=1)
+        name = f"conv{index}"
+        if isinstance(self.attention, ConvAttention) and self.attention.replaces:
+            x = self.attention.build_conv(
+                features,
+                stride=stride,
+                dilation=dilation,
+                groups=groups,
+                dtype=self.dtype,
+                name=name,
+            )(x, train, drop_rate)
+        else:
+            x = conv(
+                features,
+                3,
+                stride=stride,
+                dilation=dilation,
+                groups=groups,
+                dtype=self.dtype,
+                name=name,
+            )(x)
+            x = batch_norm(train, dtype=self.dtype, name=f"bn{index}")(x)
+            x = nn.relu(self.attend(DropBlock()(x, drop_rate), "conv3x3"))
+        if pool > 1 and self.stride_by == "pool_after":
+            x = avg_pool(x, 3, pool, pad=1)
+        return x
 
 
 class Shortcut(nn.Module):
@@ -73,12 +150,13 @@ class Shortcut(nn.Module):
     config: BlockConfig
     features: int
     """Channels of the block's output."""
-    stride: int = 1
+    sampling: Sampling = Sampling()
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
         option, channels = self.config.shortcut, x.shape[-1]
-        if self.stride == 1 and channels == self.features and option != "C":
+        stride, reduces = self.sampling.stride, self.sampling.reduces
+        if not reduces and channels == self.features and option != "C":
             return x
         if option == "A":
             added = self.features - channels
@@ -86,15 +164,21 @@ class Shortcut(nn.Module):
                 raise UsageError(
                     f"shortcut A pads channels and cannot go from {channels} to {self.features}."
                 )
-            x = x[:, :: self.stride, :: self.stride]
+            x = x[:, ::stride, ::stride]
             return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (added // 2, added - added // 2)))
-        stride = self.stride
-        if option == "D" and stride > 1:
-            x = avg_pool(x, 2, stride, ceil_mode=True, count_pad=False)
-            stride = 1
-        kernel = self.config.projection_kernel if self.stride > 1 else 1
+        kernel = self.config.projection_kernel if reduces else 1
+        dilation = self.sampling.dilation
+        if option == "D" and reduces:
+            if stride > 1:
+                x = avg_pool(x, 2, stride, ceil_mode=True, count_pad=False)
+            else:
+                # Where dilation took the stride's place timm pads the far side and counts it.
+                x = avg_pool(jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0))), 2, 1)
+            stride, kernel = 1, 1
         dtype = self.config.dtype
-        x = conv(self.features, kernel, stride=stride, dtype=dtype, name="conv")(x)
+        x = conv(self.features, kernel, stride=stride, dilation=dilation, dtype=dtype, name="conv")(
+            x
+        )
         return batch_norm(train, dtype=dtype, name="bn")(x)
 
 
@@ -106,20 +190,32 @@ class BasicBlock(nn.Module):
     config: BlockConfig
     width: int
     """Width of the stage; the output has ``expansion`` times as many channels."""
-    stride: int = 1
+    sampling: Sampling = Sampling()
+    stochastic_depth: float = 0.0
+    """Probability to drop the residual branch in training."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        c = self.config
-        shortcut = Shortcut(c, self.width, self.stride, name="shortcut")(x, train)
+    def __call__(
+        self, x: Float[Array, "n h w c"], train: bool, drop_rate: Rate | None = None
+    ) -> Float[Array, "n h2 w2 c2"]:
+        c, s = self.config, self.sampling
+        shortcut = Shortcut(c, self.width, s, name="shortcut")(x, train)
         shortcut = c.attend(shortcut, "identity")
         x = c.attend(x, "pre")
-        x = conv(self.width, 3, stride=self.stride, dtype=c.dtype, name="conv1")(x)
-        x = batch_norm(train, dtype=c.dtype, name="bn1")(x)
-        x = nn.relu(c.attend(x, "conv3x3"))
-        x = conv(self.width, 3, dtype=c.dtype, name="conv2")(x)
+        x = c.conv3x3(
+            x,
+            self.width,
+            1,
+            stride=s.stride,
+            dilation=s.dilation,
+            groups=1,
+            train=train,
+            drop_rate=drop_rate,
+        )
+        x = conv(self.width, 3, dilation=s.next_dilation, dtype=c.dtype, name="conv2")(x)
         x = batch_norm(train, zero_scale=c.zero_init_last, dtype=c.dtype, name="bn2")(x)
-        x = c.attend(x, "standard")
+        x = c.attend(DropBlock()(x, drop_rate), "standard")
+        x = StochasticDepth(self.stochastic_depth)(x, train)
         return c.attend(nn.relu(x + shortcut), "post")
 
 
@@ -131,24 +227,37 @@ class Bottleneck(nn.Module):
     config: BlockConfig
     width: int
     """Width of the stage; the output has ``expansion`` times as many channels."""
-    stride: int = 1
+    sampling: Sampling = Sampling()
+    stochastic_depth: float = 0.0
+    """Probability to drop the residual branch in training."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        c = self.config
+    def __call__(
+        self, x: Float[Array, "n h w c"], train: bool, drop_rate: Rate | None = None
+    ) -> Float[Array, "n h2 w2 c2"]:
+        c, s = self.config, self.sampling
         inner = int(self.width * c.base_width / 64) * c.cardinality
         outer = self.width * self.expansion
-        stride1, stride2 = (self.stride, 1) if c.stride_on == "conv1" else (1, self.stride)
+        stride1, stride2 = (s.stride, 1) if c.stride_on == "conv1" else (1, s.stride)
 
-        shortcut = Shortcut(c, outer, self.stride, name="shortcut")(x, train)
+        shortcut = Shortcut(c, outer, s, name="shortcut")(x, train)
         shortcut = c.attend(shortcut, "identity")
         x = c.attend(x, "pre")
         x = conv(inner // c.reduce_first, 1, stride=stride1, dtype=c.dtype, name="conv1")(x)
-        x = nn.relu(batch_norm(train, dtype=c.dtype, name="bn1")(x))
-        x = conv(inner, 3, stride=stride2, groups=c.cardinality, dtype=c.dtype, name="conv2")(x)
-        x = batch_norm(train, dtype=c.dtype, name="bn2")(x)
-        x = nn.relu(c.attend(x, "conv3x3"))
+        x = batch_norm(train, dtype=c.dtype, name="bn1")(x)
+        x = nn.relu(DropBlock()(x, drop_rate))
+        x = c.conv3x3(
+            x,
+            inner,
+            2,
+            stride=stride2,
+            dilation=s.dilation,
+            groups=c.cardinality,
+            train=train,
+            drop_rate=drop_rate,
+        )
         x = conv(outer, 1, dtype=c.dtype, name="conv3")(x)
         x = batch_norm(train, zero_scale=c.zero_init_last, dtype=c.dtype, name="bn3")(x)
-        x = c.attend(x, "standard")
+        x = c.attend(DropBlock()(x, drop_rate), "standard")
+        x = StochasticDepth(self.stochastic_depth)(x, train)
         return c.attend(nn.relu(x + shortcut), "post")

@@ -1,11 +1,13 @@
-"""ResNet and SE-ResNet for ImageNet and CIFAR.
+"""ResNet, ResNeXt and their kin with attention, for ImageNet and CIFAR.
 
-Sources: ResNet (arXiv 1512.03385), SENet (arXiv 1709.01507). Stages are numbered as in the
+Sources: ResNet (arXiv 1512.03385), ResNeXt (arXiv 1611.05431), wide ResNet (arXiv 1605.07146),
+ResNet-D (arXiv 1812.01187), SENet (arXiv 1709.01507). Stages are numbered as in the
 papers: the stem is stage 1, the first stage of blocks is conv2_x, so stage 2.
 """
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -13,55 +15,40 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention import Attention, SqueezeExciteConfig
+from senet_jax.attention import ECAConfig, Mechanism, SqueezeExciteConfig
 from senet_jax.errors import UsageError, choose
 from senet_jax.models.blocks import (
     BasicBlock,
     BlockConfig,
     Bottleneck,
     Placement,
+    Sampling,
     ShortcutOption,
+    StrideBy,
 )
-from senet_jax.ops.conv import conv
-from senet_jax.ops.norm import batch_norm
-from senet_jax.ops.pooling import max_pool
-
-StemKind = Literal["imagenet", "caffe", "cifar"]
-
-
-class Stem(nn.Module):
-    """What stands before the first residual block."""
-
-    kind: StemKind
-    width: int
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        if self.kind == "cifar":
-            x = conv(self.width, 3, dtype=self.dtype, name="conv")(x)
-            return nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
-        x = conv(self.width, 7, stride=2, dtype=self.dtype, name="conv")(x)
-        x = nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
-        if self.kind == "caffe":
-            return max_pool(x, 3, 2, ceil_mode=True)
-        return max_pool(x, 3, 2, pad=1)
+from senet_jax.models.stem import Stem, StemKind, StemWidth, check_images
+from senet_jax.ops.drop import Rate
 
 
 class Stage(nn.Module):
-    """Blocks of one width; the first has the stride."""
+    """Blocks of one width."""
 
     block: Callable[..., nn.Module]
     config: BlockConfig
-    blocks: int
     width: int
-    stride: int
+    samplings: tuple[Sampling, ...]
+    """Sampling of each block."""
+    stochastic_depth: tuple[float, ...]
+    """Probability of each block's residual branch to be dropped in training."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        for index in range(1, self.blocks + 1):
-            stride = self.stride if index == 1 else 1
-            x = self.block(self.config, self.width, stride, name=f"block{index}")(x, train)
+    def __call__(
+        self, x: Float[Array, "n h w c"], train: bool, drop_rate: Rate | None
+    ) -> Float[Array, "n h2 w2 c2"]:
+        blocks = zip(self.samplings, self.stochastic_depth, strict=True)
+        for index, (sampling, depth_rate) in enumerate(blocks, 1):
+            block = self.block(self.config, self.width, sampling, depth_rate, name=f"block{index}")
+            x = block(x, train, drop_rate)
         return x
 
 
@@ -69,7 +56,8 @@ class ResNet(nn.Module):
     """A residual network, with attention in the stages and at the place that its fields say.
 
     Called as ``model.apply(variables, images, train=False)`` on float images (n, h, w, c); gives
-    float32 logits (n, num_classes). Variables are ``params`` and ``batch_stats``.
+    float32 logits (n, num_classes). Variables are ``params`` and ``batch_stats``. In training,
+    ``dropout``, ``stochastic_depth`` and ``drop_block`` need the random key "dropout".
 
     Raises:
         UsageError: A field that does not fit, a stage that does not exist, or images that are not
@@ -83,14 +71,16 @@ class ResNet(nn.Module):
     bottleneck: bool = True
     """Bottleneck blocks; otherwise basic ones."""
     stem: StemKind = "imagenet"
-    """"imagenet": a 7x7 convolution of stride 2 and a 3x3 max pool of stride 2, padded on all
-    sides; "caffe": the same with the pool unpadded in ceil mode; "cifar": a 3x3 convolution of
+    """"imagenet": a convolution of stride 2 and a 3x3 max pool of stride 2, padded on all sides;
+    "caffe": the same with the pool unpadded in ceil mode; "strided": the same with a 3x3
+    convolution of stride 2 for a pool (ResNet-RS, arXiv 2103.07579); "cifar": a 3x3 convolution of
     stride 1 and no pool, for images of 32x32 pixels and smaller."""
-    stem_width: int = 64
-    """Channels of the stem."""
+    stem_width: StemWidth = 64
+    """Channels of the stem: of its 7x7 convolution or, if three, of the 3x3 convolutions that
+    stand for it (the deep stem of ResNet-C, arXiv 1812.01187, section 4)."""
     num_classes: int = 1000
     """Number of logits."""
-    attention: Attention | None = None
+    attention: Mechanism | None = None
     """The attention of the blocks, a description such as ``SqueezeExciteConfig()``."""
     placement: Placement = "standard"
     """See ``BlockConfig.placement``."""
@@ -98,55 +88,122 @@ class ResNet(nn.Module):
     """Stages that carry the attention, numbered from 2; None means all."""
     shortcut: ShortcutOption = "B"
     """See ``BlockConfig.shortcut``."""
+    projection_kernel: int = 1
+    """See ``BlockConfig.projection_kernel``."""
+    cardinality: int = 1
+    """See ``BlockConfig.cardinality``."""
+    base_width: int = 64
+    """See ``BlockConfig.base_width``."""
+    reduce_first: int = 1
+    """See ``BlockConfig.reduce_first``."""
     stride_on: Literal["conv1", "conv2"] = "conv2"
     """See ``BlockConfig.stride_on``."""
+    stride_by: StrideBy = "conv"
+    """See ``BlockConfig.stride_by``."""
     zero_init_last: bool = False
     """See ``BlockConfig.zero_init_last``."""
+    output_stride: int = 32
+    """Largest stride, 8, 16 or 32: where a stage would pass it, its convolutions are dilated
+    instead (DeepLab, arXiv 1706.05587). The parameters stay the same."""
     dropout: float = 0.0
-    """Rate of dropout before the classifier; training then needs the random key "dropout"."""
+    """Rate of dropout before the classifier."""
+    stochastic_depth: float = 0.0
+    """Probability to drop the residual branch of the last block; it grows linearly with depth
+    from the first block's, 1 / blocks of it (arXiv 1603.09382, eq. 4)."""
+    drop_block: float = 0.0
+    """Rate of DropBlock after each batch norm of the residual branches of the last two stages."""
+    features_only: bool = False
+    """Return, in place of the logits, the feature maps in a dictionary by their stride: the
+    stem's before its pool, and the last of every stride. There is then no ``head``."""
+    remat: bool = False
+    """Compute each block again in the backward pass rather than keep what is inside it: less
+    memory, more time, the same results and parameters."""
     dtype: Any = None
     """Compute precision, for instance ``jnp.bfloat16``; None means that of the images. Parameters,
     statistics and the attention's gate stay float32."""
 
     def __post_init__(self) -> None:
         choose("stem", self.stem, get_args(StemKind))
+        if self.stem == "cifar" and isinstance(self.stem_width, tuple):
+            raise UsageError(
+                f"the cifar stem has one convolution: stem_width must be a number, "
+                f"not {self.stem_width}."
+            )
         if len(self.blocks) != len(self.widths):
             raise UsageError(f"blocks {self.blocks} and widths {self.widths} differ in length.")
         last = len(self.blocks) + 1
         for stage in self.stages or ():
             if not 2 <= stage <= last:
                 raise UsageError(f"stage {stage} does not exist: the stages are 2 to {last}.")
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"dropout must be at least 0 and below 1, not {self.dropout}.")
+        for field in ("dropout", "stochastic_depth", "drop_block"):
+            if not 0 <= getattr(self, field) < 1:
+                raise UsageError(
+                    f"{field} must be at least 0 and below 1, not {getattr(self, field)}."
+                )
+        if self.output_stride not in (8, 16, 32):
+            raise UsageError(f"output_stride must be 8, 16 or 32, not {self.output_stride}.")
         if self.num_classes < 1:
             raise UsageError(f"num_classes must be at least 1, not {self.num_classes}.")
-        self._block_config()
+        config = self._block_config()
+        if not self.bottleneck:
+            for field, only in (("cardinality", 1), ("base_width", 64), ("reduce_first", 1)):
+                if getattr(config, field) != only:
+                    raise UsageError(
+                        f"basic blocks have no {field}: leave it at {only} or set bottleneck=True."
+                    )
         super().__post_init__()
 
     def _block_config(self) -> BlockConfig:
-        return BlockConfig(
-            attention=self.attention,
-            placement=self.placement,
-            shortcut=self.shortcut,
-            stride_on=self.stride_on,
-            zero_init_last=self.zero_init_last,
-            dtype=self.dtype,
-        )
+        fields = dataclasses.fields(BlockConfig)
+        return BlockConfig(**{field.name: getattr(self, field.name) for field in fields})
 
     @nn.compact
-    def __call__(self, images: Float[Array, "n h w c"], train: bool) -> Float[Array, "n classes"]:
+    def __call__(
+        self, images: Float[Array, "n h w c"], train: bool, drop_block_scale: Rate = 1.0
+    ) -> Float[Array, "n classes"] | dict[int, Float[Array, "n h2 w2 c2"]]:
+        """Applies the network.
+
+        Args:
+            images: Normalised images.
+            train: Normalise with the batch's statistics and drop what the fields say.
+            drop_block_scale: Multiplies ``drop_block``: an array that rises from 0 to 1 ramps the
+                rate from step to step in one compiled function.
+        """
         check_images(images)
         config = self._block_config()
-        plain = dataclasses.replace(config, attention=None)
-        block = Bottleneck if self.bottleneck else BasicBlock
+        plain = dataclasses.replace(config, attention=None, placement="standard")
+        block: Any = Bottleneck if self.bottleneck else BasicBlock
+        if self.remat:
+            block = nn.remat(block, static_argnums=(2,))
+        total, done = sum(self.blocks), 0
+        drop_rate = self.drop_block * drop_block_scale if train and self.drop_block else None
 
-        x = Stem(self.stem, self.stem_width, self.dtype, name="stem")(images, train)
-        if 0 in x.shape:
-            raise UsageError(f"images of {images.shape[1:3]} pixels are too small for the stem.")
+        stem = Stem(self.stem, self.stem_width, self.dtype, name="stem")
+        before, stride = stem.strides
+        features = {}
+        features[before], x = stem(images, train)
+        dilation = 1
         for stage, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True), 2):
             chosen = config if self.stages is None or stage in self.stages else plain
-            stride = 1 if stage == 2 else 2
-            x = Stage(block, chosen, blocks, width, stride, name=f"stage{stage}")(x, train)
+            factor = 1 if stage == 2 else 2
+            dilated = stride * factor > self.output_stride
+            following = dilation * factor if dilated else dilation
+            first = Sampling(1 if dilated else factor, dilation, following)
+            dilation, stride = following, stride * first.stride
+            x = Stage(
+                block,
+                chosen,
+                width,
+                samplings=(first, *[Sampling(1, dilation, dilation)] * (blocks - 1)),
+                stochastic_depth=tuple(
+                    self.stochastic_depth * (done + index) / total for index in range(1, blocks + 1)
+                ),
+                name=f"stage{stage}",
+            )(x, train, drop_rate if stage >= len(self.blocks) else None)
+            done += blocks
+            features[stride] = x
+        if self.features_only:
+            return features
         x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
         self.sow("intermediates", "features", x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -154,46 +211,120 @@ class ResNet(nn.Module):
         return nn.Dense(self.num_classes, kernel_init=init, dtype=jnp.float32, name="head")(x)
 
 
-def check_images(images: Array) -> None:
-    """Refuses what is not a batch of float images.
-
-    Raises:
-        UsageError: The array is not (n, h, w, c) or not floating.
-    """
-    if images.ndim != 4 or 0 in images.shape:
-        raise UsageError(f"images must be (n, h, w, c), not {images.shape}.")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise UsageError(f"images must be float, not {images.dtype}: normalise them first.")
-
-
 SE = SqueezeExciteConfig()
 """C // r hidden channels, as in the paper, Caffe and Cadene's ``legacy_*``."""
 SE_ROUNDED = SqueezeExciteConfig(divisor=8)
 """Hidden channels rounded to a multiple of 8, as in timm's ``seresnet*``."""
 
-_IMAGENET = {
-    "18": functools.partial(ResNet, blocks=(2, 2, 2, 2), bottleneck=False),
-    "34": functools.partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=False),
-    "50": functools.partial(ResNet, blocks=(3, 4, 6, 3)),
-    "101": functools.partial(ResNet, blocks=(3, 4, 23, 3)),
-    "152": functools.partial(ResNet, blocks=(3, 8, 36, 3)),
+ECA = ECAConfig()
+"""Kernels that grow with the channels, as in the paper and timm's ``ecaresnet*``."""
+
+_DEPTHS: dict[int, dict[str, Any]] = {
+    10: {"blocks": (1, 1, 1, 1), "bottleneck": False},
+    14: {"blocks": (1, 1, 1, 1)},
+    18: {"blocks": (2, 2, 2, 2), "bottleneck": False},
+    26: {"blocks": (2, 2, 2, 2)},
+    34: {"blocks": (3, 4, 6, 3), "bottleneck": False},
+    50: {"blocks": (3, 4, 6, 3)},
+    101: {"blocks": (3, 4, 23, 3)},
+    152: {"blocks": (3, 8, 36, 3)},
+    200: {"blocks": (3, 24, 36, 3)},
+    269: {"blocks": (3, 30, 48, 8)},
+    270: {"blocks": (4, 29, 53, 4)},
+    350: {"blocks": (4, 36, 72, 4)},
+    420: {"blocks": (4, 44, 87, 4)},
 }
 
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "": {},
+    "c": {"stem_width": (32, 32, 64)},
+    "s": {"stem_width": (64, 64, 128)},
+    "d": {"stem_width": (32, 32, 64), "shortcut": "D"},
+    "t": {"stem_width": (24, 32, 64), "shortcut": "D"},
+    "e": {"stem_width": (64, 64, 128), "shortcut": "D"},
+}
+"""Stems and shortcuts by their letter: "c" and "d" as in the bag of tricks (arXiv 1812.01187),
+"s" and "e" as in GluonCV, "t" as in timm."""
+
+
+def named(spec: str, **fields: Any) -> Callable[..., ResNet]:
+    """Constructor of a network by the tail of its name.
+
+    Args:
+        spec: Depth, letter and groups, the last two if any: "50", "101d", "50_32x4d".
+        **fields: Further fields.
+    """
+    match = re.fullmatch(r"(\d+)([a-z]?)(?:_(\d+)x(\d+)d)?", spec)
+    assert match, spec
+    depth, letter, cardinality, base_width = match.groups()
+    if cardinality:
+        fields = {"cardinality": int(cardinality), "base_width": int(base_width), **fields}
+    return functools.partial(ResNet, **_DEPTHS[int(depth)], **_VARIANTS[letter], **fields)
+
+
+def _family(prefix: str, specs: str, **fields: Any) -> dict[str, Callable[..., ResNet]]:
+    return {f"{prefix}{spec}": named(spec, **fields) for spec in specs.split()}
+
+
 IMAGENET_RESNETS: dict[str, Callable[..., ResNet]] = {
-    **{f"resnet{depth}": build for depth, build in _IMAGENET.items()},
+    **_family(
+        "resnet",
+        "10t 14t 18 18d 26 26d 26t 34 34d 50 50c 50d 50s 50t 101 101c 101d 101s "
+        "152 152c 152d 152s 200 200d",
+    ),
+    "wide_resnet50_2": named("50", base_width=128),
+    "wide_resnet101_2": named("101", base_width=128),
+    **_family(
+        "resnext",
+        "50_32x4d 50d_32x4d 101_32x4d 101_32x8d 101_32x16d 101_32x32d 101_64x4d 152_64x4d",
+    ),
+    **_family("seresnet", "18 34 50 50t 101 152 152d 200d 269d", attention=SE_ROUNDED),
+    **_family(
+        "seresnext",
+        "26d_32x4d 26t_32x4d 50_32x4d 101_32x4d 101_32x8d 101d_32x8d 101_64x4d",
+        attention=SE_ROUNDED,
+    ),
+    **_family("legacy_seresnet", "18 34 50 101 152", attention=SE, stem="caffe", stride_on="conv1"),
+    **_family("legacy_seresnext", "26_32x4d 50_32x4d 101_32x4d", attention=SE, stem="caffe"),
+    **_family("ecaresnet", "26t 50d 50t 101d 200d 269d", attention=ECA),
+    "ecaresnetlight": functools.partial(ResNet, blocks=(1, 1, 11, 3), shortcut="D", attention=ECA),
+    **_family("ecaresnext", "26t_32x4d 50t_32x4d", attention=ECA),
     **{
-        f"seresnet{depth}": functools.partial(build, attention=SE_ROUNDED)
-        for depth, build in _IMAGENET.items()
-    },
-    **{
-        f"legacy_seresnet{depth}": functools.partial(
-            build, attention=SE, stem="caffe", stride_on="conv1"
+        f"resnetrs{depth}": named(
+            f"{depth}d",
+            stem="strided",
+            attention=SqueezeExciteConfig(reduction=4, divisor=8),
         )
-        for depth, build in _IMAGENET.items()
+        for depth in (50, 101, 152, 200, 270, 350, 420)
     },
 }
-"""Names and networks as in timm: ``seresnet*`` have the stride on the 3x3 and a padded pool,
-``legacy_seresnet*`` (the networks released with the paper) have it on the first 1x1."""
+"""Names and networks as in timm (which lacks ``resnext152_64x4d``): ``seresnet*`` have the stride
+on the 3x3 and a padded pool, ``legacy_*`` (the networks released with the paper) an unpadded pool
+and, but for ResNeXt, the stride on the first 1x1."""
+
+RESNET_SIZES = {
+    "resnetrs50": 160,
+    **dict.fromkeys(("resnet10t", "resnet14t"), 176),
+    "resnetrs101": 192,
+    **dict.fromkeys(("resnet26t", "resnet101d", "resnet152d", "resnet200d"), 256),
+    **dict.fromkeys(("resnetrs152", "resnetrs200", "resnetrs270"), 256),
+    **dict.fromkeys(("seresnet152d", "seresnet200d", "seresnet269d"), 256),
+    **dict.fromkeys(("ecaresnet26t", "ecaresnet50t", "ecaresnet200d"), 256),
+    "resnetrs350": 288,
+    "ecaresnet269d": 320,
+    "resnetrs420": 320,
+}
+"""Sides of the images where timm's weights are not for 224 pixels."""
+
+_senet154 = named(
+    "152_64x4d", stem_width=(64, 64, 128), projection_kernel=3, reduce_first=2, dropout=0.2
+)
+
+SENETS: dict[str, Callable[..., ResNet]] = {
+    "senet154": functools.partial(_senet154, attention=SE_ROUNDED),
+    "legacy_senet154": functools.partial(_senet154, attention=SE, stem="caffe"),
+}
+"""SENet, section 6.2 and appendix: the winner of ILSVRC 2017."""
 
 
 def _cifar(depth: int, **fields: Any) -> Callable[..., ResNet]:

@@ -8,7 +8,7 @@ from typing import Any
 from flax import linen as nn
 
 from senet_jax.errors import choose
-from senet_jax.models import resnet
+from senet_jax.models import resnest, resnet, sknet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +21,20 @@ class ZooEntry:
     """Side of the images that it was published for, pixels."""
 
 
-def _entries(table: Mapping[str, Callable[..., nn.Module]], input_size: int) -> dict[str, ZooEntry]:
-    return {name: ZooEntry(build, input_size) for name, build in table.items()}
+def _entries(
+    table: Mapping[str, Callable[..., nn.Module]],
+    input_size: int,
+    exceptions: Mapping[str, int] | None = None,
+) -> dict[str, ZooEntry]:
+    sizes = exceptions or {}
+    return {name: ZooEntry(build, sizes.get(name, input_size)) for name, build in table.items()}
 
 
 ZOO: dict[str, ZooEntry] = {
-    **_entries(resnet.IMAGENET_RESNETS, 224),
+    **_entries(resnet.IMAGENET_RESNETS, 224, resnet.RESNET_SIZES),
+    **_entries(resnet.SENETS, 224),
+    **_entries(resnest.RESNESTS, 224, resnest.RESNEST_SIZES),
+    **_entries(sknet.SKNETS, 224),
     **_entries(resnet.CIFAR_RESNETS, 32),
 }
 

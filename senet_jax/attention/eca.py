@@ -1,0 +1,76 @@
+"""Efficient Channel Attention (ECA-Net, arXiv 1910.03151)."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from senet_jax.attention.base import Attention
+from senet_jax.attention.gates import GATES
+from senet_jax.attention.squeeze import SQUEEZES
+from senet_jax.errors import UsageError, choose
+
+
+@dataclasses.dataclass(frozen=True)
+class ECAConfig(Attention):
+    """Description of an ECA block: each channel's gate comes from its neighbours alone.
+
+    Raises:
+        UsageError: An unknown squeeze or gate, or a kernel size that is not odd and positive.
+    """
+
+    name: ClassVar[str] = "eca"
+
+    squeeze: str = "avg"
+    """A key of ``SQUEEZES``."""
+    gate: str = "sigmoid"
+    """A key of ``GATES``."""
+    kernel_size: int | None = None
+    """Channels that a gate sees, odd; None grows it with the channels (eq. 12)."""
+
+    def __post_init__(self) -> None:
+        choose("squeeze", self.squeeze, SQUEEZES)
+        choose("gate", self.gate, GATES)
+        if self.kernel_size is not None and (self.kernel_size < 1 or self.kernel_size % 2 == 0):
+            raise UsageError(f"kernel_size must be odd and positive, not {self.kernel_size}.")
+
+    def kernel(self, channels: int) -> int:
+        """Kernel size for a tensor of ``channels`` channels: (log2 c + 1) / 2 made odd, 3 or more.
+
+        "Nearest odd" is, as in the released code, the integer part and one more where it is even.
+        """
+        if self.kernel_size is not None:
+            return self.kernel_size
+        size = int((math.log2(channels) + 1) / 2)
+        return max(size | 1, 3)
+
+    def build(self, *, dtype: Any = None) -> "ECA":
+        return ECA(self, dtype=dtype, name=self.name)
+
+
+class ECA(nn.Module):
+    """Rescales every channel by a gate computed from its neighbours in channel order.
+
+    The parameter is ``conv``, a one-dimensional kernel (k, 1, 1) over the squeezed channels; the
+    gate is sown as the intermediate ``gate``.
+    """
+
+    config: ECAConfig
+    """What is computed."""
+    dtype: Any = None
+    """Precision of the product with ``x``; None keeps that of ``x``. The gate is float32."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        size = self.config.kernel(x.shape[-1])
+        conv = nn.Conv(
+            1, (size,), padding=size // 2, use_bias=False, dtype=jnp.float32, name="conv"
+        )
+        squeezed = SQUEEZES[self.config.squeeze](x)[..., None]
+        gate = GATES[self.config.gate](conv(squeezed))[:, None, None, :, 0]
+        self.sow("intermediates", "gate", gate)
+        dtype = self.dtype or x.dtype
+        return x.astype(dtype) * gate.astype(dtype)

@@ -1,0 +1,155 @@
+"""Selective kernels (SKNet, arXiv 1903.06586, section 3.1)."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from senet_jax.attention.base import ConvAttention
+from senet_jax.attention.squeeze import SQUEEZES
+from senet_jax.errors import UsageError, choose
+from senet_jax.ops.conv import conv
+from senet_jax.ops.drop import DropBlock, Rate
+from senet_jax.ops.norm import batch_norm
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectiveKernelConfig(ConvAttention):
+    """Description of a selective-kernel convolution. The defaults are those of SKNet-50.
+
+    Raises:
+        UsageError: An unknown squeeze, or a number out of range.
+    """
+
+    dilations: tuple[int, ...] = (1, 2)
+    """Dilation of each path's 3x3 kernel: 2 stands for a 5x5 kernel, 3 for a 7x7."""
+    reduction: float = 16
+    """The ratio r: the hidden width is features // r."""
+    min_width: int = 32
+    """The hidden width is at least this (L in eq. 4)."""
+    split_input: bool = False
+    """Give each path its share of the input channels and not all of them, which keeps the
+    parameters of ungrouped convolutions few (timm's ``skresnet*``)."""
+    squeeze: str = "avg"
+    """A key of ``SQUEEZES``, applied to the sum of the paths (eqs. 1 and 2)."""
+
+    def __post_init__(self) -> None:
+        choose("squeeze", self.squeeze, SQUEEZES)
+        if len(self.dilations) < 2 or min(self.dilations) < 1:
+            raise UsageError(
+                f"dilations must be two or more positive numbers, not {self.dilations}."
+            )
+        if self.reduction <= 0:
+            raise UsageError(f"reduction must be positive, not {self.reduction}.")
+        if self.min_width < 1:
+            raise UsageError(f"min_width must be at least 1, not {self.min_width}.")
+
+    def build_conv(
+        self,
+        features: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        dtype: Any = None,
+        name: str | None = None,
+    ) -> "SelectiveKernel":
+        return SelectiveKernel(self, features, stride, dilation, groups, dtype, name=name)
+
+
+class SelectiveKernel(nn.Module):
+    """Convolutions of several kernel sizes, and their sum weighted by a softmax per channel.
+
+    The parameters are ``path1``, ``path2``, ... (``conv`` and ``bn``), ``reduce`` with its
+    ``reduce_bn``, and ``expand`` (path-major outputs). The weights (n, 1, 1, paths, features) are
+    sown as the intermediate ``gate``.
+
+    Raises:
+        UsageError: Channels that the paths or the groups do not divide.
+    """
+
+    config: SelectiveKernelConfig
+    """What is computed."""
+    features: int
+    """Output channels."""
+    stride: int = 1
+    """Stride of the convolutions."""
+    dilation: int = 1
+    """Multiplies the dilation of every path."""
+    groups: int = 1
+    """Groups of each path's convolution."""
+    dtype: Any = None
+    """Precision of the convolutions; the attention is float32."""
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n h w c"], train: bool, drop_rate: Rate | None = None
+    ) -> Float[Array, "n h2 w2 c2"]:
+        config, channels = self.config, x.shape[-1]
+        paths = len(config.dilations)
+        shares = paths if config.split_input else 1
+        if channels % (shares * self.groups) or self.features % self.groups:
+            raise UsageError(
+                f"selective kernels from {channels} to {self.features} channels cannot have "
+                f"{shares} shares of the input in {self.groups} groups: choose a cardinality that "
+                f"divides {channels}{' per share' if shares > 1 else ''}, or another width."
+            )
+        inputs = jnp.split(x, paths, axis=-1) if config.split_input else [x] * paths
+        outputs = jnp.stack(
+            [
+                _Path(
+                    self.features,
+                    self.stride,
+                    self.dilation * dilation,
+                    self.groups,
+                    self.dtype,
+                    name=f"path{index}",
+                )(path, train, drop_rate)
+                for index, (path, dilation) in enumerate(
+                    zip(inputs, config.dilations, strict=True), 1
+                )
+            ],
+            axis=3,
+        )
+        hidden = SQUEEZES[config.squeeze](outputs.sum(axis=3, dtype=jnp.float32))
+        width = max(int(self.features // config.reduction), config.min_width)
+        hidden = _layer(width, "reduce")(hidden)
+        hidden = nn.relu(batch_norm(train, dtype=jnp.float32, name="reduce_bn")(hidden))
+        logits = _layer(paths * self.features, "expand")(hidden)
+        gate = jax.nn.softmax(logits.reshape(-1, 1, 1, paths, self.features), axis=3)
+        self.sow("intermediates", "gate", gate)
+        return (outputs * gate.astype(outputs.dtype)).sum(axis=3)
+
+
+class _Path(nn.Module):
+    """A 3x3 convolution with batch norm and ReLU."""
+
+    features: int
+    stride: int
+    dilation: int
+    groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n h w c"], train: bool, drop_rate: Rate | None
+    ) -> Float[Array, "n h2 w2 c2"]:
+        x = conv(
+            self.features,
+            3,
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=self.groups,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        x = batch_norm(train, dtype=self.dtype, name="bn")(x)
+        return nn.relu(DropBlock()(x, drop_rate))
+
+
+def _layer(features: int, name: str) -> nn.Dense:
+    init = nn.initializers.he_normal()
+    return nn.Dense(features, use_bias=False, kernel_init=init, dtype=jnp.float32, name=name)

@@ -1,0 +1,139 @@
+"""Split attention (ResNeSt, arXiv 2004.08955, section 3)."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from senet_jax.attention.base import ConvAttention
+from senet_jax.attention.squeeze import SQUEEZES
+from senet_jax.errors import UsageError, choose
+from senet_jax.ops.conv import conv
+from senet_jax.ops.drop import DropBlock, Rate
+from senet_jax.ops.norm import batch_norm
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitAttentionConfig(ConvAttention):
+    """Description of a split-attention convolution.
+
+    The cardinality is the convolution's number of groups, so a field of the backbone.
+
+    Raises:
+        UsageError: An unknown squeeze, or a number out of range.
+    """
+
+    radix: int = 2
+    """Splits of each cardinal group, among which a softmax chooses. 1 is Squeeze-and-Excitation
+    in each group, with a sigmoid; 0 leaves the plain convolution (ResNet-D)."""
+    reduction: int = 4
+    """The hidden width is channels * radix // reduction, of the channels that come in."""
+    min_width: int = 32
+    """The hidden width is at least this."""
+    squeeze: str = "avg"
+    """A key of ``SQUEEZES``, applied to the sum of the splits (eq. 1)."""
+
+    def __post_init__(self) -> None:
+        choose("squeeze", self.squeeze, SQUEEZES)
+        if self.radix < 0:
+            raise UsageError(f"radix must be at least 0, not {self.radix}.")
+        for field in ("reduction", "min_width"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"{field} must be at least 1, not {getattr(self, field)}.")
+
+    @property
+    def replaces(self) -> bool:
+        return self.radix > 0
+
+    def hidden_width(self, channels: int, groups: int) -> int:
+        """Hidden width, rounded up to whole groups (no published network needs the rounding).
+
+        Args:
+            channels: Channels that the convolution takes.
+            groups: Its cardinal groups.
+        """
+        width = max(channels * self.radix // self.reduction, self.min_width)
+        return -(-width // groups) * groups
+
+    def build_conv(
+        self,
+        features: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        dtype: Any = None,
+        name: str | None = None,
+    ) -> "SplitAttention":
+        return SplitAttention(self, features, stride, dilation, groups, dtype, name=name)
+
+
+class SplitAttention(nn.Module):
+    """A grouped 3x3 convolution to ``radix`` splits, and their sum weighted by attention.
+
+    The parameters are ``conv`` and ``bn`` (radix * features outputs, radix-major, in
+    radix * groups groups) and the 1x1 convolutions ``reduce`` with its ``reduce_bn`` and
+    ``expand``, in ``groups`` groups. The weights (n, 1, 1, radix, features) are sown as the
+    intermediate ``gate``.
+
+    Raises:
+        UsageError: Channels that the groups and splits do not divide.
+    """
+
+    config: SplitAttentionConfig
+    """What is computed."""
+    features: int
+    """Output channels."""
+    stride: int = 1
+    """Stride of the convolution."""
+    dilation: int = 1
+    """Dilation of the convolution."""
+    groups: int = 1
+    """Cardinal groups."""
+    dtype: Any = None
+    """Precision of the convolution; the attention is float32."""
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n h w c"], train: bool, drop_rate: Rate | None = None
+    ) -> Float[Array, "n h2 w2 c2"]:
+        n, _, _, channels = x.shape
+        radix, groups, features = self.config.radix, self.groups, self.features
+        if channels % (radix * groups) or features % groups:
+            raise UsageError(
+                f"split attention from {channels} to {features} channels cannot have {groups} "
+                f"groups of {radix} splits: choose a cardinality and a radix whose product divides "
+                f"{channels}, or another width."
+            )
+        x = conv(
+            radix * features,
+            3,
+            stride=self.stride,
+            dilation=self.dilation,
+            groups=radix * groups,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        x = batch_norm(train, dtype=self.dtype, name="bn")(x)
+        x = nn.relu(DropBlock()(x, drop_rate))
+        splits = x.reshape(*x.shape[:3], radix, features)
+
+        total = splits.sum(axis=3, dtype=jnp.float32)
+        hidden = SQUEEZES[self.config.squeeze](total)[:, None, None, :]
+        width = self.config.hidden_width(channels, groups)
+        hidden = _layer(width, groups, "reduce")(hidden)
+        hidden = nn.relu(batch_norm(train, dtype=jnp.float32, name="reduce_bn")(hidden))
+        logits = _layer(radix * features, groups, "expand")(hidden)
+        # The grouped convolution leaves the splits of a cardinal group next to each other.
+        logits = logits.reshape(n, groups, radix, features // groups)
+        gate = jax.nn.softmax(logits, axis=2) if radix > 1 else jax.nn.sigmoid(logits)
+        gate = gate.swapaxes(1, 2).reshape(n, 1, 1, radix, features)
+        self.sow("intermediates", "gate", gate)
+        return (splits * gate.astype(splits.dtype)).sum(axis=3)
+
+
+def _layer(features: int, groups: int, name: str) -> nn.Conv:
+    return conv(features, 1, groups=groups, use_bias=True, dtype=jnp.float32, name=name)

@@ -1,0 +1,64 @@
+"""Weights of a network from wherever they are, and into a file."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from senet_jax.errors import UsageError
+from senet_jax.interchange import hub
+from senet_jax.interchange.files import load_arrays, save_arrays
+from senet_jax.interchange.torch import from_torch, to_torch
+
+
+def load_weights(
+    source: str | os.PathLike[str],
+    name: str,
+    *,
+    drop_head: bool = False,
+    channels: int = 3,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Variables of a network from a file or the hub, in any naming of :func:`from_torch`.
+
+    Args:
+        source: A .safetensors, .npz, .pth, .pt or .bin file, or "hf-hub:owner/repository".
+        name: Name in the zoo.
+        drop_head: Ignore the classifier and start a fresh one.
+        channels: Channels of the images.
+        **fields: Fields of the network that differ from the named one's.
+
+    Returns:
+        ``params`` and ``batch_stats`` as nested dictionaries of float32 NumPy arrays.
+
+    Raises:
+        UsageError: The source cannot be had or read, or does not fit; the message names it.
+    """
+    from_hub = str(source).startswith(hub.PREFIX)
+    arrays = load_arrays(hub.fetch(str(source)) if from_hub else source)
+    try:
+        return from_torch(name, arrays, drop_head=drop_head, channels=channels, **fields)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from error
+
+
+def save_weights(
+    path: str | os.PathLike[str],
+    name: str,
+    variables: Mapping[str, Any],
+    *,
+    channels: int = 3,
+    **fields: Any,
+) -> None:
+    """Writes the variables of a network in PyTorch's names and layouts.
+
+    Args:
+        path: A .safetensors or .npz file; one that exists is replaced.
+        name: Name in the zoo.
+        variables: ``params`` and ``batch_stats`` of the network.
+        channels: Channels of the images.
+        **fields: Fields of the network that differ from the named one's.
+
+    Raises:
+        UsageError: A file of another kind, or variables that are not those of the network.
+    """
+    save_arrays(path, to_torch(name, variables, channels=channels, **fields))

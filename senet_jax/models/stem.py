@@ -1,0 +1,80 @@
+"""What stands before the first residual block, and the images it takes."""
+
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from senet_jax.errors import UsageError
+from senet_jax.ops.conv import conv
+from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.pooling import max_pool
+
+StemKind = Literal["imagenet", "caffe", "strided", "cifar"]
+StemWidth = int | tuple[int, int, int]
+
+
+class Stem(nn.Module):
+    """Convolution and pooling, the first stage of the papers.
+
+    Returns the maps before and after the pool.
+
+    Raises:
+        UsageError: Images that the pool cannot take.
+    """
+
+    kind: StemKind
+    """See ``ResNet.stem``."""
+    width: StemWidth
+    """See ``ResNet.stem_width``."""
+    dtype: Any = None
+    """Compute precision."""
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """Stride before and after the pool."""
+        return (1, 1) if self.kind == "cifar" else (2, 4)
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n h w c"], train: bool
+    ) -> tuple[Float[Array, "n h2 w2 c2"], Float[Array, "n h4 w4 c2"]]:
+        def layer(
+            x: Array, width: int, kernel_size: int, stride: int, prefix: str, n: str
+        ) -> Array:
+            conv_name, bn_name = f"{prefix}conv{n}", f"{prefix}bn{n}"
+            x = conv(width, kernel_size, stride=stride, dtype=self.dtype, name=conv_name)(x)
+            return nn.relu(batch_norm(train, dtype=self.dtype, name=bn_name)(x))
+
+        size = x.shape[1:3]
+        if self.kind == "caffe" and min(size) < 3:
+            raise UsageError(
+                f"images of {size[0]}x{size[1]} pixels are too small: the unpadded pool of this "
+                'stem needs 3; use larger images or stem="imagenet".'
+            )
+        if isinstance(self.width, tuple):
+            for index, width in enumerate(self.width, 1):
+                x = layer(x, width, 3, 2 if index == 1 else 1, "", str(index))
+        elif self.kind == "cifar":
+            x = layer(x, self.width, 3, 1, "", "")
+            return x, x
+        else:
+            x = layer(x, self.width, 7, 2, "", "")
+        if self.kind == "strided":
+            return x, layer(x, x.shape[-1], 3, 2, "pool_", "")
+        if self.kind == "caffe":
+            return x, max_pool(x, 3, 2, ceil_mode=True)
+        return x, max_pool(x, 3, 2, pad=1)
+
+
+def check_images(images: Array) -> None:
+    """Refuses what is not a batch of float images.
+
+    Raises:
+        UsageError: The array is not (n, h, w, c) or not floating.
+    """
+    if images.ndim != 4 or 0 in images.shape:
+        raise UsageError(f"images must be (n, h, w, c), not {images.shape}.")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UsageError(f"images must be float, not {images.dtype}: normalise them first.")

@@ -1,0 +1,96 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from senet_jax.errors import UsageError
+from senet_jax.training.config import (
+    PRESETS,
+    AttentionOverrides,
+    AugmentConfig,
+    CheckpointConfig,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    field_names,
+    preset,
+)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_config_survives_json(name):
+    config = dataclasses.replace(
+        preset(name), model=ModelConfig(stages=(2, 3), attention=AttentionOverrides(gate="tanh"))
+    )
+    text = json.dumps(config.to_json())
+    assert TrainConfig.from_json(json.loads(text)) == config
+
+
+def test_differences_name_the_fields_and_not_the_folder(tmp_path):
+    one = TrainConfig()
+    other = dataclasses.replace(
+        one, epochs=3, run_dir=tmp_path, optimizer=OptimizerConfig(learning_rate=0.2)
+    )
+    assert one.differences(one) == []
+    assert one.differences(other) == ["epochs: 90, not 3", "optimizer.learning_rate: 0.1, not 0.2"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"epochz": 3},
+        {"epochs": "three"},
+        {"model": {"nam": "x"}},
+        {"data": {"augment": {"pad": 1.5}}},
+    ],
+)
+def test_what_is_no_config_is_refused(values):
+    with pytest.raises(UsageError, match="not the config of a run"):
+        TrainConfig.from_json(values)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"seed": -1}, "seed"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"ema_decay": 1.0}, "ema_decay"),
+        ({"log_every_steps": 0}, "log_every_steps"),
+        ({"data": DataConfig(batch_size=0)}, "data.batch_size"),
+        ({"data": DataConfig(augment=AugmentConfig(cutout=-1))}, "data.augment.cutout"),
+        ({"checkpoint": CheckpointConfig(keep_last=0)}, "checkpoint.keep_last"),
+        ({"optimizer": OptimizerConfig(learning_rate=-0.1)}, "optimizer.learning_rate"),
+        ({"optimizer": OptimizerConfig(schedule="step")}, "milestones"),
+        ({"optimizer": OptimizerConfig(milestones=(1,))}, "schedule step"),
+    ],
+)
+def test_values_outside_their_range_are_refused(fields, message):
+    with pytest.raises(UsageError, match=message):
+        TrainConfig(**fields)
+
+
+def test_an_unknown_preset_gives_the_nearest():
+    with pytest.raises(UsageError, match="did you mean demo"):
+        preset("dem")
+
+
+def test_every_leaf_has_a_name():
+    names = field_names(TrainConfig())
+    assert {"epochs", "model.attention.gate", "data.augment.pad", "optimizer.clip_norm"} <= {*names}
+
+
+def test_the_cifar_preset_is_the_recipe_of_the_paper():
+    config = preset("cifar10")
+    steps_per_epoch = 50_000 // config.data.batch_size
+    assert config.epochs * steps_per_epoch == pytest.approx(64_000, rel=2e-3)
+    boundaries = [epoch * steps_per_epoch for epoch in config.optimizer.milestones]
+    assert boundaries == pytest.approx([32_000, 48_000], rel=2e-3)
+
+
+def test_the_config_is_read_without_jax():
+    code = "import sys, senet_jax.training.config; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

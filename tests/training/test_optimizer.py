@@ -1,0 +1,97 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from senet_jax.models.zoo import create_model
+from senet_jax.training.config import OptimizerConfig
+from senet_jax.training.optimizer import decayed, make_optimizer, make_schedule
+
+
+def test_cosine_after_a_linear_warmup():
+    config = OptimizerConfig(learning_rate=0.4, warmup_epochs=2)
+    rate = make_schedule(config, steps_per_epoch=10, epochs=10)
+    assert rate(0) == 0
+    assert rate(5) == pytest.approx(0.1)
+    assert rate(20) == pytest.approx(0.4)
+    assert rate(60) == pytest.approx(0.2, rel=1e-5)
+    assert rate(80) == pytest.approx(0.2 * (1 + math.cos(math.pi * 60 / 80)), rel=1e-5)
+    assert rate(100) == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_steps_at_the_milestones(warmup):
+    config = OptimizerConfig(
+        learning_rate=1.0, schedule="step", milestones=(3, 5.5), warmup_epochs=warmup
+    )
+    rate = make_schedule(config, steps_per_epoch=10, epochs=8)
+    rates = [float(rate(step)) for step in (29, 30, 54, 55, 79)]
+    assert rates == pytest.approx([1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_kernels_decay_and_nothing_else():
+    model = create_model("cifar_seresnet8")
+    images = jnp.zeros((1, 8, 8, 3))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+    mask = jax.tree_util.tree_leaves_with_path(decayed(shapes["params"]))
+    names = {path[-1].key: chosen for path, chosen in mask}
+    assert names == {"kernel": True, "bias": False, "scale": False}
+
+
+def params():
+    return {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([3.0])}
+
+
+GRADS = {"kernel": jnp.array([0.3, 0.4]), "bias": jnp.array([1.2])}
+
+
+def two_steps(config):
+    optimizer = make_optimizer(config, make_schedule(config, 10, 10))
+    values, state = params(), None
+    state = optimizer.init(values)
+    for _ in range(2):
+        updates, state = optimizer.update(GRADS, state, values)
+        values = jax.tree.map(jnp.add, values, updates)
+    return values
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_is_that_of_pytorch(nesterov):
+    config = OptimizerConfig(
+        schedule="step", milestones=(9,), weight_decay=0.1, nesterov=nesterov, momentum=0.9
+    )
+    got = two_steps(config)
+    for name, decay in (("kernel", 0.1), ("bias", 0.0)):
+        value, velocity = np.array(params()[name]), 0.0
+        for _ in range(2):
+            grad = np.array(GRADS[name]) + decay * value
+            velocity = 0.9 * velocity + grad
+            value = value - 0.1 * (grad + 0.9 * velocity if nesterov else velocity)
+        np.testing.assert_allclose(got[name], value, rtol=1e-6)
+
+
+def test_adamw_decays_apart_from_the_gradient():
+    config = OptimizerConfig(
+        name="adamw", schedule="step", milestones=(9,), weight_decay=0.1, learning_rate=0.01
+    )
+    got = two_steps(config)
+    # With a constant gradient every Adam step is the learning rate times its sign.
+    kernel, bias = np.array(params()["kernel"]), np.array(params()["bias"])
+    for _ in range(2):
+        kernel = kernel - 0.01 * (1 + 0.1 * kernel)
+        bias = bias - 0.01
+    np.testing.assert_allclose(got["kernel"], kernel, rtol=1e-5)
+    np.testing.assert_allclose(got["bias"], bias, rtol=1e-5)
+
+
+def test_the_gradient_is_clipped_to_its_global_norm():
+    config = OptimizerConfig(
+        schedule="step", milestones=(9,), weight_decay=0, momentum=0, nesterov=False, clip_norm=0.13
+    )
+    optimizer = make_optimizer(config, make_schedule(config, 10, 10))
+    updates, _ = optimizer.update(GRADS, optimizer.init(params()), params())
+    # The norm of the gradient is 1.3.
+    for name, grad in GRADS.items():
+        np.testing.assert_allclose(updates[name], -0.1 * 0.1 * grad, rtol=1e-5)
