@@ -1,0 +1,121 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from senet_jax import create_model
+from senet_jax.models.blocks import BlockConfig, Bottleneck
+from senet_jax.models.cost import cost
+
+BRANCHES = 4
+
+
+def conv(x, kernel):
+    pad = kernel.shape[0] // 2
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        (1, 1),
+        ((pad, pad), (pad, pad)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+class Forms:
+    """The block of ResNeXt's Figure 3 from the weights of the grouped form, branch by branch."""
+
+    def __init__(self, variables):
+        self.params, self.stats = variables["params"], variables["batch_stats"]
+
+    def norm(self, x, name, channels=slice(None)):
+        params, stats = self.params[name], self.stats[name]
+        x = (x - stats["mean"][channels]) / np.sqrt(stats["var"][channels] + 1e-5)
+        return x * params["scale"][channels] + params["bias"][channels]
+
+    def branches(self, x):
+        """The first two layers of each branch, and the branch's channels of the inner width."""
+        kernel1, kernel2 = (self.params[f"conv{i}"]["kernel"] for i in (1, 2))
+        width = kernel1.shape[-1] // BRANCHES
+        for branch in range(BRANCHES):
+            own = slice(width * branch, width * (branch + 1))
+            y = np.maximum(self.norm(conv(x, kernel1[..., own]), "bn1", own), 0)
+            y = np.maximum(self.norm(conv(y, kernel2[..., own]), "bn2", own), 0)
+            yield own, y
+
+    def sum_of_branches(self, x):
+        kernel3 = self.params["conv3"]["kernel"]
+        total = sum(conv(y, kernel3[:, :, own]) for own, y in self.branches(x))
+        return self.finish(x, total)
+
+    def early_concatenation(self, x):
+        joined = np.concatenate([y for _, y in self.branches(x)], axis=-1)
+        return self.finish(x, conv(joined, self.params["conv3"]["kernel"]))
+
+    def finish(self, x, residual):
+        return np.maximum(self.norm(residual, "bn3") + x, 0)
+
+
+@pytest.mark.parametrize("form", ["sum_of_branches", "early_concatenation"])
+def test_the_three_forms_are_one_function(random_variables, form):
+    x = np.random.default_rng(1).standard_normal((2, 5, 6, 32)).astype(np.float32)
+    block = Bottleneck(BlockConfig(cardinality=BRANCHES, base_width=24), 8)
+    variables = random_variables(block, x, False)
+    assert variables["params"]["conv2"]["kernel"].shape == (3, 3, 3, 12)
+    grouped = jax.jit(lambda v, x: block.apply(v, x, False))(variables, x)
+    np.testing.assert_allclose(getattr(Forms(variables), form)(x), grouped, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "gmacs"),
+    [
+        ("resnext50_32x4d", 25_028_904, 4.23),
+        ("seresnext50_32x4d", 27_559_896, 4.23),
+        ("resnext101_64x4d", 83_455_272, 15.46),
+        ("seresnext101_32x4d", 48_955_416, 7.97),
+        ("wide_resnet50_2", 68_883_240, 11.40),
+        ("resnet50d", 25_576_264, 4.33),
+        ("senet154", 115_088_984, 20.69),
+        ("legacy_senet154", 115_088_984, 20.69),
+    ],
+)
+def test_cost_is_the_published_one(name, params, gmacs):
+    found = cost(create_model(name), 224)
+    assert found.params == params
+    assert found.macs / 1e9 == pytest.approx(gmacs, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("resnet10t", 5_435_488),
+        ("resnet26t", 16_011_872),
+        ("resnet50s", 25_680_808),
+        ("legacy_seresnext26_32x4d", 16_790_280),
+        ("seresnext26t_32x4d", 16_806_976),
+        ("seresnet50t", 28_104_720),
+        ("ecaresnet26t", 16_011_916),
+        ("ecaresnet50d", 25_576_350),
+        ("ecaresnet50t", 25_573_814),
+        ("ecaresnetlight", 30_162_046),
+        ("resnetrs50", 35_691_912),
+    ],
+)
+def test_parameters_are_as_many_as_in_timm(name, params):
+    model = create_model(name)
+    images = jnp.zeros((1, 32, 32, 3))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == params
+
+
+def test_senet154_differs_from_resnext152_as_published():
+    model = create_model("senet154")
+    images = jnp.zeros((1, 64, 64, 3))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+    params = jax.tree.map(jnp.shape, shapes["params"])
+    assert [params["stem"][f"conv{i}"]["kernel"][-1] for i in (1, 2, 3)] == [64, 64, 128]
+    for stage, width in ((2, 128), (3, 256), (4, 512), (5, 1024)):
+        block = params[f"stage{stage}"]["block1"]
+        assert block["conv1"]["kernel"][-1] == width
+        assert block["conv2"]["kernel"][-2:] == (width // 64, 2 * width)
+        assert block["shortcut"]["conv"]["kernel"][0] == (1 if stage == 2 else 3)
+    assert model.dropout == 0.2
