@@ -53,5 +53,5 @@ def _macs(jaxpr: core.Jaxpr) -> int:
         elif eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
             total += out * math.prod(shapes[0][axis] for axis in contracted)
-        total += sum(_macs(inner) for inner in jax.core.jaxprs_in_params(eqn.params))
+        total += sum(_macs(inner) for inner in core.jaxprs_in_params(eqn.params))
     return total
