@@ -22,7 +22,8 @@ class BlockConfig:
     """What all residual blocks of a network have in common.
 
     Raises:
-        UsageError: An unknown placement or shortcut, or a number below one.
+        UsageError: An unknown placement or shortcut, an attention that is no description, or a
+            number below one.
     """
 
     attention: Attention | None = None
@@ -53,6 +54,11 @@ class BlockConfig:
     """Compute precision; parameters and statistics stay float32."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.attention, Attention | None):
+            raise UsageError(
+                "attention must be a description such as SqueezeExciteConfig(), "
+                f"not a {type(self.attention).__name__}."
+            )
         choose("placement", self.placement, get_args(Placement))
         choose("shortcut", self.shortcut, get_args(ShortcutOption))
         choose("stride_on", self.stride_on, ("conv1", "conv2"))

@@ -105,8 +105,8 @@ class ResNet(nn.Module):
     dropout: float = 0.0
     """Rate of dropout before the classifier; training then needs the random key "dropout"."""
     dtype: Any = None
-    """Compute precision, for instance ``jnp.bfloat16``; None means that of the images. Parameters,
-    statistics and the attention's gate stay float32."""
+    """Compute precision, for instance ``jnp.bfloat16``; None means that of the parameters, float32,
+    whatever the images are. Statistics and the attention's gate stay float32."""
 
     def __post_init__(self) -> None:
         choose("stem", self.stem, get_args(StemKind))
