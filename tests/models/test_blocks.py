@@ -209,12 +209,10 @@ def test_shortcut_d_averages_before_a_projection_of_stride_1():
 
 
 @pytest.mark.parametrize(("block", "channels"), [(BasicBlock, WIDTH), (Bottleneck, 4 * WIDTH)])
-@pytest.mark.parametrize("attention", [None, SE])
-@pytest.mark.parametrize("train", [True, False])
-def test_a_zero_last_scale_makes_a_fresh_block_the_identity(block, channels, attention, train):
+def test_a_zero_last_scale_makes_a_fresh_block_the_identity(block, channels):
     x = jnp.float32(relu(noise(channels)))
-    module = block(BlockConfig(attention=attention, zero_init_last=True), WIDTH)
-    y, _ = module.init_with_output(jax.random.key(0), x, train)
+    module = block(BlockConfig(attention=SE, zero_init_last=True), WIDTH)
+    y, _ = jax.jit(module.init_with_output, static_argnums=2)(jax.random.key(0), x, True)
     np.testing.assert_array_equal(y, x)
 
 

@@ -1,5 +1,4 @@
 import functools
-import itertools
 import math
 
 import flax
@@ -38,9 +37,8 @@ def images(size=8, dtype=jnp.float32):
     return jax.random.normal(jax.random.key(1), (3, size, size, 3), dtype)
 
 
-def init(model, x=None):
-    x = images() if x is None else x
-    return jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), x)
+def init(model):
+    return jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), images())
 
 
 def init_shapes(model, size=8):
@@ -49,14 +47,17 @@ def init_shapes(model, size=8):
     return {path: leaf.shape for path, leaf in flatten_dict(variables, sep="/").items()}
 
 
-def random_stats(variables):
-    """Running statistics and scales as training leaves them: neither zero nor one."""
-    flat = flatten_dict(variables)
-    keys = jax.random.split(jax.random.key(2), len(flat))
-    for key, (path, leaf) in zip(keys, flat.items(), strict=True):
-        if path[-1] in ("mean", "var", "scale"):
-            flat[path] = jax.random.uniform(key, leaf.shape, minval=0.5, maxval=1.5)
-    return unflatten_dict(flat)
+def random_variables(model, size=8):
+    """Variables as training leaves them: nothing is zero or one, the variances are positive."""
+    rng = np.random.default_rng(0)
+    flat = {}
+    for path, shape in init_shapes(model, size).items():
+        if path.endswith(("var", "scale")):
+            value = rng.uniform(0.5, 1.5, shape)
+        else:
+            value = rng.normal(size=shape) / np.sqrt(np.prod(shape[:-1]))
+        flat[path] = jnp.float32(value)
+    return unflatten_dict(flat, sep="/")
 
 
 def without_se(tree):
@@ -208,16 +209,19 @@ def test_plain_and_se_differ_in_se_alone(name, placement):
 
 
 def test_the_same_key_gives_plain_and_se_the_same_weights():
-    plain, se = init(tiny()), init(tiny(attention=SE))
+    block = functools.partial(ResNet, (1,), (4,), bottleneck=False, stem="cifar", stem_width=4)
+    plain, se = init(block(num_classes=2)), init(block(num_classes=2, attention=SE))
     jax.tree.map(np.testing.assert_array_equal, plain, without_se(se))
 
 
-@pytest.mark.parametrize(("placement", "bottleneck"), itertools.product(PLACEMENTS, [True, False]))
-@pytest.mark.parametrize(("gate", "one"), [("hard_sigmoid", 3.0), ("relu", 1.0)])
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize(
+    ("bottleneck", "gate", "one"), [(True, "hard_sigmoid", 3.0), (False, "relu", 1.0)]
+)
 def test_a_gate_of_ones_is_the_plain_network(placement, bottleneck, gate, one):
     attention = SqueezeExciteConfig(gate=gate, reduction=4)
     model = tiny(attention=attention, placement=placement, bottleneck=bottleneck)
-    variables = flatten_dict(random_stats(init(model)))
+    variables = flatten_dict(random_variables(model))
     gates = [path for path in variables if "expand" in path]
     assert len(gates) == 2 * 3
     for path in gates:
@@ -233,7 +237,7 @@ def test_stride_on_changes_the_network_and_not_its_parameters():
     first, second = (tiny(bottleneck=True, stride_on=where) for where in ("conv1", "conv2"))
     assert init_shapes(first) == init_shapes(second)
     assert cost(first, 8).macs < cost(second, 8).macs
-    variables = init(first)
+    variables = random_variables(first)
     logits = [model.apply(variables, images(), train=False) for model in (first, second)]
     assert np.abs(logits[0] - logits[1]).max() > 1e-4
 
@@ -244,8 +248,9 @@ def test_stride_on_changes_the_network_and_not_its_parameters():
 )
 def test_stem_is_convolution_norm_relu_and_pool(kind, size, stride, pool):
     stem, x = Stem(kind, 4), images(size)
-    variables = random_stats(init(stem, x))
-    kernel, stats = variables["params"]["conv"]["kernel"], variables["batch_stats"]["bn"]
+    variables = random_variables(stem, size)
+    kernel, norm = variables["params"]["conv"]["kernel"], variables["params"]["bn"]
+    stats = variables["batch_stats"]["bn"]
     side = kernel.shape[0]
     assert side == (3 if kind == "cifar" else 7)
     y = jax.lax.conv_general_dilated(
@@ -255,26 +260,20 @@ def test_stem_is_convolution_norm_relu_and_pool(kind, size, stride, pool):
         [(side // 2,) * 2] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    y = (y - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * variables["params"]["bn"]["scale"]
+    y = (y - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * norm["scale"] + norm["bias"]
     y = np.maximum(y, 0)
     if pool is not None:
-        # 13 and 16 pixels are 7 and 8 after the convolution; no caffe window hangs over 7.
+        # The convolution leaves 7 or 8 pixels; of 7 no unpadded window hangs over the edge.
         y = np.pad(y, ((0, 0), (pool, pool), (pool, pool), (0, 0)))
-        outputs = (y.shape[1] - 3) // 2 + 1
-        rows = [y[:, 2 * i : 2 * i + 3].max(1) for i in range(outputs)]
-        y = np.stack(
-            [
-                np.stack([row[:, 2 * j : 2 * j + 3].max(1) for row in rows], 1)
-                for j in range(outputs)
-            ],
-            2,
-        )
+        for axis in (1, 2):
+            windows = np.lib.stride_tricks.sliding_window_view(y, 3, axis)
+            y = windows.max(-1).take(range(0, windows.shape[axis], 2), axis)
     np.testing.assert_allclose(stem.apply(variables, x, False), y, rtol=1e-4, atol=1e-5)
 
 
 def test_head_is_the_mean_and_one_matrix():
     model, x = tiny(attention=SE), images()
-    variables = random_stats(init(model))
+    variables = random_variables(model)
     logits, state = model.apply(
         variables, x, train=False, capture_intermediates=True, mutable=["intermediates"]
     )
@@ -292,7 +291,7 @@ def test_head_is_the_mean_and_one_matrix():
 
 def test_an_image_is_classified_alone_in_evaluation():
     model, x = tiny(attention=SE), images()
-    variables = random_stats(init(model))
+    variables = random_variables(model)
     batch = model.apply(variables, x, train=False)
     alone = np.concatenate([model.apply(variables, image[None], train=False) for image in x])
     np.testing.assert_allclose(batch, alone, rtol=1e-4, atol=1e-6)
@@ -300,7 +299,7 @@ def test_an_image_is_classified_alone_in_evaluation():
 
 def test_training_gives_logits_and_new_statistics():
     model, x = tiny(), images()
-    variables = init(model)
+    variables = random_variables(model)
     logits, new = model.apply(
         variables,
         x,
@@ -314,15 +313,14 @@ def test_training_gives_logits_and_new_statistics():
     assert before.keys() == after.keys()
     assert not any(np.array_equal(before[path], after[path]) for path in before)
     activations = np.asarray(new["intermediates"]["stem"]["conv"]["__call__"][0])
-    stem = new["batch_stats"]["stem"]["bn"]
-    np.testing.assert_allclose(stem["mean"], 0.1 * activations.mean((0, 1, 2)), atol=1e-6)
-    np.testing.assert_allclose(stem["var"], 0.9 + 0.1 * activations.var((0, 1, 2)), rtol=1e-5)
+    old, stem = (tree["batch_stats"]["stem"]["bn"] for tree in (variables, new))
+    for name, batch in (("mean", activations.mean((0, 1, 2))), ("var", activations.var((0, 1, 2)))):
+        np.testing.assert_allclose(stem[name], 0.9 * old[name] + 0.1 * batch, atol=1e-5)
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
-def test_every_parameter_has_a_finite_gradient_that_is_not_zero(placement):
-    model = tiny(attention=SE, placement=placement, bottleneck=True)
-    variables = init(model)
+def test_every_parameter_has_a_finite_gradient_that_is_not_zero():
+    model = tiny(attention=SE)
+    variables = random_variables(model)
 
     def loss(params):
         logits, _ = model.apply(
@@ -337,7 +335,7 @@ def test_every_parameter_has_a_finite_gradient_that_is_not_zero(placement):
 
 def test_bfloat16_computes_low_and_keeps_parameters_statistics_and_logits_float32():
     model, x = tiny(attention=SE, dtype=jnp.bfloat16), images()
-    variables = init(model)
+    variables = random_variables(model)
     logits, new = model.apply(
         variables,
         x,
@@ -358,7 +356,7 @@ def test_bfloat16_computes_low_and_keeps_parameters_statistics_and_logits_float3
 
 def test_without_dtype_low_images_are_computed_in_float32():
     low = images(dtype=jnp.bfloat16)
-    variables = init(tiny())
+    variables = random_variables(tiny())
     logits = tiny().apply(variables, low, train=False)
     same = tiny().apply(variables, low.astype(jnp.float32), train=False)
     np.testing.assert_array_equal(logits, same)
@@ -366,7 +364,7 @@ def test_without_dtype_low_images_are_computed_in_float32():
 
 def test_dropout_needs_its_key_and_is_off_in_evaluation():
     model, plain, x = tiny(dropout=0.5), tiny(), images()
-    variables = init(model)
+    variables = random_variables(model)
     np.testing.assert_array_equal(
         model.apply(variables, x, train=False), plain.apply(variables, x, train=False)
     )
@@ -383,10 +381,10 @@ def test_dropout_needs_its_key_and_is_off_in_evaluation():
 
 
 def test_initialisation_is_he_s():
-    model = create_model("cifar_seresnet20", zero_init_last=True)
-    params = flatten_dict(init(model, images(32))["params"])
+    model = create_model("cifar_seresnet8", zero_init_last=True)
+    params = flatten_dict(init(model)["params"])
     convolutions = [path for path in params if path[-2].startswith("conv")]
-    assert len(convolutions) == 19
+    assert len(convolutions) == 7
     for path in convolutions:
         kernel = np.asarray(params[path])
         variance = kernel.var() * math.prod(kernel.shape[:2]) * kernel.shape[3] / 2
@@ -399,24 +397,9 @@ def test_initialisation_is_he_s():
     assert params["head", "kernel"].std() == pytest.approx(0.01, rel=0.15)
 
 
-@pytest.mark.parametrize("zero", [True, False])
-def test_zero_init_last_makes_every_block_its_shortcut(zero):
-    model, x = tiny(zero_init_last=zero, attention=SE), images()
-    _, state = model.apply(
-        init(model), x, train=False, capture_intermediates=True, mutable=["intermediates"]
-    )
-    named = state["intermediates"]
-    blocks = [named["stage2"]["block1"], named["stage3"]["block1"], named["stage3"]["block2"]]
-    same = [
-        np.array_equal(block["__call__"][0], np.maximum(block["shortcut"]["__call__"][0], 0))
-        for block in blocks
-    ]
-    assert same == [zero] * 3
-
-
 @pytest.mark.parametrize("stem", ["imagenet", "caffe", "cifar"])
-@pytest.mark.parametrize("shortcut", ["A", "B", "D"])
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 17])
+@pytest.mark.parametrize("shortcut", ["A", "D"])
+@pytest.mark.parametrize("size", [1, 2, 3, 9])
 def test_small_images_work_or_are_refused(stem, shortcut, size):
     model = tiny(stem=stem, shortcut=shortcut)
     run = functools.partial(model.init_with_output, train=False)
@@ -431,7 +414,7 @@ def test_small_images_work_or_are_refused(stem, shortcut, size):
 
 def test_one_pixel_gives_finite_logits_and_gradients():
     model, x = tiny(stem="imagenet", attention=SqueezeExciteConfig("std", reduction=4)), images(1)
-    variables = init(model, x)
+    variables = random_variables(model)
 
     def loss(params):
         return model.apply(variables | {"params": params}, x, train=False).sum()
