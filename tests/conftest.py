@@ -10,7 +10,6 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 
-
 @pytest.fixture
 def random_variables():
     """Draws the variables of a module, so that no scale is one and no bias or mean is zero."""

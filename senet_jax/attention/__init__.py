@@ -14,5 +14,10 @@ from senet_jax.attention.squeeze import SQUEEZES as SQUEEZES
 from senet_jax.attention.squeeze_excite import SqueezeExcite as SqueezeExcite
 from senet_jax.attention.squeeze_excite import SqueezeExciteConfig as SqueezeExciteConfig
 
-ATTENTIONS: dict[str, type[Attention]] = {config.name: config for config in (SqueezeExciteConfig,)}
+ATTENTIONS: dict[str, type[Attention] | type[ConvAttention]] = {
+    "se": SqueezeExciteConfig,
+    "eca": ECAConfig,
+    "sk": SelectiveKernelConfig,
+    "split": SplitAttentionConfig,
+}
 """The mechanisms by name."""

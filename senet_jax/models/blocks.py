@@ -41,8 +41,8 @@ class BlockConfig:
     """What all residual blocks of a network have in common.
 
     Raises:
-        UsageError: An unknown placement, shortcut or way to stride, a number below one, or a
-            placement for attention that has its own.
+        UsageError: An unknown placement, shortcut or way to stride, a number below one, an
+            attention that is no description, or a placement for attention that has its own.
     """
 
     attention: Mechanism | None = None
@@ -73,10 +73,18 @@ class BlockConfig:
     (ResNeSt, arXiv 2004.08955, section 4.1) or before it (its fast variants)."""
     zero_init_last: bool = False
     """Start the scale of the last batch norm of the residual branch at zero."""
+    relu_before_attention: bool = False
+    """A ReLU after the last batch norm of a basic block, before its attention, which the networks
+    released as ``legacy_seresnet18`` and ``34`` have."""
     dtype: Any = None
     """Compute precision; parameters and statistics stay float32."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.attention, Attention | None):
+            raise UsageError(
+                "attention must be a description such as SqueezeExciteConfig(), "
+                f"not a {type(self.attention).__name__}."
+            )
         choose("placement", self.placement, get_args(Placement))
         choose("shortcut", self.shortcut, get_args(ShortcutOption))
         choose("stride_on", self.stride_on, ("conv1", "conv2"))
@@ -214,7 +222,8 @@ class BasicBlock(nn.Module):
         )
         x = conv(self.width, 3, dilation=s.next_dilation, dtype=c.dtype, name="conv2")(x)
         x = batch_norm(train, zero_scale=c.zero_init_last, dtype=c.dtype, name="bn2")(x)
-        x = c.attend(DropBlock()(x, drop_rate), "standard")
+        x = DropBlock()(x, drop_rate)
+        x = c.attend(nn.relu(x) if c.relu_before_attention else x, "standard")
         x = StochasticDepth(self.stochastic_depth)(x, train)
         return c.attend(nn.relu(x + shortcut), "post")
 

@@ -32,7 +32,7 @@ def cost(model: nn.Module, input_size: int, channels: int = 3) -> Cost:
 
     def forward(key: jax.Array, image: jax.Array) -> tuple[jax.Array, dict]:
         logits, variables = model.init_with_output(key, image, train=False)
-        return logits, variables["params"]
+        return logits, variables.get("params", {})
 
     jaxpr, (_, params) = jax.make_jaxpr(forward, return_shape=True)(key, image)
     return Cost(
@@ -53,5 +53,6 @@ def _macs(jaxpr: core.Jaxpr) -> int:
         elif eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
             total += out * math.prod(shapes[0][axis] for axis in contracted)
-        total += sum(_macs(inner) for inner in core.jaxprs_in_params(eqn.params))
+        repeats = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+        total += repeats * sum(_macs(inner) for inner in core.jaxprs_in_params(eqn.params))
     return total

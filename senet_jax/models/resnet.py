@@ -100,6 +100,8 @@ class ResNet(nn.Module):
     """See ``BlockConfig.stride_on``."""
     stride_by: StrideBy = "conv"
     """See ``BlockConfig.stride_by``."""
+    relu_before_attention: bool = False
+    """See ``BlockConfig.relu_before_attention``."""
     zero_init_last: bool = False
     """See ``BlockConfig.zero_init_last``."""
     output_stride: int = 32
@@ -119,8 +121,8 @@ class ResNet(nn.Module):
     """Compute each block again in the backward pass rather than keep what is inside it: less
     memory, more time, the same results and parameters."""
     dtype: Any = None
-    """Compute precision, for instance ``jnp.bfloat16``; None means that of the images. Parameters,
-    statistics and the attention's gate stay float32."""
+    """Compute precision, for instance ``jnp.bfloat16``; None means that of the parameters, float32,
+    whatever the images are. Statistics and the attention's gate stay float32."""
 
     def __post_init__(self) -> None:
         choose("stem", self.stem, get_args(StemKind))
@@ -284,7 +286,8 @@ IMAGENET_RESNETS: dict[str, Callable[..., ResNet]] = {
         "26d_32x4d 26t_32x4d 50_32x4d 101_32x4d 101_32x8d 101d_32x8d 101_64x4d",
         attention=SE_ROUNDED,
     ),
-    **_family("legacy_seresnet", "18 34 50 101 152", attention=SE, stem="caffe", stride_on="conv1"),
+    **_family("legacy_seresnet", "18 34", attention=SE, stem="caffe", relu_before_attention=True),
+    **_family("legacy_seresnet", "50 101 152", attention=SE, stem="caffe", stride_on="conv1"),
     **_family("legacy_seresnext", "26_32x4d 50_32x4d 101_32x4d", attention=SE, stem="caffe"),
     **_family("ecaresnet", "26t 50d 50t 101d 200d 269d", attention=ECA),
     "ecaresnetlight": functools.partial(ResNet, blocks=(1, 1, 11, 3), shortcut="D", attention=ECA),

@@ -18,7 +18,7 @@ class AttentionOverrides:
     """What differs from the attention of the named network; None keeps the network's own."""
 
     kind: str | None = None
-    """Another mechanism altogether: "se", ..., or "none" to take it out."""
+    """Another mechanism altogether: "se", "eca", "sk" or "split", or "none" to take it out."""
     squeeze: str | None = None
     """Squeeze operator: "avg", "max", "avgmax", "std", or "none" (NoSqueeze)."""
     gate: str | None = None
@@ -33,6 +33,12 @@ class AttentionOverrides:
     """Round the hidden width to a multiple of this."""
     bias: bool | None = None
     """Biases in the two layers."""
+    kernel_size: int | None = None
+    """Channels that a gate of ECA sees."""
+    radix: int | None = None
+    """Splits of split attention."""
+    min_width: int | None = None
+    """Least width of the hidden layer, for selective kernels and split attention."""
 
 
 @dataclasses.dataclass(frozen=True)

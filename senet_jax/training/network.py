@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from senet_jax.attention import ATTENTIONS, Attention
+from senet_jax.attention import ATTENTIONS, Mechanism
 from senet_jax.errors import UsageError, choose
 from senet_jax.models import zoo
 from senet_jax.training.config import AttentionOverrides, ModelConfig
@@ -27,7 +27,7 @@ def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
     for name in ("placement", "stages", "shortcut", "zero_init_last", "dropout"):
         if getattr(config, name) != defaults[name]:
             fields[name] = getattr(config, name)
-    own: Attention | None = getattr(zoo.create_model(config.name), "attention", None)
+    own: Mechanism | None = getattr(zoo.create_model(config.name), "attention", None)
     attention = _override(own, config.attention, config.name)
     if attention != own:
         fields["attention"] = attention
@@ -39,7 +39,7 @@ def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
 _ADD = "give it one with --model.attention.kind se, or take a network that has one"
 
 
-def _override(own: Attention | None, overrides: AttentionOverrides, model: str) -> Attention | None:
+def _override(own: Mechanism | None, overrides: AttentionOverrides, model: str) -> Mechanism | None:
     changes = {
         field: value
         for field, value in dataclasses.asdict(overrides).items()
@@ -55,5 +55,5 @@ def _override(own: Attention | None, overrides: AttentionOverrides, model: str) 
         return None
     valid = [field.name for field in dataclasses.fields(own)]
     for field in changes:
-        choose(f"field of the attention {own.name}", field, valid)
+        choose(f"field of {type(own).__name__}", field, valid)
     return dataclasses.replace(own, **changes)

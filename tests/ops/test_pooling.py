@@ -1,0 +1,79 @@
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from senet_jax.ops.pooling import avg_pool, max_pool
+
+# window, stride, pad: those of the papers' networks, then others.
+WINDOWS = [(3, 2, 1), (3, 2, 0), (2, 2, 0), (3, 1, 1), (2, 3, 0), (4, 3, 2), (5, 4, 1)]
+SIZES = [(5, 6), (8, 7), (10, 13)]
+CASES = list(itertools.product(WINDOWS, SIZES, [False, True]))
+
+
+def outputs(size, window, stride, pad, ceil_mode):
+    """ATen's pooling_output_shape."""
+    count = (size + 2 * pad - window + (stride - 1 if ceil_mode else 0)) // stride + 1
+    return count - 1 if ceil_mode and (count - 1) * stride >= size + pad else count
+
+
+def windows(size, window, stride, pad, ceil_mode):
+    """Of every window the pixels (first, last) inside the image, and its length as ATen has it."""
+    for index in range(outputs(size, window, stride, pad, ceil_mode)):
+        start = index * stride - pad
+        end = min(start + window, size + pad)
+        yield max(start, 0), min(end, size), end - start
+
+
+def naive(x, reduce, *geometry):
+    rows, columns = (list(windows(size, *geometry)) for size in x.shape[1:3])
+    result = np.empty((x.shape[0], len(rows), len(columns), x.shape[3]))
+    for i, (top, bottom, height) in enumerate(rows):
+        for j, (left, right, width) in enumerate(columns):
+            result[:, i, j] = reduce(x[:, top:bottom, left:right], height * width)
+    return result
+
+
+def noise(size):
+    # Below zero, so that a padding of zeros would win every maximum.
+    return np.random.default_rng(0).normal(-5, 1, (2, *size, 3))
+
+
+@pytest.mark.parametrize(("geometry", "size", "ceil_mode"), CASES)
+def test_max_pool_equals_the_naive_loop(geometry, size, ceil_mode):
+    window, stride, pad = geometry
+    x = noise(size)
+    expected = naive(x, lambda pixels, _: pixels.max((1, 2)), *geometry, ceil_mode)
+    pooled = max_pool(jnp.float32(x), window, stride, pad=pad, ceil_mode=ceil_mode)
+    np.testing.assert_array_equal(pooled, np.float32(expected))
+
+
+@pytest.mark.parametrize(("geometry", "size", "ceil_mode"), CASES)
+@pytest.mark.parametrize("count_pad", [True, False])
+def test_avg_pool_equals_the_naive_loop(geometry, size, ceil_mode, count_pad):
+    def mean(pixels, area):
+        return pixels.sum((1, 2)) / (area if count_pad else pixels[0, ..., 0].size)
+
+    window, stride, pad = geometry
+    x = noise(size)
+    pooled = avg_pool(
+        jnp.float32(x), window, stride, pad=pad, ceil_mode=ceil_mode, count_pad=count_pad
+    )
+    expected = naive(x, mean, *geometry, ceil_mode)
+    assert pooled.shape == expected.shape
+    np.testing.assert_allclose(pooled, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "padded", "caffe"), [(112, 56, 56), (113, 57, 56), (114, 57, 57), (8, 4, 4), (2, 1, 1)]
+)
+def test_output_sizes_of_the_stem_pools(size, padded, caffe):
+    x = jnp.zeros((1, size, size, 1))
+    assert max_pool(x, 3, 2, pad=1).shape == (1, padded, padded, 1)
+    assert max_pool(x, 3, 2, ceil_mode=True).shape == (1, caffe, caffe, 1)
+
+
+@pytest.mark.parametrize("pool", [max_pool, avg_pool])
+def test_precision_is_kept(pool):
+    assert pool(jnp.ones((1, 4, 4, 2), jnp.bfloat16), 2, 2).dtype == jnp.bfloat16

@@ -1,0 +1,38 @@
+import subprocess
+import sys
+
+import pytest
+
+import senet_jax
+from senet_jax.models import zoo
+
+
+def imported_by(statement):
+    code = f"import sys; {statement}; print(*sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.split())
+
+
+def test_import_is_light():
+    modules = imported_by("import senet_jax")
+    assert "senet_jax" in modules
+    assert modules.isdisjoint({"jax", "flax", "tensorflow", "numpy", "grain", "orbax"})
+
+
+def test_models_need_no_tensorflow():
+    modules = imported_by("import senet_jax; senet_jax.create_model('seresnet50')")
+    assert "flax" in modules
+    assert modules.isdisjoint({"tensorflow", "tensorflow_datasets", "grain", "orbax"})
+
+
+def test_public_names_are_those_of_their_homes():
+    assert senet_jax.create_model is zoo.create_model
+    assert senet_jax.list_models is zoo.list_models
+    assert set(senet_jax.__all__) <= set(dir(senet_jax))
+    assert all(hasattr(senet_jax, name) for name in senet_jax.__all__)
+
+
+def test_an_unknown_attribute_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'resnest'"):
+        _ = senet_jax.resnest
