@@ -1,8 +1,10 @@
 """Checkpoints through Orbax: asynchronous, whole or not at all, verified when they are read."""
 
 import dataclasses
+import json
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ from senet_jax.errors import UsageError
 from senet_jax.training.state import TrainState
 
 LOGGER = logging.getLogger(__name__)
-BEST_BY = "val/top1"
 
 
 class NotFinite(ArithmeticError):
@@ -44,21 +45,9 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep_last: int = 1) -> None:
         self.folder = folder.absolute()
-        best = checkpoint_managers.BestN(
-            get_metric_fn=lambda metrics: metrics[BEST_BY],
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
-        self._manager = ocp.CheckpointManager(
-            self.folder,
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                    [checkpoint_managers.LatestN(keep_last), best]
-                ),
-                best_fn=lambda metrics: metrics[BEST_BY],
-                create=False,
-            ),
-        )
+        self._kept = _NewestAndBest(self.folder, keep_last)
+        options = ocp.CheckpointManagerOptions(preservation_policy=self._kept, create=False)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
 
     def steps(self) -> list[int]:
         """Steps that have a finished checkpoint, in order."""
@@ -66,17 +55,15 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The step of the best validation top-1, if one was saved with its validation."""
-        return self._manager.best_step()
+        return self._kept.best(self.steps())
 
-    def save(
-        self, state: TrainState, extra: dict[str, Any], metrics: dict[str, float] | None
-    ) -> None:
+    def save(self, state: TrainState, extra: dict[str, Any], top1: float | None) -> None:
         """Starts to save a state; the state may be donated as soon as this returns.
 
         Args:
             state: The state; its ``step`` names the checkpoint.
             extra: Plain values to save beside it.
-            metrics: The validation of this very state, if there was one.
+            top1: The validation top-1 of this very state, if it was validated.
 
         Raises:
             NotFinite: The state holds a number that is not finite.
@@ -87,7 +74,12 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        meta = {"fingerprint": [int(x) for x in _fingerprint(state)], "extra": extra}
+        meta = {
+            "fingerprint": [int(x) for x in _fingerprint(state)],
+            "top1": top1,
+            "extra": extra,
+        }
+        self._kept.top1[step] = top1
         self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -95,7 +87,6 @@ class Checkpoints:
                 state=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
                 meta=ocp.args.JsonSave(meta),
             ),
-            metrics=metrics,
         )
 
     def restore(self, step: int, like: TrainState) -> Restored:
@@ -173,6 +164,42 @@ class Checkpoints:
     def close(self) -> None:
         """Waits, and gives the threads back."""
         self._manager.close()
+
+
+class _NewestAndBest(checkpoint_managers.PreservationPolicy):
+    """Keeps the newest checkpoints and the one of the best validation top-1.
+
+    The top-1 is read from what the checkpoints say, so that a damaged one counts as without.
+    """
+
+    def __init__(self, folder: Path, newest: int) -> None:
+        self._newest = newest
+        self.top1: dict[int, float | None] = {}
+        for file in folder.glob("*/meta/metadata"):
+            if file.parts[-3].isdecimal():
+                self.top1[int(file.parts[-3])] = _read_top1(file)
+
+    def best(self, steps: Sequence[int]) -> int | None:
+        """The best of some steps, the earlier one where two are alike."""
+        known = {step: top1 for step in steps if (top1 := self.top1.get(step)) is not None}
+        return max(known, key=lambda step: (known[step], -step)) if known else None
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
+        *,
+        context: checkpoint_managers.PreservationContext,
+    ) -> Sequence[bool]:
+        steps = [info.step for info in checkpoints]
+        keep = {*sorted(steps)[-self._newest :], self.best(steps)}
+        return [step in keep for step in steps]
+
+
+def _read_top1(file: Path) -> float | None:
+    try:
+        return json.loads(file.read_text())["top1"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 @jax.jit

@@ -136,9 +136,8 @@ def _loop(
                 bar.say(line)
             if save:
                 try:
-                    checkpoints.save(
-                        position.state, {"meter": position.meter.sums}, validation or None
-                    )
+                    extra = {"meter": position.meter.sums}
+                    checkpoints.save(position.state, extra, validation.get("val/top1"))
                 except NotFinite:
                     raise _diverged("state", step, config) from None
             if stopping and not last:

@@ -1,0 +1,191 @@
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from senet_jax.errors import UsageError
+from senet_jax.training import loop
+from senet_jax.training.checkpoint import Checkpoints
+from senet_jax.training.logging import read_metrics
+from senet_jax.training.loop import Diverged, Preempted, train
+from senet_jax.training.restore import evaluate_run
+from senet_jax.training.run import Run
+
+
+class Killed(BaseException):
+    """Ends a run where it stands, as SIGKILL would: nothing is caught, nothing finished."""
+
+
+def outcome(config):
+    checkpoints = Checkpoints(config.run_dir / "checkpoints")
+    step = checkpoints.steps()[-1]
+    state = checkpoints.restore(step, Run(config).abstract).state
+    lines = [
+        {key: value for key, value in line.items() if not key.startswith("time/")}
+        for line in read_metrics(config.run_dir)
+    ]
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)], lines
+
+
+def at_step(monkeypatch, wanted, action):
+    """Calls ``action`` when a run has dispatched its ``wanted``-th step."""
+    tick = loop._Clock.tick
+    counted = iter(range(1, 10**6))
+
+    def counting(self, state):
+        tick(self, state)
+        if next(counted) == wanted:
+            action()
+
+    monkeypatch.setattr(loop._Clock, "tick", counting)
+
+
+def test_a_run_leaves_what_the_readme_says(tiny):
+    last = train(tiny)
+    assert json.loads((tiny.run_dir / "config.json").read_text()) == tiny.to_json()
+    lines = read_metrics(tiny.run_dir)
+    assert lines[-1] == last
+    assert {"step", "epoch", "train/loss", "train/top1", "val/loss", "val/top1"} <= last.keys()
+    assert last["val/count"] == 360
+    # 14 steps an epoch, a line every 4 steps and at each end of an epoch.
+    assert [line["step"] for line in lines] == [4, 8, 12, 14, 16, 20, 24, 28]
+    assert [line["step"] for line in lines if "val/top1" in line] == [14, 28]
+    assert last["epoch"] == 2
+    assert 0 <= last["train/top1"] <= 1
+    assert any((tiny.run_dir / "tensorboard").iterdir())
+    steps = Checkpoints(tiny.run_dir / "checkpoints").steps()
+    assert steps[-2:] == [25, 28]
+
+
+def test_the_lines_mean_what_they_say(tiny):
+    train(tiny)
+    run = Run(tiny)
+    state, losses = run.fresh_state(), []
+    for step in range(4):
+        batch = loop.meshes.to_devices(dict(run.batches[step]), run.mesh)
+        state, metrics = run.train_step(state, batch)
+        losses.append(float(metrics["loss"]))
+    first = read_metrics(tiny.run_dir)[0]
+    assert first["train/loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+    assert first["train/learning_rate"] == pytest.approx(float(run.schedule(3)))
+
+
+@pytest.mark.parametrize("wanted", [1, 7, 14, 23])
+def test_a_killed_run_ends_as_if_nothing_had_happened(tiny, tmp_path, monkeypatch, wanted):
+    whole = dataclasses.replace(tiny, run_dir=tmp_path / "whole")
+    train(whole)
+
+    def kill():
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        at_step(patch, wanted, kill)
+        with pytest.raises(Killed):
+            train(tiny)
+    train(tiny)
+    expected, expected_lines = outcome(whole)
+    state, lines = outcome(tiny)
+    assert lines == expected_lines
+    assert state == expected
+
+
+def test_sigterm_saves_and_the_run_goes_on_from_there(tiny, tmp_path, monkeypatch):
+    whole = dataclasses.replace(tiny, run_dir=tmp_path / "whole")
+    train(whole)
+    with monkeypatch.context() as patch:
+        at_step(patch, 9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Preempted, match="after step 9"):
+            train(tiny)
+    assert Checkpoints(tiny.run_dir / "checkpoints").steps()[-1] == 9
+    train(tiny)
+    assert outcome(tiny) == outcome(whole)
+
+
+def test_a_finished_run_is_not_run_again(tiny, monkeypatch):
+    last = train(tiny)
+    monkeypatch.setattr(Run, "train_step", property(lambda self: pytest.fail("a step was made")))
+    assert train(tiny) == last
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(tiny):
+    optimizer = dataclasses.replace(tiny.optimizer, learning_rate=1e30, warmup_epochs=0)
+    config = dataclasses.replace(
+        tiny,
+        optimizer=optimizer,
+        checkpoint=dataclasses.replace(tiny.checkpoint, every_steps=1),
+    )
+    with pytest.raises(Diverged, match=r"not finite at step \d+: try a lower --optimizer"):
+        train(config)
+    # What was saved before can be read, and is finite.
+    checkpoints = Checkpoints(config.run_dir / "checkpoints")
+    for step in checkpoints.steps():
+        state = checkpoints.restore(step, Run(config).abstract).state
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_evaluating_a_run_gives_its_own_numbers(tiny):
+    last = train(tiny)
+    step, result = evaluate_run(tiny.run_dir)
+    assert step == 28
+    assert result.top1 == last["val/top1"]
+    assert result.loss == pytest.approx(last["val/loss"], rel=1e-6)
+    best = max(
+        (line for line in read_metrics(tiny.run_dir) if "val/top1" in line),
+        key=lambda line: line["val/top1"],
+    )
+    step, result = evaluate_run(tiny.run_dir, "best")
+    assert result.top1 == best["val/top1"]
+    assert evaluate_run(tiny.run_dir / "checkpoints" / str(step)) == (step, result)
+    with pytest.raises(UsageError, match="no checkpoint 3"):
+        evaluate_run(tiny.run_dir / "checkpoints" / "3")
+
+
+def test_evaluating_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"config\.json cannot be read"):
+        evaluate_run(tmp_path)
+
+
+def test_another_config_in_the_folder_is_refused_with_the_fields(tiny):
+    train(tiny)
+    before = {path: path.stat().st_mtime_ns for path in tiny.run_dir.rglob("*")}
+    with pytest.raises(UsageError, match="differs in epochs: 3, not 2; seed: 1, not 0"):
+        train(dataclasses.replace(tiny, epochs=3, seed=1))
+    assert {path: path.stat().st_mtime_ns for path in tiny.run_dir.rglob("*")} == before
+
+
+def test_a_folder_of_other_things_is_refused(tiny):
+    tiny.run_dir.mkdir()
+    (tiny.run_dir / "thesis.tex").write_text("all of it")
+    with pytest.raises(UsageError, match="not the folder of a run"):
+        train(tiny)
+    assert [path.name for path in tiny.run_dir.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tiny, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    config = dataclasses.replace(tiny, run_dir=tmp_path / "file" / "run")
+    with pytest.raises(UsageError, match="cannot be written"):
+        train(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"devices": 5}, "cannot be divided over 5 devices"),
+        ({"devices": 9}, "9 devices asked for"),
+        ({"data": {"batch_size": 2000}}, "larger than the 1437 training images"),
+        ({"data": {"name": "digit"}}, "did you mean digits"),
+        ({"model": {"name": "tinny"}}, "did you mean tiny"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_anything_is_written(tiny, change, message):
+    for field, value in change.items():
+        if isinstance(value, dict):
+            change[field] = dataclasses.replace(getattr(tiny, field), **value)
+    with pytest.raises(UsageError, match=message):
+        train(dataclasses.replace(tiny, **change))
+    assert not tiny.run_dir.exists()

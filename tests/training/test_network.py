@@ -1,0 +1,74 @@
+import dataclasses
+
+import jax.numpy as jnp
+import pytest
+
+from senet_jax.attention import ECAConfig, SplitAttentionConfig, SqueezeExciteConfig
+from senet_jax.errors import UsageError
+from senet_jax.models.zoo import create_model
+from senet_jax.training.config import AttentionOverrides, ModelConfig
+from senet_jax.training.network import build_model
+
+
+def build(name="cifar_seresnet8", **fields):
+    return build_model(ModelConfig(name=name, **fields), num_classes=7)
+
+
+def attention(name="cifar_seresnet8", **fields):
+    return build(name, attention=AttentionOverrides(**fields)).attention
+
+
+def test_without_overrides_it_is_the_named_network():
+    expected = create_model("cifar_seresnet8", num_classes=7, dtype=jnp.float32)
+    assert build() == expected
+    # SENet-154 has dropout by itself; a default of the config must not take it away.
+    assert build("senet154").dropout == 0.2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"squeeze": "max"},
+        {"gate": "tanh"},
+        {"activation": "silu"},
+        {"reduction": 4.0},
+        {"width": 3},
+        {"divisor": 8},
+        {"bias": False},
+    ],
+)
+def test_an_ablation_is_one_field(change):
+    assert attention(**change) == dataclasses.replace(SqueezeExciteConfig(), **change)
+
+
+def test_fields_of_the_backbone_are_passed_on():
+    model = build(placement="pre", stages=(3,), shortcut="B", zero_init_last=True, dropout=0.3)
+    got = (model.placement, model.stages, model.shortcut, model.zero_init_last, model.dropout)
+    assert got == ("pre", (3,), "B", True, 0.3)
+
+
+def test_the_mechanism_can_be_taken_out_put_in_and_changed():
+    assert attention(kind="none") is None
+    assert attention("cifar_resnet8", kind="se", gate="relu") == SqueezeExciteConfig(gate="relu")
+    assert attention(kind="eca", kernel_size=5) == ECAConfig(kernel_size=5)
+    assert attention("resnest14d", radix=4) == SplitAttentionConfig(radix=4)
+    assert attention("resnet50", kind="split", radix=1) == SplitAttentionConfig(radix=1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": "cifar_seresnet_20"}, "did you mean cifar_seresnet20"),
+        ({"name": "cifar_resnet8", "attention": AttentionOverrides(gate="tanh")}, "no attention"),
+        ({"name": "cifar_resnet8", "placement": "pre"}, "no attention to place"),
+        ({"attention": AttentionOverrides(kind="sse")}, "did you mean se"),
+        ({"attention": AttentionOverrides(gate="sigmoyd")}, "did you mean sigmoid"),
+        ({"attention": AttentionOverrides(squeeze="avgg")}, "did you mean avg"),
+        ({"attention": AttentionOverrides(radix=2)}, "field of SqueezeExciteConfig 'radix'"),
+        ({"stages": (9,)}, "stage 9 does not exist"),
+        ({"placement": "before"}, "unknown placement"),
+    ],
+)
+def test_what_cannot_be_built_is_said(fields, message):
+    with pytest.raises(UsageError, match=message):
+        build(**fields)
