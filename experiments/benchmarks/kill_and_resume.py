@@ -35,7 +35,7 @@ class Benchmark:
 
     runs: int = 20
     """How many runs are killed."""
-    kills: int = 3
+    kills: int = 1
     """How often each is killed before it may end."""
     seed: int = 0
     """Seed of the moments."""
@@ -60,7 +60,7 @@ def kill_and_resume(run_dir: Path, kills: int, longest: float, rng: random.Rando
             command(run_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            process.wait(rng.uniform(0.2, 1.0) * longest)
+            process.wait(rng.uniform(0.3, 1.0) * longest)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()

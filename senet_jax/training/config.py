@@ -137,11 +137,7 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Train a network, from the start or from where it stopped.
-
-    Raises:
-        UsageError: A field whose value is outside its range.
-    """
+    """Train a network, from the start or from where it stopped."""
 
     run_dir: Path = Path("runs/default")
     """Folder of the run: config, checkpoints, metrics, TensorBoard files and curves. The same
@@ -169,7 +165,12 @@ class TrainConfig:
     """On a GPU, XLA's deterministic operations: bit-identical runs, slower. A CPU is
     deterministic anyway."""
 
-    def __post_init__(self) -> None:
+    def validate(self) -> None:
+        """Checks what a type cannot say.
+
+        Raises:
+            UsageError: A field whose value is outside its range.
+        """
         _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         _require(self.seed >= 0, "seed", self.seed, "at least 0")
         for field in ("batch_size", "eval_batch_size", "image_size"):

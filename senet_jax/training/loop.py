@@ -43,6 +43,7 @@ def train(config: TrainConfig) -> Line:
         Diverged: The loss, the gradient or the state is not finite; the last good checkpoint is
             there.
     """
+    config.validate()
     check_run_dir(config)
     run = Run(config)
     print(run.describe(), flush=True)

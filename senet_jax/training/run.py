@@ -29,6 +29,7 @@ class Run:
     """
 
     def __init__(self, config: TrainConfig) -> None:
+        config.validate()
         self.config = config
         if config.deterministic:
             _set_deterministic()

@@ -70,7 +70,7 @@ def test_what_is_no_config_is_refused(values):
 )
 def test_values_outside_their_range_are_refused(fields, message):
     with pytest.raises(UsageError, match=message):
-        TrainConfig(**fields)
+        TrainConfig(**fields).validate()
 
 
 def test_an_unknown_preset_gives_the_nearest():

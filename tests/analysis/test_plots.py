@@ -1,0 +1,41 @@
+import json
+
+import numpy as np
+from PIL import Image
+
+from senet_jax.analysis.plots import draw_curves
+
+
+def write(run_dir, lines):
+    run_dir.mkdir()
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run_dir
+
+
+def line(epoch, loss, validated=True):
+    values = {"step": 10 * epoch, "epoch": epoch, "train/loss": loss, "train/top1": 1 - loss / 3}
+    if validated:
+        values |= {"val/loss": loss, "val/top1": 1 - loss / 3, "val/count": 10}
+    return values
+
+
+def ink(file):
+    """How many pixels of the validation curve's blue there are."""
+    pixels = np.asarray(Image.open(file).convert("RGB")).astype(int)
+    return int(((pixels - [11, 83, 148]) ** 2).sum(-1).__lt__(500).sum())
+
+
+def test_the_validation_curve_is_drawn_where_it_was_measured(tmp_path):
+    losses = [2.0, 1.0, 0.5, 0.2, 0.1]
+    full = write(tmp_path / "full", [line(e, loss) for e, loss in enumerate(losses, 1)])
+    half = write(
+        tmp_path / "half",
+        [line(e, loss, validated=e >= 4) for e, loss in enumerate(losses, 1)],
+    )
+    assert ink(draw_curves(full, "a")) > 1.5 * ink(draw_curves(half, "a")) > 0
+
+
+def test_one_epoch_is_drawn_as_a_point(tmp_path):
+    file = draw_curves(write(tmp_path / "one", [line(1, 2.0)]), "a")
+    assert file == tmp_path / "one" / "curves.png"
+    assert ink(file) > 20

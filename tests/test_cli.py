@@ -1,0 +1,172 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from senet_jax import cli
+from senet_jax.models import zoo
+
+
+def run(capsys, *arguments):
+    """Exit code, standard output and standard error of a command."""
+    try:
+        code = cli.main([str(argument) for argument in arguments])
+    except SystemExit as stopped:
+        code = stopped.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def refused(capsys, *arguments):
+    """The one sentence of a command that is refused."""
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert err.startswith("senet-jax: error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_help_answers_at_once_and_without_jax():
+    code = (
+        "import sys; from senet_jax.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'jax', 'tensorflow'} & {*sys.modules}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in cli.EXAMPLES:
+        assert f"\n    {command}" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "models", "prepare"])
+def test_every_command_has_examples(capsys, command):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert f"senet-jax {command} " in out
+    assert "examples:" in out
+
+
+def test_models_are_listed_with_their_costs(capsys):
+    code, out, _ = run(capsys, "models", "cifar_*resnet20", "--json")
+    assert code == 0
+    rows = {row.pop("name"): row for row in json.loads(out)}
+    assert rows["cifar_resnet20"] == {"params": 269_722, "macs": 40_551_040, "input_size": 32}
+    assert set(rows) == {"cifar_resnet20", "cifar_seresnet20"}
+    code, out, _ = run(capsys, "models", "resnet50")
+    assert re.search(r"resnet50 +25,557,032 +4\.089 +224", out)
+
+
+def test_a_pattern_without_a_match_is_refused(capsys):
+    assert "no network matches 'resnet51'" in refused(capsys, "models", "resnet51")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dem"], "did you mean demo"),
+        (["demo", "--model.name", "cifar_seresnet_8"], "did you mean cifar_seresnet8"),
+        (["demo", "--data.name", "digit"], "did you mean digits"),
+        (["demo", "--model.attention.gate", "sigmoyd"], "did you mean sigmoid"),
+        (["demo", "--model.attention.squeeze", "avgg"], "did you mean avg"),
+        (["demo", "--model.atention.gate", "tanh"], "did you mean --model.attention.gate"),
+        (["demo", "--epoch", "3"], "did you mean --epochs"),
+        (["demo", "--data.batch-size", "12"], "cannot be divided over 8 devices: use 8 or 16"),
+        (["demo", "--devices", "9"], "there are 8"),
+        (["demo", "--model.attention.reduction", "17"], "leaves no hidden channel of 16"),
+        (["demo", "--model.stages", "2", "5"], "stage 5 does not exist"),
+        (["demo", "--epochs", "0"], "epochs must be at least 1"),
+        (["demo", "--optimizer.milestones", "3"], "schedule step"),
+        (["--data.name", "cifar10", "--data.dir", "/nowhere"], "senet-jax prepare cifar10"),
+        (["--data.name", "folder"], "--data.dir"),
+        (["demo", "--run-dir", "/dev/null/run"], "cannot be written"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_in_one_sentence(
+    capsys, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, "train", *arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--epochs", "three"], ["--optimizer.name", "sdg"], ["--epochs"]]
+)
+def test_a_value_of_the_wrong_type_is_refused_with_the_field(capsys, arguments):
+    code, _, err = run(capsys, "train", "demo", *arguments)
+    assert code == 2
+    assert arguments[0] in err
+
+
+def test_preparing_an_unknown_set_is_refused(capsys):
+    assert "did you mean cifar10" in refused(capsys, "prepare", "cifar11")
+
+
+def test_evaluating_what_is_no_run_is_refused(capsys, tmp_path):
+    assert "config.json" in refused(capsys, "evaluate", tmp_path)
+
+
+@pytest.fixture
+def tiny_run(monkeypatch, tmp_path):
+    """The arguments of a run that takes seconds."""
+    from senet_jax.models.resnet import SE, ResNet
+
+    def build(**fields):
+        defaults = {"widths": (16,), "stem": "cifar", "stem_width": 16, "bottleneck": False}
+        return ResNet(**{"blocks": (1,), "attention": SE, **defaults, **fields})
+
+    monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(build, 8))
+    run_dir = tmp_path / "run"
+    flags = "--epochs 2 --model.name tiny --devices 1 --data.batch-size 128"
+    return ["train", "demo", "--run-dir", run_dir, *flags.split()], run_dir
+
+
+def test_train_evaluate_and_train_again(capsys, tiny_run):
+    arguments, run_dir = tiny_run
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    last = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])
+    assert f"top-1 {last['val/top1']:.2%} of 360 held-out images" in out
+    assert re.search(r"tiny on digits: [\d,]+ parameters, [\d.]+ MMACs", out)
+    assert "images/s" in out
+    assert {path.name for path in run_dir.iterdir()} == {
+        *("config.json", "checkpoints", "metrics.jsonl", "tensorboard", "curves.png")
+    }
+    assert (run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+    code, out, _ = run(capsys, "evaluate", run_dir, "--json")
+    assert code == 0
+    assert json.loads(out)["val/top1"] == last["val/top1"]
+    code, out, _ = run(capsys, "evaluate", run_dir / "checkpoints" / "22")
+    assert code == 0
+    assert f"step 22: top-1 {last['val/top1']:.2%} of 360" in out
+
+    before = (run_dir / "metrics.jsonl").read_text()
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert "resuming after step 22 of 22" in out
+    assert (run_dir / "metrics.jsonl").read_text() == before
+    assert "epochs: 3, not 2" in refused(capsys, *arguments, "--epochs", "3")
+
+
+def test_a_run_that_diverges_says_what_to_try(capsys, tiny_run):
+    arguments, _ = tiny_run
+    code, _, err = run(
+        capsys, *arguments, "--optimizer.learning-rate", "1e30", "--optimizer.warmup-epochs", "0"
+    )
+    assert code == 3
+    assert re.search(r"not finite at step \d+: try a lower --optimizer.learning-rate", err)
+
+
+def test_the_module_runs_as_the_command_does():
+    done = subprocess.run(
+        [sys.executable, "-m", "senet_jax.cli", "models", "resnet51"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("senet-jax: error: no network matches")
