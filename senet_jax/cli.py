@@ -1,4 +1,4 @@
-"""The command line: ``senet-jax train | evaluate | models | prepare``.
+"""Train, evaluate and take apart networks with channel attention.
 
 Exit codes: 0, done; 2, the input cannot be used as it is; 3, the training diverged; 75, stopped
 by a signal with the state saved, so that the same command resumes.
@@ -22,13 +22,24 @@ EXAMPLES = {
   senet-jax train cifar10 --model.name cifar_seresnet56    the recipe of the ResNet paper
   senet-jax train cifar10 --model.attention.gate tanh --run-dir runs/tanh      an ablation
   senet-jax train --data.name folder --data.dir DIR --data.image-size 64 --run-dir runs/mine
+  senet-jax train cifar100 --init-weights cifar10.npz --drop-head --frozen 'stem/*' 'stage2/*' \\
+      --body-rate 0.1 --run-dir runs/finetuned             fine-tuning
 
 A preset (demo, cifar10, cifar100) comes first; flags change any field of it, and
 `senet-jax train PRESET --help` lists them. The same command on the same --run-dir resumes.""",
     "evaluate": """examples:
   senet-jax evaluate runs/demo                        the newest checkpoint of a run
   senet-jax evaluate runs/demo --which best --json    the one of the best validation top-1
-  senet-jax evaluate runs/demo/checkpoints/660        this very checkpoint""",
+  senet-jax evaluate runs/demo/checkpoints/660        this very checkpoint
+  senet-jax evaluate --weights resnet20.npz --model cifar_resnet20 --data cifar10 \\
+      --normalization imagenet                        weights in PyTorch's names""",
+    "convert": """examples:
+  senet-jax convert seresnet50.pth --model seresnet50 --out seresnet50.safetensors
+  senet-jax convert hf-hub:timm/seresnet50.ra2_in1k --model seresnet50
+  senet-jax convert runs/demo --out demo.npz          the newest checkpoint of a run
+
+The weights are checked against the network, every name and shape, and written in timm's names
+(cifar_*: layer1.0.conv1 ... linear), which PyTorch reads and --init-weights and --weights too.""",
     "models": """examples:
   senet-jax models                        all networks
   senet-jax models 'cifar_se*'            those whose name matches
@@ -80,15 +91,40 @@ def _parser() -> argparse.ArgumentParser:
     # Only for the list of commands: what follows `train` is read by tyro, one flag a field.
     add("train", "Train a network, or resume.")
     evaluate = add("evaluate", "Evaluate a run or one of its checkpoints on the held-out images.")
-    evaluate.add_argument("path", type=Path, help="folder of a run, or of a checkpoint of it")
+    evaluate.add_argument(
+        "path", type=Path, nargs="?", help="folder of a run, or of a checkpoint of it"
+    )
     evaluate.add_argument(
         "--which", choices=("last", "best"), default="last", help="which checkpoint of a run"
     )
+    evaluate.add_argument("--weights", help="instead of a run: a file, or hf-hub:owner/repository")
+    evaluate.add_argument("--model", help="name of the weights' network")
+    evaluate.add_argument("--data", help="name of the data set to evaluate weights on")
+    evaluate.add_argument("--data-dir", type=Path, help="where the data set lies")
+    evaluate.add_argument("--image-size", type=int, help="side of a folder's images, pixels")
+    evaluate.add_argument(
+        "--normalization",
+        choices=("dataset", "imagenet"),
+        default="dataset",
+        help="whose mean and standard deviation the weights were trained with",
+    )
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(run=_evaluate)
+    convert = add("convert", "Check weights against a network and write them to a file.")
+    convert.add_argument("source", help="a weight file, hf-hub:owner/repository, or a run")
+    convert.add_argument("--model", help="name of the network; a run knows its own")
+    convert.add_argument(
+        "--num-classes", type=int, help="classes of the weights, if not the model's"
+    )
+    convert.add_argument("--channels", type=int, default=3, help="channels of the images")
+    convert.add_argument("--drop-head", action="store_true", help="start a fresh classifier")
+    convert.add_argument("--out", type=Path, help=".safetensors or .npz; default MODEL.safetensors")
+    convert.set_defaults(run=_convert)
     models = add("models", "List the networks with their parameters and multiply-accumulates.")
     models.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
-    models.add_argument("--json", action="store_true", help="print a list of JSON objects")
+    form = models.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a list of JSON objects")
+    form.add_argument("--markdown", action="store_true", help="print a table in Markdown")
     models.set_defaults(run=_models)
     prepare = add("prepare", "Download and build a data set of TensorFlow Datasets.")
     prepare.add_argument("name", help="name of the data set")
@@ -130,16 +166,59 @@ def _train(arguments: list[str]) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from senet_jax.training.restore import evaluate_run
+    from senet_jax.training.config import DataConfig, ModelConfig, TrainConfig
+    from senet_jax.training.restore import evaluate_run, evaluate_weights
 
-    step, result = evaluate_run(options.path, options.which)
-    if options.json:
-        print(json.dumps({"step": step, **result.metrics()}))
+    if (options.path is None) == (options.weights is None):
+        raise UsageError("give either the folder of a run or --weights.")
+    if options.weights is None:
+        step, result = evaluate_run(options.path, options.which)
+        what: dict[str, Any] = {"step": step}
     else:
-        print(
-            f"step {step:,}: top-1 {result.top1:.2%} of {result.count:,} held-out images, "
-            f"loss {result.loss:.4f}"
+        if options.model is None or options.data is None:
+            raise UsageError("--weights need the network's name, --model, and a data set, --data.")
+        data = DataConfig(
+            name=options.data,
+            dir=options.data_dir,
+            image_size=options.image_size,
+            normalization=options.normalization,
         )
+        model = ModelConfig(name=options.model)
+        result = evaluate_weights(TrainConfig(model=model, data=data, init_weights=options.weights))
+        what = {"weights": options.weights}
+    if options.json:
+        print(json.dumps({**what, **result.metrics()}))
+        return 0
+    right = round(result.top1 * result.count)
+    print(
+        f"{' '.join(f'{key} {value}' for key, value in what.items())}: top-1 {result.top1:.2%} "
+        f"({right:,} of {result.count:,} held-out images), loss {result.loss:.5f}"
+    )
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from senet_jax.interchange import load_weights, save_weights
+    from senet_jax.training.network import model_fields
+    from senet_jax.training.restore import restore_run
+
+    fields: dict[str, Any] = {}
+    if Path(options.source).is_dir():
+        run, _, variables = restore_run(Path(options.source))
+        name, channels = run.config.model.name, run.dataset.image_shape[2]
+        fields = model_fields(run.config.model, len(run.dataset.classes))
+    else:
+        if options.model is None:
+            raise UsageError("--model must say which network the weights are of.")
+        name, channels = options.model, options.channels
+        if options.num_classes is not None:
+            fields["num_classes"] = options.num_classes
+        variables = load_weights(
+            options.source, name, drop_head=options.drop_head, channels=channels, **fields
+        )
+    out = options.out or Path(f"{name}.safetensors")
+    save_weights(out, name, variables, channels=channels, **fields)
+    print(f"{out}: the weights of {name}")
     return 0
 
 
@@ -159,6 +238,12 @@ def _models(options: argparse.Namespace) -> int:
         )
     if options.json:
         print(json.dumps(rows, indent=2))
+        return 0
+    if options.markdown:
+        print("| name | parameters | GMACs | input |\n|---|--:|--:|--:|")
+        for row in rows:
+            macs = row["macs"] / 1e9
+            print(f"| {row['name']} | {row['params']:,} | {macs:.3f} | {row['input_size']} |")
         return 0
     print(f"{'name':<28}{'parameters':>14}{'GMACs':>10}{'input':>8}")
     for row in rows:

@@ -150,6 +150,16 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    init_weights: str | None = None
+    """Start from these weights: a .safetensors, .npz or .pth file in PyTorch's names, or
+    "hf-hub:owner/repository"."""
+    drop_head: bool = False
+    """Of those weights leave the classifier out, and start a fresh one."""
+    frozen: tuple[str, ...] = ()
+    """Parameters that do not change: shell patterns of their paths, such as "stem/*" or
+    "stage[23]/*". The statistics of their batch norms go on following the data."""
+    body_rate: float = 1.0
+    """Learning rate of all but the classifier, as a fraction of the classifier's."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
     ema_decay: float | None = None
@@ -179,6 +189,9 @@ class TrainConfig:
         _require(
             0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "in [0, 1)"
         )
+        _require(self.body_rate >= 0, "body_rate", self.body_rate, "at least 0")
+        if self.drop_head and self.init_weights is None:
+            raise UsageError("drop_head needs weights whose head is dropped: --init-weights.")
         decay = self.ema_decay
         _require(decay is None or 0 < decay < 1, "ema_decay", decay, "in (0, 1)")
         for field in ("eval_every_epochs", "log_every_steps", "devices"):

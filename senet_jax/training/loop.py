@@ -46,10 +46,13 @@ def train(config: TrainConfig) -> Line:
     config.validate()
     check_run_dir(config)
     run = Run(config)
+    meshes.check_batch_size(config.data.batch_size, run.mesh)
     print(run.describe(), flush=True)
-    claim_run_dir(config)
     checkpoints = Checkpoints(config.run_dir / "checkpoints", config.checkpoint.keep_last)
     try:
+        if not checkpoints.steps():
+            _ = run.init_variables  # Read now, so that what is wrong with them is said now.
+        claim_run_dir(config)
         restored = checkpoints.restore_newest(run.abstract)
         if restored:
             print(f"resuming after step {restored.step:,} of {run.batches.steps:,}", flush=True)
@@ -129,7 +132,7 @@ def _loop(
                 line |= clock.lap(config.data.batch_size)
                 if validate:
                     began = time.perf_counter()
-                    validation = run.evaluate(position.state).metrics()
+                    validation = run.evaluate(position.state.eval_variables).metrics()
                     line |= {**validation, "time/validation_s": time.perf_counter() - began}
                     if not math.isfinite(validation["val/loss"]):
                         raise _diverged("validation loss", step, config)

@@ -13,7 +13,16 @@ from senet_jax.training.config import AttentionOverrides, ModelConfig
 
 
 def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
-    """Builds the network that a config describes.
+    """Builds the network that a config describes, with so many logits.
+
+    Raises:
+        UsageError: As ``model_fields``.
+    """
+    return zoo.create_model(config.name, **model_fields(config, num_classes))
+
+
+def model_fields(config: ModelConfig, num_classes: int) -> dict[str, Any]:
+    """The fields in which a config's network differs from the named one.
 
     Args:
         config: The named network and what differs from it.
@@ -33,7 +42,7 @@ def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
         fields["attention"] = attention
     if attention is None and (config.placement is not None or config.stages is not None):
         raise UsageError(f"{config.name} has no attention to place: {_ADD}.")
-    return zoo.create_model(config.name, **fields)
+    return fields
 
 
 _ADD = "give it one with --model.attention.kind se, or take a network that has one"

@@ -1,9 +1,14 @@
 """Optimizers and schedules, from optax."""
 
+import fnmatch
+from collections.abc import Sequence
+
 import jax
 import optax
+from flax import traverse_util
 from jaxtyping import PyTree
 
+from senet_jax.errors import UsageError
 from senet_jax.training.config import OptimizerConfig
 
 
@@ -35,10 +40,56 @@ def decayed(params: PyTree[jax.Array]) -> PyTree[bool]:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
+def matching(params: PyTree[jax.Array], patterns: Sequence[str]) -> PyTree[bool]:
+    """Which parameters have a path that one of the shell patterns matches.
+
+    Raises:
+        UsageError: A pattern that matches none.
+    """
+    flat = traverse_util.flatten_dict(params, sep="/")
+    for pattern in patterns:
+        if not fnmatch.filter(flat, pattern):
+            raise UsageError(
+                f"no parameter matches {pattern!r}: paths are like {', '.join(list(flat)[:3])}."
+            )
+    found = {path: any(fnmatch.fnmatchcase(path, p) for p in patterns) for path in flat}
+    return traverse_util.unflatten_dict(found, sep="/")
+
+
 def make_optimizer(
-    config: OptimizerConfig, schedule: optax.Schedule
+    config: OptimizerConfig,
+    schedule: optax.Schedule,
+    *,
+    frozen: Sequence[str] = (),
+    body_rate: float = 1.0,
 ) -> optax.GradientTransformation:
-    """Builds the optimizer: clipping, weight decay on the kernels, the update."""
+    """Builds the optimizer: clipping, weight decay on the kernels, the update.
+
+    Args:
+        config: Kind and constants.
+        schedule: Learning rate by step.
+        frozen: Shell patterns of the paths of parameters that do not change.
+        body_rate: Learning rate of all but the classifier, as a fraction.
+    """
+    update = _update(config, schedule)
+    if body_rate != 1:
+        update = optax.chain(
+            update,
+            optax.partition(
+                {True: optax.identity(), False: optax.scale(body_rate)},
+                lambda params: matching(params, ["head/*"]),
+            ),
+        )
+    if frozen:
+        # Around all the rest, so that frozen gradients do not count where the norm is clipped.
+        update = optax.partition(
+            {True: optax.set_to_zero(), False: update},
+            lambda params: matching(params, frozen),
+        )
+    return update
+
+
+def _update(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.name == "adamw":
         update = optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed)

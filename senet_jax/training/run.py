@@ -2,17 +2,20 @@
 
 import functools
 import os
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD, Dataset, open_dataset
 from senet_jax.data.loader import TrainBatches
 from senet_jax.errors import UsageError
+from senet_jax.interchange import load_weights
 from senet_jax.models.cost import cost
 from senet_jax.training import mesh as meshes
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.evaluate import Evaluation, evaluate
-from senet_jax.training.network import build_model
+from senet_jax.training.network import build_model, model_fields
 from senet_jax.training.optimizer import make_optimizer, make_schedule
 from senet_jax.training.state import TrainState, init_state
 from senet_jax.training.step import EvalStep, TrainStep, make_eval_step, make_train_step
@@ -34,13 +37,14 @@ class Run:
         if config.deterministic:
             _set_deterministic()
         self.mesh = meshes.make_mesh(config.devices)
-        meshes.check_batch_size(config.data.batch_size, self.mesh)
         build_model(config.model, num_classes=1)
         self.dataset = open_dataset(config.data.name, config.data.dir, config.data.image_size)
         self.model = build_model(config.model, len(self.dataset.classes))
         self.batches = _batches(config, self.dataset)
         self.schedule = make_schedule(config.optimizer, self.batches.steps_per_epoch, config.epochs)
-        self.optimizer = make_optimizer(config.optimizer, self.schedule)
+        self.optimizer = make_optimizer(
+            config.optimizer, self.schedule, frozen=config.frozen, body_rate=config.body_rate
+        )
         self.abstract = self._abstract_state()
 
     def _initial_state(self) -> TrainState:
@@ -56,9 +60,32 @@ class Run:
             jax.eval_shape(self._initial_state),
         )
 
+    @functools.cached_property
+    def init_variables(self) -> dict[str, Any] | None:
+        """The weights that the config starts from, read and checked; None where it draws them.
+
+        Raises:
+            UsageError: They cannot be had or read, or do not fit the network.
+        """
+        if self.config.init_weights is None:
+            return None
+        return load_weights(
+            self.config.init_weights,
+            self.config.model.name,
+            drop_head=self.config.drop_head,
+            channels=self.dataset.image_shape[2],
+            **model_fields(self.config.model, len(self.dataset.classes)),
+        )
+
     def fresh_state(self) -> TrainState:
         """The state of step 0, laid out over the mesh."""
-        return jax.jit(self._initial_state, out_shardings=meshes.replicated(self.mesh))()
+        everywhere = meshes.replicated(self.mesh)
+        state = jax.jit(self._initial_state, out_shardings=everywhere)()
+        if self.init_variables is None:
+            return state
+        variables = jax.device_put(self.init_variables, everywhere)
+        ema = None if state.ema is None else jax.tree.map(jnp.copy, variables)
+        return state.replace(**variables, ema=ema)
 
     @property
     def channel_stats(self) -> dict[str, tuple[float, ...]]:
@@ -85,10 +112,10 @@ class Run:
     def _eval_step(self) -> EvalStep:
         return make_eval_step(self.model, self.mesh, **self.channel_stats)
 
-    def evaluate(self, state: TrainState) -> Evaluation:
-        """Evaluates a state on the validation split."""
+    def evaluate(self, variables: dict[str, Any]) -> Evaluation:
+        """Evaluates ``params`` and ``batch_stats`` on the validation split."""
         size = self.config.data.eval_batch_size
-        return evaluate(self._eval_step, state.eval_variables, self.dataset.val, size, self.mesh)
+        return evaluate(self._eval_step, variables, self.dataset.val, size, self.mesh)
 
     def describe(self) -> str:
         """What is trained, on what, in a few lines."""

@@ -7,6 +7,9 @@ from pathlib import Path
 from senet_jax.errors import UsageError
 from senet_jax.training.config import TrainConfig
 
+PARTIAL = "config.json.partial"
+"""What a run that was killed while it wrote its config leaves behind."""
+
 
 def check_run_dir(config: TrainConfig) -> None:
     """Refuses a folder that is another run's or none at all, without writing.
@@ -23,7 +26,9 @@ def check_run_dir(config: TrainConfig) -> None:
                 f"{folder} holds another run, which differs in {'; '.join(differences)}: "
                 "give this one a folder of its own with --run-dir."
             )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (
+        not folder.is_dir() or {path.name for path in folder.iterdir()} - {PARTIAL}
+    ):
         raise UsageError(f"{folder} is there and is not the folder of a run: choose another.")
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
@@ -52,7 +57,7 @@ def claim_run_dir(config: TrainConfig) -> None:
     folder = config.run_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / "config.json.partial"
+        partial = folder / PARTIAL
         partial.write_text(json.dumps(config.to_json(), indent=2) + "\n")
         partial.replace(folder / "config.json")
     except OSError as error:

@@ -17,7 +17,7 @@ def test_every_image_counts_once_whatever_the_batch(tiny, devices, size):
     data = dataclasses.replace(tiny.data, eval_batch_size=size)
     run = Run(dataclasses.replace(tiny, devices=devices, data=data))
     state = run.fresh_state()
-    result = run.evaluate(state)
+    result = run.evaluate(state.eval_variables)
 
     val = run.dataset.val
     images = jnp.float32((val.images / 255 - 0.305) / 0.376)

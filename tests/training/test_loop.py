@@ -165,6 +165,13 @@ def test_a_folder_of_other_things_is_refused(tiny):
     assert [path.name for path in tiny.run_dir.iterdir()] == ["thesis.tex"]
 
 
+def test_a_run_that_was_killed_while_it_wrote_its_config_starts_again(tiny):
+    tiny.run_dir.mkdir()
+    (tiny.run_dir / "config.json.partial").write_text('{"epo')
+    assert train(tiny)["epoch"] == 2
+    assert not (tiny.run_dir / "config.json.partial").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tiny, tmp_path):
     (tmp_path / "file").write_text("no folder")
     config = dataclasses.replace(tiny, run_dir=tmp_path / "file" / "run")
