@@ -4,9 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from senet_jax import cli
+from senet_jax.interchange import load_arrays
 from senet_jax.models import zoo
 
 
@@ -41,7 +43,7 @@ def test_help_answers_at_once_and_without_jax():
         assert f"\n    {command}" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "models", "prepare"])
+@pytest.mark.parametrize("command", cli.EXAMPLES)
 def test_every_command_has_examples(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0
@@ -142,7 +144,8 @@ def test_train_evaluate_and_train_again(capsys, tiny_run):
     assert json.loads(out)["val/top1"] == last["val/top1"]
     code, out, _ = run(capsys, "evaluate", run_dir / "checkpoints" / "22")
     assert code == 0
-    assert f"step 22: top-1 {last['val/top1']:.2%} of 360" in out
+    assert f"step 22: top-1 {last['val/top1']:.2%} (" in out
+    assert "of 360 held-out images" in out
 
     before = (run_dir / "metrics.jsonl").read_text()
     code, out, _ = run(capsys, *arguments)
@@ -150,6 +153,46 @@ def test_train_evaluate_and_train_again(capsys, tiny_run):
     assert "resuming after step 22 of 22" in out
     assert (run_dir / "metrics.jsonl").read_text() == before
     assert "epochs: 3, not 2" in refused(capsys, *arguments, "--epochs", "3")
+
+
+def test_a_run_is_converted_to_weights_and_the_weights_are_evaluated(capsys, tiny_run, tmp_path):
+    arguments, run_dir = tiny_run
+    run(capsys, *arguments)
+    _, out, _ = run(capsys, "evaluate", run_dir, "--json")
+    expected = json.loads(out)
+    file = tmp_path / "digits.npz"
+    code, out, _ = run(capsys, "convert", run_dir, "--out", file)
+    assert code == 0
+    assert f"{file}: the weights of tiny" in out
+    code, out, _ = run(
+        capsys, *("evaluate", "--weights", file, "--model", "tiny", "--data", "digits", "--json")
+    )
+    assert code == 0
+    got = json.loads(out)
+    assert {**got, "step": 22} == {**expected, "weights": str(file)}
+
+    copy = tmp_path / "copy.safetensors"
+    flags = ("--model", "tiny", "--num-classes", "10", "--channels", "1")
+    code, _, _ = run(capsys, "convert", file, *flags, "--out", copy)
+    assert code == 0
+    a, b = load_arrays(file), load_arrays(copy)
+    assert a.keys() == b.keys()
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate"], "either the folder of a run or --weights"),
+        (["evaluate", "run", "--weights", "w.npz"], "either"),
+        (["evaluate", "--weights", "w.npz"], "--model, and a data set"),
+        (["convert", "w.npz"], "--model must say"),
+        (["convert", "w.npz", "--model", "resnet50"], "there is no such file"),
+        (["convert", "w.npz", "--model", "resnet5"], "did you mean resnet50"),
+    ],
+)
+def test_what_cannot_be_evaluated_or_converted_is_said(capsys, arguments, message):
+    assert message in refused(capsys, *arguments)
 
 
 def test_a_run_that_diverges_says_what_to_try(capsys, tiny_run):

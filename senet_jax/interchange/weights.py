@@ -8,6 +8,7 @@ from senet_jax.errors import UsageError
 from senet_jax.interchange import hub
 from senet_jax.interchange.files import load_arrays, save_arrays
 from senet_jax.interchange.torch import from_torch, to_torch
+from senet_jax.models.zoo import find
 
 
 def load_weights(
@@ -31,8 +32,9 @@ def load_weights(
         ``params`` and ``batch_stats`` as nested dictionaries of float32 NumPy arrays.
 
     Raises:
-        UsageError: The source cannot be had or read, or does not fit; the message names it.
+        UsageError: An unknown name, or the source cannot be had or read, or does not fit; the message names it.
     """
+    find(name)
     from_hub = str(source).startswith(hub.PREFIX)
     arrays = load_arrays(hub.fetch(str(source)) if from_hub else source)
     try:
