@@ -32,7 +32,8 @@ def load_weights(
         ``params`` and ``batch_stats`` as nested dictionaries of float32 NumPy arrays.
 
     Raises:
-        UsageError: An unknown name, or the source cannot be had or read, or does not fit; the message names it.
+        UsageError: An unknown name; or the source cannot be had or read, or does not fit, and the
+            message names it.
     """
     find(name)
     from_hub = str(source).startswith(hub.PREFIX)
