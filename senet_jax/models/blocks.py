@@ -80,7 +80,7 @@ class BlockConfig:
     """Compute precision; parameters and statistics stay float32."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attention, Attention | None):
+        if not isinstance(self.attention, Mechanism | None):
             raise UsageError(
                 "attention must be a description such as SqueezeExciteConfig(), "
                 f"not a {type(self.attention).__name__}."
