@@ -76,7 +76,7 @@ def test_a_pth_without_a_state_dict(torch, tmp_path, content):
 
 
 def test_tensors_that_require_gradients(torch):
-    name, fields = "cifar_resnet8", {"blocks": (1,), "widths": (4,)}
+    name, fields = "cifar_resnet8", {"blocks": (1,), "widths": (16,)}
     zeros = jax.tree.map(
         lambda leaf: np.zeros(leaf.shape, np.float32),
         dict(
