@@ -136,6 +136,32 @@ def test_bottleneck_is_the_figure(placement, channels, stride, stride_on):
     assert_close(apply(block, variables, x), expected)
 
 
+def mean_pool(x):
+    """3x3, stride 2, of an image in zeros that count."""
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2].mean((-2, -1))
+
+
+@pytest.mark.parametrize("stride_by", ["pool_before", "pool_after"])
+def test_a_pool_that_strides_counts_its_padding(stride_by):
+    block = BasicBlock(BlockConfig(stride_by=stride_by), WIDTH, Sampling(2))
+    variables, x = random_variables(block, 6), noise(6)
+    reference = Reference(variables, None)
+    y = mean_pool(x) if stride_by == "pool_before" else x
+    y = relu(reference.conv_bn(y, 1))
+    y = mean_pool(y) if stride_by == "pool_after" else y
+    expected = relu(reference.conv_bn(y, 2) + reference.shortcut(x, 2))
+    assert_close(apply(block, variables, x), expected)
+
+
+def test_relu_before_attention():
+    block = BasicBlock(BlockConfig(attention=SE, relu_before_attention=True), WIDTH)
+    variables, x = random_variables(block, WIDTH), noise(WIDTH)
+    reference = Reference(variables, "standard")
+    y = relu(reference.conv_bn(relu(reference.conv_bn(x, 1)), 2))
+    assert_close(apply(block, variables, x), relu(reference.se("standard", y) + x))
+
+
 @pytest.mark.parametrize(
     ("placement", "width"),
     [("standard", 16), ("pre", 6), ("post", 16), ("identity", 16), ("conv3x3", 4)],
