@@ -219,7 +219,13 @@ def test_stride_on_changes_the_network_and_not_its_parameters():
 
 @pytest.mark.parametrize(
     ("kind", "size", "stride", "pool"),
-    [("imagenet", 13, 2, 1), ("imagenet", 16, 2, 1), ("caffe", 13, 2, 0), ("cifar", 8, 1, None)],
+    [
+        ("imagenet", 13, 2, (1, 1)),
+        ("imagenet", 16, 2, (1, 1)),
+        ("caffe", 13, 2, (0, 1)),
+        ("caffe", 16, 2, (0, 1)),
+        ("cifar", 8, 1, None),
+    ],
 )
 def test_stem_is_convolution_norm_relu_and_pool(kind, size, stride, pool):
     stem, x = Stem(kind, 4), images(size)
@@ -238,8 +244,8 @@ def test_stem_is_convolution_norm_relu_and_pool(kind, size, stride, pool):
     y = (y - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * norm["scale"] + norm["bias"]
     y = np.maximum(y, 0)
     if pool is not None:
-        # The convolution leaves 7 or 8 pixels; of 7 no unpadded window hangs over the edge.
-        y = np.pad(y, ((0, 0), (pool, pool), (pool, pool), (0, 0)))
+        # The convolution leaves 7 or 8 pixels; of 8 an unpadded window hangs over the edge.
+        y = np.pad(y, ((0, 0), pool, pool, (0, 0)))
         for axis in (1, 2):
             windows = np.lib.stride_tricks.sliding_window_view(y, 3, axis)
             y = windows.max(-1).take(range(0, windows.shape[axis], 2), axis)
