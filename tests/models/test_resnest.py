@@ -45,10 +45,10 @@ def test_the_pool_stands_after_the_convolution_and_in_fast_ones_before(fast, siz
 
 @pytest.mark.parametrize("radix", [0, 1, 2, 4])
 def test_trains_and_evaluates(random_variables, radix):
-    model = resnest("14d", radix=radix, cardinality=2, width=32, widths=(16, 16, 16, 16))(
-        num_classes=5, drop_block=0.1, stochastic_depth=0.1, dropout=0.1
+    model = resnest("14d", radix=radix, cardinality=2, width=32)(
+        blocks=(1,), widths=(16,), stem_width=4, num_classes=5, drop_block=0.1
     )
-    images = np.random.default_rng(0).standard_normal((3, 32, 32, 4)).astype(np.float32)
+    images = np.random.default_rng(0).standard_normal((3, 16, 16, 4)).astype(np.float32)
     variables = random_variables(model, images, False)
 
     def loss(params):
