@@ -20,6 +20,10 @@ $(BIN)/python:
 	$(PIP) -c constraints.txt -e '.[dev]'
 	@touch $@
 
+.venv/.torch: .venv/.setup
+	$(PIP) -c constraints.txt -e '.[dev,torch]'
+	@touch $@
+
 .venv/.notebooks: .venv/.setup
 	$(PIP) -c constraints.txt -e '.[notebooks]'
 	@touch $@
@@ -32,7 +36,7 @@ demo: .venv/.setup  ## Train, evaluate and draw an SE-ResNet on handwritten digi
 test: .venv/.dev  ## Run the tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
-test-all: .venv/.dev  ## Run all tests, the slow ones too
+test-all: .venv/.torch  ## Run all tests, the slow ones and those of PyTorch too
 	$(BIN)/python -m pytest -n 2
 
 lint: .venv/.dev  ## Check format, style and types

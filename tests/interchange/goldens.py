@@ -2,6 +2,8 @@
 
 ``torch_models.json`` was made with torch 2.13.0 and timm 1.0.31 on CPU: for each network the names
 and shapes of its state dict, and its logits on ``images(size)`` with weights that ``draw`` gives.
+The networks of ``ADDED`` were added to those that the project was given, by the same rule and the
+same versions, with timm's model in evaluation mode and float32.
 """
 
 import dataclasses
@@ -30,6 +32,18 @@ class Golden:
 FILE = Path(__file__).with_name("torch_models.json")
 
 
+ADDED = {
+    "legacy_seresnet18",
+    "ecaresnet50t",
+    "resnest14d",
+    "skresnet50",
+    "skresnext50_32x4d",
+    "wide_resnet50_2",
+    "seresnext26d_32x4d",
+    "legacy_seresnext26_32x4d",
+}
+"""The networks of the file that were made here."""
+
 RESNETS = {
     "resnet18",
     "resnet50",
@@ -42,6 +56,7 @@ RESNETS = {
     "resnest50d",
     "resnest50d_4s2x40d",
     "skresnet18",
+    *ADDED,
 }
 """The networks of the file that are ResNets or their kin."""
 

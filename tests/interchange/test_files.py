@@ -22,9 +22,6 @@ ARRAYS = {
     "bn1.num_batches_tracked": np.array(3),
 }
 WRITTEN = (".safetensors", ".npz")
-needs_torch = pytest.mark.skipif(
-    importlib.util.find_spec("torch") is None, reason="needs the optional torch"
-)
 
 
 class Code:
@@ -108,69 +105,17 @@ def test_objects_of_an_npz_are_not_unpickled(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin"])
-def test_a_pth_that_carries_code_does_not_run_it(tmp_path, suffix):
+def test_without_pytorch_a_pth_is_refused_and_its_code_not_run(tmp_path, suffix, monkeypatch):
     mark = tmp_path / "ran"
     path = tmp_path / f"code{suffix}"
     path.write_bytes(pickle.dumps({"state_dict": Code(mark)}))
-    with pytest.raises(UsageError, match=f"code{suffix}"):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    message = rf"code{suffix} needs PyTorch .* install torch, or convert .* \.safetensors"
+    with pytest.raises(UsageError, match=message):
         load_arrays(path)
     assert not mark.exists()
     pickle.loads(path.read_bytes())
     assert mark.exists(), "the file would run code if it were unpickled"
-
-
-def test_a_pth_without_pytorch_says_what_to_do(tmp_path, monkeypatch):
-    (tmp_path / "a.pth").write_bytes(b"")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"install torch, or convert .* \.safetensors"):
-        load_arrays(tmp_path / "a.pth")
-
-
-@needs_torch
-@pytest.mark.parametrize("wrap", [None, "state_dict", "model", "net"])
-def test_a_checkpoint_is_unwrapped(tmp_path, wrap):
-    import torch
-
-    tensors = {"fc.weight": torch.arange(6.0).reshape(2, 3)}
-    torch.save({wrap: tensors, "epoch": 3} if wrap else tensors, tmp_path / "a.pth")
-    found = load_arrays(tmp_path / "a.pth")
-    assert found.keys() == tensors.keys()
-    np.testing.assert_array_equal(found["fc.weight"], tensors["fc.weight"])
-
-
-@needs_torch
-@pytest.mark.parametrize("legacy", [False, True])
-def test_code_in_pytorchs_own_formats(tmp_path, legacy):
-    import torch
-
-    mark = tmp_path / "ran"
-    content = {"fc.weight": torch.zeros(2), "extra": Code(mark)}
-    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(UsageError, match=r"a\.pth .* is not run"):
-        load_arrays(tmp_path / "a.pth")
-    assert not mark.exists()
-
-
-@needs_torch
-@pytest.mark.parametrize("keep", [0, 10, 300])
-def test_a_truncated_pth(tmp_path, keep):
-    import torch
-
-    path = tmp_path / "a.pth"
-    torch.save({"fc.weight": torch.zeros(200)}, path)
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(UsageError, match=r"a\.pth"):
-        load_arrays(path)
-
-
-@needs_torch
-@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"state_dict": 3}])
-def test_a_pth_without_a_state_dict(tmp_path, content):
-    import torch
-
-    torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(UsageError, match=r"a\.pth holds no state dict"):
-        load_arrays(tmp_path / "a.pth")
 
 
 def test_unknown_kinds_and_places(tmp_path):

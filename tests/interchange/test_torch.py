@@ -268,15 +268,3 @@ def test_variables_of_another_network_are_refused():
 def test_an_unknown_network_is_refused():
     with pytest.raises(UsageError, match="did you mean"):
         from_torch("seresnet5O", {})
-
-
-def test_tensors_that_require_gradients():
-    torch = pytest.importorskip("torch")
-    fields, state_dict = tiny("resnet18")
-    tensors = {key: torch.nn.Parameter(torch.from_numpy(a)) for key, a in state_dict.items()}
-    assert_same(
-        to_torch("resnet18", from_torch("resnet18", tensors, **fields), **fields), state_dict
-    )
-    half = {key: tensor.bfloat16() for key, tensor in tensors.items()}
-    expected = {key: tensor.float().detach().numpy() for key, tensor in half.items()}
-    assert_same(to_torch("resnet18", from_torch("resnet18", half, **fields), **fields), expected)

@@ -10,7 +10,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from senet_jax import SqueezeExciteConfig, UsageError
-from senet_jax.models.blocks import BasicBlock, BlockConfig, Bottleneck, Shortcut
+from senet_jax.models.blocks import BasicBlock, BlockConfig, Bottleneck, Sampling, Shortcut
 
 PLACEMENTS = ("standard", "pre", "post", "identity", "conv3x3")
 SE = SqueezeExciteConfig(reduction=2)
@@ -116,7 +116,7 @@ def assert_close(actual, expected):
     [*itertools.product(PLACEMENTS, [WIDTH], [1, 2]), *[(place, 6, 1) for place in PLACEMENTS]],
 )
 def test_basic_block_is_the_figure(placement, channels, stride):
-    block = BasicBlock(BlockConfig(attention=SE, placement=placement), WIDTH, stride)
+    block = BasicBlock(BlockConfig(attention=SE, placement=placement), WIDTH, Sampling(stride))
     variables, x = random_variables(block, channels), noise(channels)
     assert_close(apply(block, variables, x), Reference(variables, placement).basic(x, stride))
 
@@ -130,10 +130,36 @@ def test_basic_block_is_the_figure(placement, channels, stride):
 )
 def test_bottleneck_is_the_figure(placement, channels, stride, stride_on):
     config = BlockConfig(attention=SE, placement=placement, stride_on=stride_on)
-    block = Bottleneck(config, WIDTH, stride)
+    block = Bottleneck(config, WIDTH, Sampling(stride))
     variables, x = random_variables(block, channels), noise(channels)
     expected = Reference(variables, placement).bottleneck(x, stride, stride_on)
     assert_close(apply(block, variables, x), expected)
+
+
+def mean_pool(x):
+    """3x3, stride 2, of an image in zeros that count."""
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2].mean((-2, -1))
+
+
+@pytest.mark.parametrize("stride_by", ["pool_before", "pool_after"])
+def test_a_pool_that_strides_counts_its_padding(stride_by):
+    block = BasicBlock(BlockConfig(stride_by=stride_by), WIDTH, Sampling(2))
+    variables, x = random_variables(block, 6), noise(6)
+    reference = Reference(variables, None)
+    y = mean_pool(x) if stride_by == "pool_before" else x
+    y = relu(reference.conv_bn(y, 1))
+    y = mean_pool(y) if stride_by == "pool_after" else y
+    expected = relu(reference.conv_bn(y, 2) + reference.shortcut(x, 2))
+    assert_close(apply(block, variables, x), expected)
+
+
+def test_relu_before_attention():
+    block = BasicBlock(BlockConfig(attention=SE, relu_before_attention=True), WIDTH)
+    variables, x = random_variables(block, WIDTH), noise(WIDTH)
+    reference = Reference(variables, "standard")
+    y = relu(reference.conv_bn(relu(reference.conv_bn(x, 1)), 2))
+    assert_close(apply(block, variables, x), relu(reference.se("standard", y) + x))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +167,7 @@ def test_bottleneck_is_the_figure(placement, channels, stride, stride_on):
     [("standard", 16), ("pre", 6), ("post", 16), ("identity", 16), ("conv3x3", 4)],
 )
 def test_attention_has_the_width_of_its_place(placement, width):
-    block = Bottleneck(BlockConfig(attention=SE, placement=placement), WIDTH, 2)
+    block = Bottleneck(BlockConfig(attention=SE, placement=placement), WIDTH, Sampling(2))
     assert random_variables(block, 6)["params"]["se"]["expand"]["kernel"].shape[1] == width
 
 
@@ -158,7 +184,7 @@ def test_attention_has_the_width_of_its_place(placement, width):
     ],
 )
 def test_bottlenecks_of_other_families_are_the_figure(fields, kernels):
-    block = Bottleneck(BlockConfig(**fields), WIDTH, 2)
+    block = Bottleneck(BlockConfig(**fields), WIDTH, Sampling(2))
     variables, x = random_variables(block, 6), noise(6)
     params = variables["params"]
     assert [params[f"conv{index}"]["kernel"].shape for index in (1, 2, 3)] == kernels
@@ -177,7 +203,7 @@ def test_a_projection_without_stride_is_1x1():
 @pytest.mark.parametrize("stride", [1, 2])
 def test_shortcut_a_subsamples_and_pads_with_zeros_on_both_sides(channels, before, after, stride):
     x = noise(channels)
-    y = apply(Shortcut(BlockConfig(shortcut="A"), 6, stride), {}, x)
+    y = apply(Shortcut(BlockConfig(shortcut="A"), 6, Sampling(stride)), {}, x)
     pad = ((0, 0), (0, 0), (0, 0), (before, after))
     np.testing.assert_array_equal(y, np.float32(np.pad(x[:, ::stride, ::stride], pad)))
 
@@ -190,7 +216,7 @@ def test_a_shortcut_that_changes_no_shape_is_the_identity(option):
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_shortcut_c_projects_always(stride):
-    shortcut = Shortcut(BlockConfig(shortcut="C"), 6, stride)
+    shortcut = Shortcut(BlockConfig(shortcut="C"), 6, Sampling(stride))
     variables, x = random_variables(shortcut, 6), noise(6)
     wrapped = {name: {"shortcut": tree} for name, tree in variables.items()}
     assert variables["params"]["conv"]["kernel"].shape == (1, 1, 6, 6)
@@ -198,7 +224,7 @@ def test_shortcut_c_projects_always(stride):
 
 
 def test_shortcut_d_averages_before_a_projection_of_stride_1():
-    shortcut = Shortcut(BlockConfig(shortcut="D"), 8, 2)
+    shortcut = Shortcut(BlockConfig(shortcut="D"), 8, Sampling(2))
     variables, x = random_variables(shortcut, 6), noise(6)
     wrapped = {name: {"shortcut": tree} for name, tree in variables.items()}
     # The fifth column stands alone: what hangs over the edge is not counted.
@@ -235,4 +261,4 @@ def test_a_description_that_makes_no_sense_is_refused(fields, message):
 
 def test_shortcut_a_cannot_shrink():
     with pytest.raises(UsageError, match="cannot go from 6 to 4"):
-        apply(Shortcut(BlockConfig(shortcut="A"), 4, 2), {}, noise(6))
+        apply(Shortcut(BlockConfig(shortcut="A"), 4, Sampling(2)), {}, noise(6))

@@ -8,49 +8,11 @@ import pytest
 from senet_jax import SplitAttentionConfig, create_model
 from senet_jax.models.cost import cost
 from senet_jax.models.resnest import resnest
-from senet_jax.models.zoo import find
-
-
-@pytest.mark.parametrize(
-    ("name", "params", "gmacs"),
-    [
-        ("resnest50d", 27_483_240, 5.37),
-        ("resnest101e", 48_275_016, 13.32),
-        ("resnest50_fast_1s1x64d", 26_217_896, 4.33),
-        ("resnest50_fast_2s1x64d", 27_483_240, 4.33),
-        ("resnest50_fast_4s1x64d", 31_912_712, 4.34),
-        ("resnest50_fast_2s2x40d", 26_943_792, 4.38),
-        ("resnest50_fast_1s2x40d", 25_946_680, 4.38),
-        ("resnest50d_4s2x40d", 30_417_592, 4.37),
-        ("resnest50d_1s4x24d", 25_677_000, 4.40),
-    ],
-)
-def test_cost_is_the_published_one(name, params, gmacs):
-    found = cost(create_model(name), find(name).input_size)
-    assert found.params == params
-    assert found.macs / 1e9 == pytest.approx(gmacs, rel=0.005)
-
-
-@pytest.mark.parametrize(
-    ("name", "params", "size"),
-    [
-        ("resnest14d", 10_611_688, 224),
-        ("resnest26d", 17_069_448, 224),
-        ("resnest200e", 70_201_544, 320),
-        ("resnest269e", 110_929_480, 416),
-    ],
-)
-def test_parameters_are_as_many_as_in_timm(name, params, size):
-    model = create_model(name)
-    images = jnp.zeros((1, 32, 32, 3))
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == params
-    assert find(name).input_size == size
 
 
 def test_radix_zero_has_the_parameters_of_resnet_d():
-    plain = cost(create_model("resnet50d"), 224)
-    fast = cost(resnest("50d", radix=0, fast=True)(), 224)
+    plain = cost(create_model("resnet26d"), 64)
+    fast = cost(resnest("26d", radix=0, fast=True)(), 64)
     assert fast == plain
 
 
@@ -83,10 +45,10 @@ def test_the_pool_stands_after_the_convolution_and_in_fast_ones_before(fast, siz
 
 @pytest.mark.parametrize("radix", [0, 1, 2, 4])
 def test_trains_and_evaluates(random_variables, radix):
-    model = resnest("14d", radix=radix, cardinality=2, width=32, widths=(16, 16, 16, 16))(
-        num_classes=5, drop_block=0.1, stochastic_depth=0.1, dropout=0.1
+    model = resnest("14d", radix=radix, cardinality=2, width=32)(
+        blocks=(1,), widths=(16,), stem_width=4, num_classes=5, drop_block=0.1
     )
-    images = np.random.default_rng(0).standard_normal((3, 32, 32, 4)).astype(np.float32)
+    images = np.random.default_rng(0).standard_normal((3, 16, 16, 4)).astype(np.float32)
     variables = random_variables(model, images, False)
 
     def loss(params):

@@ -10,7 +10,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from senet_jax import SqueezeExciteConfig, UsageError, create_model
 from senet_jax.models.cost import cost
-from senet_jax.models.resnet import CIFAR_RESNETS, IMAGENET_RESNETS, ResNet, Stem
+from senet_jax.models.resnet import CIFAR_RESNETS, ResNet
+from senet_jax.models.stem import Stem
 from senet_jax.models.zoo import find
 
 PLACEMENTS = ("standard", "pre", "post", "identity", "conv3x3")
@@ -66,33 +67,8 @@ def without_se(tree):
     )
 
 
-# Trainable parameters as published: torchvision, timm (seresnet*) and Cadene (legacy_*).
-PARAMS = {
-    "resnet18": 11_689_512,
-    "resnet34": 21_797_672,
-    "resnet50": 25_557_032,
-    "resnet101": 44_549_160,
-    "resnet152": 60_192_808,
-    "seresnet18": 11_779_624,
-    "seresnet34": 21_960_416,
-    "seresnet50": 28_088_024,
-    "seresnet101": 49_326_872,
-    "seresnet152": 66_821_848,
-    "legacy_seresnet18": 11_778_592,
-    "legacy_seresnet34": 21_958_868,
-    "legacy_seresnet50": 28_088_024,
-    "legacy_seresnet101": 49_326_872,
-    "legacy_seresnet152": 66_821_848,
-}
-
-
-def test_the_table_of_parameters_is_complete():
-    assert PARAMS.keys() == IMAGENET_RESNETS.keys()
-
-
-@pytest.mark.parametrize(("name", "params"), PARAMS.items())
-def test_parameters_are_exactly_those_published(name, params):
-    assert cost_of(name).params == params
+RESNET50 = 25_557_032
+"""Parameters of the plain network."""
 
 
 @pytest.mark.parametrize("name", CIFAR_RESNETS)
@@ -132,11 +108,6 @@ def test_variants_have_exactly_the_known_parameters(name, fields, params):
 @pytest.mark.parametrize(
     ("name", "fields", "published"),
     [
-        ("resnet18", {}, "1.81"),
-        ("resnet50", {}, "4.09"),
-        ("resnet101", {}, "7.80"),
-        ("seresnet50", {}, "4.09"),
-        ("seresnet101", {}, "7.81"),
         ("resnet50", {"stride_on": "conv1"}, "3.86"),
         ("resnet50", {"stride_on": "conv1", "attention": NO_BIAS, "placement": "conv3x3"}, "3.86"),
         (
@@ -155,10 +126,10 @@ def test_macs_have_the_published_digits(name, fields, published):
     ("name", "fields", "published"),
     [
         ("resnet101", {"stride_on": "conv1"}, 7.58),
-        ("resnet152", {"stride_on": "conv1"}, 11.30),
+        pytest.param(*("resnet152", {"stride_on": "conv1"}, 11.30), marks=pytest.mark.slow),
         ("legacy_seresnet50", {}, 3.87),
-        ("legacy_seresnet101", {}, 7.60),
-        ("legacy_seresnet152", {}, 11.32),
+        pytest.param(*("legacy_seresnet101", {}, 7.60), marks=pytest.mark.slow),
+        pytest.param(*("legacy_seresnet152", {}, 11.32), marks=pytest.mark.slow),
     ],
 )
 def test_macs_are_those_of_table_2(name, fields, published):
@@ -175,37 +146,41 @@ def test_parameters_are_those_of_table_10(reduction, millions):
     params = cost_of("resnet50", attention=se).params + statistics
     assert params / 1e6 == pytest.approx(millions, abs=0.1)
     extra = 2 * sum(n * c**2 for n, c in zip((3, 4, 6, 3), (256, 512, 1024, 2048), strict=True))
-    assert cost_of("resnet50", attention=se).params - PARAMS["resnet50"] == extra // reduction
+    assert cost_of("resnet50", attention=se).params - RESNET50 == extra // reduction
 
 
 def test_se_adds_what_the_paper_says():
-    assert cost_of("resnet50", attention=NO_BIAS).params - PARAMS["resnet50"] == 2_514_944
+    assert cost_of("resnet50", attention=NO_BIAS).params - RESNET50 == 2_514_944
 
 
 @pytest.mark.parametrize("stages", [(2,), (3,), (5,), (2, 4), (3, 4, 5), ()])
 def test_se_stands_in_the_chosen_stages_alone(stages):
-    model = create_model("seresnet50", attention=NO_BIAS, stages=stages)
-    blocks = {2: (3, 256), 3: (4, 512), 4: (6, 1024), 5: (3, 2048)}
+    blocks, widths = (1, 2, 1, 1), (4, 8, 12, 16)
+    model = ResNet(blocks, widths, stem_width=4, attention=SE, stages=stages)
     expected = {
         f"params/stage{stage}/block{block}/se/{layer}/kernel": shape
         for stage in stages
-        for block in range(1, blocks[stage][0] + 1)
+        for block in range(1, blocks[stage - 2] + 1)
         for layer, shape in {
-            "reduce": (blocks[stage][1], blocks[stage][1] // 16),
-            "expand": (blocks[stage][1] // 16, blocks[stage][1]),
+            "reduce": (4 * widths[stage - 2], widths[stage - 2]),
+            "expand": (widths[stage - 2], 4 * widths[stage - 2]),
         }.items()
     }
-    found = {path: shape for path, shape in init_shapes(model, 32).items() if "/se/" in path}
+    found = {
+        path: shape
+        for path, shape in init_shapes(model, 32).items()
+        if "/se/" in path and path.endswith("kernel")
+    }
     assert found == expected
 
 
-@pytest.mark.parametrize("name", ["18", "50"])
+@pytest.mark.parametrize("bottleneck", [False, True])
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_plain_and_se_differ_in_se_alone(name, placement):
-    se = init_shapes(create_model(f"seresnet{name}", placement=placement), 32)
-    plain = init_shapes(create_model(f"resnet{name}"), 32)
+def test_plain_and_se_differ_in_se_alone(bottleneck, placement):
+    se = init_shapes(tiny(bottleneck=bottleneck, attention=SE, placement=placement))
+    plain = init_shapes(tiny(bottleneck=bottleneck))
     assert {path: shape for path, shape in se.items() if "/se/" not in path} == plain
-    assert len(se) == len(plain) + 4 * (8 if name == "18" else 16)
+    assert len(se) == len(plain) + 4 * 3
 
 
 def test_the_same_key_gives_plain_and_se_the_same_weights():
@@ -244,7 +219,13 @@ def test_stride_on_changes_the_network_and_not_its_parameters():
 
 @pytest.mark.parametrize(
     ("kind", "size", "stride", "pool"),
-    [("imagenet", 13, 2, 1), ("imagenet", 16, 2, 1), ("caffe", 13, 2, 0), ("cifar", 8, 1, None)],
+    [
+        ("imagenet", 13, 2, (1, 1)),
+        ("imagenet", 16, 2, (1, 1)),
+        ("caffe", 13, 2, (0, 1)),
+        ("caffe", 16, 2, (0, 1)),
+        ("cifar", 8, 1, None),
+    ],
 )
 def test_stem_is_convolution_norm_relu_and_pool(kind, size, stride, pool):
     stem, x = Stem(kind, 4), images(size)
@@ -263,12 +244,12 @@ def test_stem_is_convolution_norm_relu_and_pool(kind, size, stride, pool):
     y = (y - stats["mean"]) / np.sqrt(stats["var"] + 1e-5) * norm["scale"] + norm["bias"]
     y = np.maximum(y, 0)
     if pool is not None:
-        # The convolution leaves 7 or 8 pixels; of 7 no unpadded window hangs over the edge.
-        y = np.pad(y, ((0, 0), (pool, pool), (pool, pool), (0, 0)))
+        # The convolution leaves 7 or 8 pixels; of 8 an unpadded window hangs over the edge.
+        y = np.pad(y, ((0, 0), pool, pool, (0, 0)))
         for axis in (1, 2):
             windows = np.lib.stride_tricks.sliding_window_view(y, 3, axis)
             y = windows.max(-1).take(range(0, windows.shape[axis], 2), axis)
-    np.testing.assert_allclose(stem.apply(variables, x, False), y, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(stem.apply(variables, x, False)[1], y, rtol=1e-4, atol=1e-5)
 
 
 def test_head_is_the_mean_and_one_matrix():
@@ -281,7 +262,8 @@ def test_head_is_the_mean_and_one_matrix():
     last = np.asarray(named["stage3"]["block2"]["__call__"][0])
     assert last.shape == (3, 4, 4, 16)
     np.testing.assert_array_equal(last, named["stage3"]["__call__"][0])
-    assert named["stem"]["__call__"][0].shape == (3, 8, 8, 8)
+    before, after = named["stem"]["__call__"][0]
+    assert before.shape == after.shape == (3, 8, 8, 8)
     assert named["stage2"]["block1"]["se"]["gate"][0].shape == (3, 1, 1, 8)
     np.testing.assert_allclose(named["features"][0], last.mean((1, 2)), rtol=1e-5)
     head = variables["params"]["head"]
@@ -349,7 +331,8 @@ def test_bfloat16_computes_low_and_keeps_parameters_statistics_and_logits_float3
     for path, (value,) in flatten_dict(new["intermediates"]).items():
         high = path[-1] in ("gate", "features") or path[0] in ("head", "__call__", "Dropout_0")
         high = high or {"reduce", "expand"} & set(path)
-        assert value.dtype == (jnp.float32 if high else jnp.bfloat16), path
+        for leaf in jax.tree.leaves(value):
+            assert leaf.dtype == (jnp.float32 if high else jnp.bfloat16), path
     full, _ = tiny(attention=SE).apply(variables, x, train=True, mutable=["batch_stats"])
     assert 0 < np.abs(logits - full).max() < 0.03 * np.abs(full).max()
 
@@ -406,7 +389,7 @@ def test_small_images_work_or_are_refused(stem, shortcut, size):
     x = jax.ShapeDtypeStruct((1, size, size + 1, 3), jnp.float32)
     # The convolution leaves half, rounded up; the unpadded pool needs two pixels of that.
     if stem == "caffe" and size < 3:
-        with pytest.raises(UsageError, match=f"images of \\({size}, .*too small for the stem"):
+        with pytest.raises(UsageError, match=f"images of {size}x.* pixels are too small"):
             jax.eval_shape(run, jax.random.key(0), x)
     else:
         assert jax.eval_shape(run, jax.random.key(0), x)[0].shape == (1, 5)

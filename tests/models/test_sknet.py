@@ -8,27 +8,10 @@ import pytest
 from senet_jax import create_model
 
 
-@pytest.mark.parametrize(
-    ("name", "params"),
-    [
-        ("skresnet18", 11_958_056),
-        ("skresnet34", 22_282_376),
-        ("skresnet50", 25_803_160),
-        ("skresnet50d", 25_822_392),
-        ("skresnext50_32x4d", 27_479_784),
-    ],
-)
-def test_parameters_are_as_many_as_released(name, params):
-    model = create_model(name)
-    images = jnp.zeros((1, 32, 32, 3))
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == params
-
-
 @pytest.mark.parametrize("name", ["skresnet18", "skresnet50"])
 def test_trains_and_evaluates(random_variables, name):
-    model = create_model(name, blocks=(1, 1, 1, 1), widths=(8, 8, 8, 8), num_classes=5)
-    images = np.random.default_rng(0).standard_normal((3, 32, 32, 1)).astype(np.float32)
+    model = create_model(name, blocks=(1, 1), widths=(8, 8), stem_width=8, num_classes=5)
+    images = np.random.default_rng(0).standard_normal((3, 16, 16, 1)).astype(np.float32)
     variables = random_variables(model, images, False)
 
     def loss(params):
@@ -46,7 +29,7 @@ def test_trains_and_evaluates(random_variables, name):
 def test_basic_blocks_select_in_the_first_convolution_and_bottlenecks_in_the_second():
     images = jnp.zeros((1, 32, 32, 3))
     for name, selecting in (("skresnet18", "conv1"), ("skresnet50", "conv2")):
-        model = create_model(name)
+        model = create_model(name, blocks=(1, 1, 1, 1))
         init = functools.partial(model.init, train=False)
         params = jax.eval_shape(init, jax.random.key(0), images)
         block = params["params"]["stage3"]["block1"]

@@ -1,28 +1,193 @@
+import dataclasses
 import functools
-import re
+import math
 
 import jax
 import jax.numpy as jnp
 import pytest
-from flax.traverse_util import flatten_dict
 
 from senet_jax import SqueezeExciteConfig, UsageError, create_model, list_models
+from senet_jax.models.cost import cost
 from senet_jax.models.zoo import find
 
+PARAMS = {
+    "resnet10t": 5_435_488,
+    "resnet14t": 10_081_632,
+    "resnet18": 11_689_512,
+    "resnet18d": 11_708_744,
+    "resnet26": 15_995_176,
+    "resnet26d": 16_014_408,
+    "resnet26t": 16_011_872,
+    "resnet34": 21_797_672,
+    "resnet34d": 21_816_904,
+    "resnet50": 25_557_032,
+    "resnet50c": 25_576_264,
+    "resnet50d": 25_576_264,
+    "resnet50s": 25_680_808,
+    "resnet50t": 25_573_728,
+    "resnet101": 44_549_160,
+    "resnet101c": 44_568_392,
+    "resnet101d": 44_568_392,
+    "resnet101s": 44_672_936,
+    "resnet152": 60_192_808,
+    "resnet152c": 60_212_040,
+    "resnet152d": 60_212_040,
+    "resnet152s": 60_316_584,
+    "resnet200": 64_673_832,
+    "resnet200d": 64_693_064,
+    "wide_resnet50_2": 68_883_240,
+    "wide_resnet101_2": 126_886_696,
+    "resnext50_32x4d": 25_028_904,
+    "resnext50d_32x4d": 25_048_136,
+    "resnext101_32x4d": 44_177_704,
+    "resnext101_32x8d": 88_791_336,
+    "resnext101_32x16d": 194_026_792,
+    "resnext101_32x32d": 468_530_472,
+    "resnext101_64x4d": 83_455_272,
+    "resnext152_64x4d": 114_971_944,
+    "seresnet18": 11_779_624,
+    "seresnet34": 21_960_416,
+    "seresnet50": 28_088_024,
+    "seresnet50t": 28_104_720,
+    "seresnet101": 49_326_872,
+    "seresnet152": 66_821_848,
+    "seresnet152d": 66_841_080,
+    "seresnet200d": 71_855_096,
+    "seresnet269d": 113_672_760,
+    "seresnext26d_32x4d": 16_809_512,
+    "seresnext26t_32x4d": 16_806_976,
+    "seresnext50_32x4d": 27_559_896,
+    "seresnext101_32x4d": 48_955_416,
+    "seresnext101_32x8d": 93_569_048,
+    "seresnext101d_32x8d": 93_588_280,
+    "seresnext101_64x4d": 88_232_984,
+    "legacy_seresnet18": 11_778_592,
+    "legacy_seresnet34": 21_958_868,
+    "legacy_seresnet50": 28_088_024,
+    "legacy_seresnet101": 49_326_872,
+    "legacy_seresnet152": 66_821_848,
+    "legacy_seresnext26_32x4d": 16_790_280,
+    "legacy_seresnext50_32x4d": 27_559_896,
+    "legacy_seresnext101_32x4d": 48_955_416,
+    "ecaresnet26t": 16_011_916,
+    "ecaresnet50d": 25_576_350,
+    "ecaresnet50t": 25_573_814,
+    "ecaresnet101d": 44_568_563,
+    "ecaresnet200d": 64_693_400,
+    "ecaresnet269d": 102_093_077,
+    "ecaresnetlight": 30_162_046,
+    "ecaresnext26t_32x4d": 15_406_220,
+    "ecaresnext50t_32x4d": 25_045_686,
+    "resnetrs50": 35_691_912,
+    "resnetrs101": 63_618_696,
+    "resnetrs152": 86_621_576,
+    "resnetrs200": 93_209_992,
+    "resnetrs270": 129_861_448,
+    "resnetrs350": 163_956_168,
+    "resnetrs420": 191_891_656,
+    "senet154": 115_088_984,
+    "legacy_senet154": 115_088_984,
+    "resnest14d": 10_611_688,
+    "resnest26d": 17_069_448,
+    "resnest50d": 27_483_240,
+    "resnest101e": 48_275_016,
+    "resnest200e": 70_201_544,
+    "resnest269e": 110_929_480,
+    "resnest50d_1s4x24d": 25_677_000,
+    "resnest50d_4s2x40d": 30_417_592,
+    "resnest50_fast_1s1x64d": 26_217_896,
+    "resnest50_fast_2s1x64d": 27_483_240,
+    "resnest50_fast_4s1x64d": 31_912_712,
+    "resnest50_fast_1s2x40d": 25_946_680,
+    "resnest50_fast_2s2x40d": 26_943_792,
+    "resnest50_fast_4s2x40d": 30_417_592,
+    "resnest50_fast_1s4x24d": 25_677_000,
+    "skresnet18": 11_958_056,
+    "skresnet34": 22_282_376,
+    "skresnet50": 25_803_160,
+    "skresnet50d": 25_822_392,
+    "skresnext50_32x4d": 27_479_784,
+}
+"""Trainable parameters: timm's, and of the ablation of ResNeSt those of the authors' code."""
 
-@pytest.mark.parametrize("name", list_models())
-def test_a_network_is_what_its_name_says(name):
-    size = find(name).input_size
-    images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
-    init = functools.partial(create_model(name, num_classes=7).init_with_output, train=False)
-    logits, variables = jax.eval_shape(init, jax.random.key(0), images)
-    assert (logits.shape, logits.dtype) == ((2, 7), jnp.float32)
+CIFAR = {name for name in list_models() if name.startswith("cifar_")}
+"""Their parameters are a formula, in test_resnet.py."""
+
+# Table of `papers.md`.
+GMACS = {
+    "resnet18": 1.81,
+    "resnet50": 4.09,
+    "resnet101": 7.80,
+    "resnet50d": 4.33,
+    "resnext50_32x4d": 4.23,
+    "resnext101_64x4d": 15.46,
+    "wide_resnet50_2": 11.40,
+    "seresnet50": 4.09,
+    "seresnet101": 7.81,
+    "seresnext50_32x4d": 4.23,
+    "seresnext101_32x4d": 7.97,
+    "senet154": 20.69,
+    "legacy_senet154": 20.69,
+    "resnest50d": 5.37,
+    "resnest101e": 13.32,
+    "resnest50_fast_1s1x64d": 4.33,
+    "resnest50_fast_2s1x64d": 4.33,
+    "resnest50_fast_4s1x64d": 4.34,
+    "resnest50_fast_1s2x40d": 4.38,
+    "resnest50_fast_2s2x40d": 4.38,
+    "resnest50d_4s2x40d": 4.37,
+    "resnest50d_1s4x24d": 4.40,
+}
+"""Multiply-accumulates as published, at the size of the network."""
+
+
+def size(tree):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+@functools.cache
+def shapes(model, side):
+    images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
+    init = functools.partial(model.init_with_output, train=False)
+    return jax.eval_shape(init, jax.random.key(0), images)
+
+
+def test_the_table_is_complete():
+    assert PARAMS.keys() | CIFAR == set(list_models())
+    assert GMACS.keys() <= PARAMS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(set(list_models()) - GMACS.keys()))
+def test_a_network_has_the_published_parameters(name):
+    """Of no more than two blocks a stage, which those that are left out are like."""
+    model = create_model(name)
+    short = dataclasses.replace(model, blocks=tuple(min(count, 2) for count in model.blocks))
+    logits, variables = shapes(short, 64)
+    assert (logits.shape, logits.dtype) == ((2, model.num_classes), jnp.float32)
     assert variables.keys() == {"params", "batch_stats"}
+    params = variables["params"]
+    left_out = sum(
+        (count - 2) * size(params[f"stage{stage}"]["block2"])
+        for stage, count in enumerate(model.blocks, 2)
+        if count > 2
+    )
+    if name not in CIFAR:
+        assert size(params) + left_out == PARAMS[name]
 
-    kernels = [path for path in flatten_dict(variables["params"]) if path[-1] == "kernel"]
-    assert any("se" in path for path in kernels) == ("seresnet" in name)
-    layers = [path for path in kernels if "se" not in path and "shortcut" not in path]
-    assert len(layers) == int(re.search(r"\d+", name).group())
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PARAMS.keys() - GMACS.keys()))
+def test_a_whole_network_has_the_published_parameters(name):
+    logits, variables = shapes(create_model(name, num_classes=1000), find(name).input_size)
+    assert logits.shape == (2, 1000)
+    assert size(variables["params"]) == PARAMS[name]
+
+
+@pytest.mark.parametrize(("name", "gmacs"), GMACS.items())
+def test_a_whole_network_costs_what_is_published(name, gmacs):
+    found = cost(create_model(name), find(name).input_size)
+    assert found.params == PARAMS[name]
+    assert found.macs / 1e9 == pytest.approx(gmacs, rel=0.005)
 
 
 def test_list_models_takes_a_shell_pattern():

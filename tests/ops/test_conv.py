@@ -36,10 +36,9 @@ def naive(x, kernel, stride, dilation, groups):
         (7, 2, 1, 1),
     ],
 )
-@pytest.mark.parametrize("size", [(6, 9), (8, 8)])
-def test_conv_equals_the_naive_loop(kernel_size, stride, dilation, groups, size):
+def test_conv_equals_the_naive_loop(kernel_size, stride, dilation, groups):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, *size, 4))
+    x = rng.normal(size=(2, 6, 9, 4))
     kernel = rng.normal(size=(kernel_size, kernel_size, 4 // groups, 8))
     module = conv(8, kernel_size, stride=stride, dilation=dilation, groups=groups)
     y = module.apply({"params": {"kernel": jnp.float32(kernel)}}, jnp.float32(x))
