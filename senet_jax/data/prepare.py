@@ -19,7 +19,7 @@ def prepare(name: str, directory: Path | None = None) -> Path:
         The folder of the data set.
 
     Raises:
-        UsageError: An unknown name, or TensorFlow is not installed.
+        UsageError: An unknown name, no TensorFlow, or a download that fails.
     """
     choose("data set to prepare", name, TFDS_NAMES)
     if importlib.util.find_spec("tensorflow") is None:
@@ -31,5 +31,10 @@ def prepare(name: str, directory: Path | None = None) -> Path:
 
     where = directory or os.environ.get("TFDS_DATA_DIR")
     builder = tfds.builder(name, data_dir=where, file_format="array_record")
-    builder.download_and_prepare()
+    try:
+        builder.download_and_prepare()
+    except OSError as error:
+        raise UsageError(
+            f"{name} could not be downloaded and built in {where or 'the default folder'}: {error}"
+        ) from error
     return Path(builder.data_path)
