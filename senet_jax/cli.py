@@ -229,27 +229,25 @@ def _models(options: argparse.Namespace) -> int:
     names = list_models(options.pattern)
     if not names:
         raise UsageError(f"no network matches {options.pattern!r}: `senet-jax models` lists all.")
-    rows: list[dict[str, Any]] = []
-    for name in names:
+
+    def count(name: str) -> dict[str, Any]:
         size = find(name).input_size
         counted = cost(create_model(name), size)
-        rows.append(
-            {"name": name, "params": counted.params, "macs": counted.macs, "input_size": size}
-        )
+        return {"name": name, "params": counted.params, "macs": counted.macs, "input_size": size}
+
     if options.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps([count(name) for name in names], indent=2))
         return 0
     if options.markdown:
-        print("| name | parameters | GMACs | input |\n|---|--:|--:|--:|")
-        for row in rows:
-            macs = row["macs"] / 1e9
-            print(f"| {row['name']} | {row['params']:,} | {macs:.3f} | {row['input_size']} |")
-        return 0
-    print(f"{'name':<28}{'parameters':>14}{'GMACs':>10}{'input':>8}")
-    for row in rows:
-        print(
-            f"{row['name']:<28}{row['params']:>14,}{row['macs'] / 1e9:>10.3f}{row['input_size']:>8}"
-        )
+        head = "| name | parameters | GMACs | input |\n|---|--:|--:|--:|"
+        line = "| {name} | {params:,} | {gmacs:.3f} | {input_size} |"
+    else:
+        head = f"{'name':<28}{'parameters':>14}{'GMACs':>10}{'input':>8}"
+        line = "{name:<28}{params:>14,}{gmacs:>10.3f}{input_size:>8}"
+    print(head)
+    for name in names:
+        row = count(name)
+        print(line.format(**row, gmacs=row["macs"] / 1e9), flush=True)
     return 0
 
 

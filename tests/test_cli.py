@@ -61,6 +61,12 @@ def test_models_are_listed_with_their_costs(capsys):
     assert re.search(r"resnet50 +25,557,032 +4\.089 +224", out)
 
 
+@pytest.mark.slow
+def test_the_table_of_the_readme_is_what_the_command_prints(capsys):
+    _, out, _ = run(capsys, "models", "--markdown")
+    assert out in (Path(__file__).parents[1] / "README.md").read_text()
+
+
 def test_a_pattern_without_a_match_is_refused(capsys):
     assert "no network matches 'resnet51'" in refused(capsys, "models", "resnet51")
 

@@ -102,7 +102,7 @@ class FolderSource:
                 if self.files[index] not in self.broken:
                     self.broken.add(self.files[index])
                     LOGGER.warning(
-                        "broken image %d, replaced: %s (%s)",
+                        "broken image %d is not used: %s (%s)",
                         len(self.broken),
                         self.files[index],
                         error,

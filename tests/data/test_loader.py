@@ -69,6 +69,9 @@ def test_a_split_that_is_broken_throughout_is_refused():
 
     with pytest.raises(UsageError, match="nearly all"):
         batches(kind=Hopeless)[0]
+    # Also through the threads that read ahead.
+    with pytest.raises(UsageError, match="nearly all"):
+        list(batches(kind=Hopeless).read_ahead(0))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 10, 16])
