@@ -319,15 +319,14 @@ RESNET_SIZES = {
 }
 """Sides of the images where timm's weights are not for 224 pixels."""
 
-_senet154 = named(
-    "152_64x4d", stem_width=(64, 64, 128), projection_kernel=3, reduce_first=2, dropout=0.2
-)
+_senet154 = named("152_64x4d", stem_width=(64, 64, 128), projection_kernel=3, reduce_first=2)
 
 SENETS: dict[str, Callable[..., ResNet]] = {
     "senet154": functools.partial(_senet154, attention=SE_ROUNDED),
     "legacy_senet154": functools.partial(_senet154, attention=SE, stem="caffe"),
 }
-"""SENet, section 6.2 and appendix: the winner of ILSVRC 2017."""
+"""SENet, section 6.2 and appendix: the winner of ILSVRC 2017. It was trained with ``dropout=0.2``,
+which is left to the recipe, so that every network of the zoo trains without a random key."""
 
 
 def _cifar(depth: int, **fields: Any) -> Callable[..., ResNet]:

@@ -75,4 +75,3 @@ def test_senet154_differs_from_resnext152_as_published():
         assert block["conv1"]["kernel"][-1] == width
         assert block["conv2"]["kernel"][-2:] == (width // 64, 2 * width)
         assert block["shortcut"]["conv"]["kernel"][0] == (1 if stage == 2 else 3)
-    assert model.dropout == 0.2

@@ -21,8 +21,8 @@ def attention(name="cifar_seresnet8", **fields):
 def test_without_overrides_it_is_the_named_network():
     expected = create_model("cifar_seresnet8", num_classes=7, dtype=jnp.float32)
     assert build() == expected
-    # SENet-154 has dropout by itself; a default of the config must not take it away.
-    assert build("senet154").dropout == 0.2
+    # A default of the config must not take away what the named network has.
+    assert build("resnest50d").shortcut == "D"
 
 
 @pytest.mark.parametrize(
