@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from senet_jax import cli
 from senet_jax.interchange import load_arrays
 from senet_jax.models import zoo
+from senet_jax.training import loop
 
 
 def run(capsys, *arguments):
@@ -199,6 +202,22 @@ def test_a_run_is_converted_to_weights_and_the_weights_are_evaluated(capsys, tin
 )
 def test_what_cannot_be_evaluated_or_converted_is_said(capsys, arguments, message):
     assert message in refused(capsys, *arguments)
+
+
+def test_a_stopped_run_has_a_code_of_its_own_and_resumes(capsys, tiny_run, monkeypatch):
+    arguments, _ = tiny_run
+
+    def stop(clock, state):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Clock, "tick", stop)
+        code, _, err = run(capsys, *arguments)
+    assert code == 75
+    assert "after step 1; the state is saved" in err
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert "resuming after step 1 of 22" in out
 
 
 def test_a_run_that_diverges_says_what_to_try(capsys, tiny_run):
