@@ -12,6 +12,7 @@ run differs. About a minute a run on 2 cores.
 import dataclasses
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,9 +54,12 @@ def command(run_dir: Path) -> list[str]:
 
 
 def kill_and_resume(run_dir: Path, kills: int, longest: float, rng: random.Random) -> list[str]:
-    """Runs to the end with ``kills`` kills; returns what was on disk at each kill."""
-    moments = []
-    for _ in range(kills):
+    """Runs to the end with ``kills`` kills; returns what was on disk at each kill.
+
+    A run that ends before its moment has come does not count and starts anew.
+    """
+    moments: list[str] = []
+    while len(moments) < kills:
         process = subprocess.Popen(
             command(run_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -64,6 +68,10 @@ def kill_and_resume(run_dir: Path, kills: int, longest: float, rng: random.Rando
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
+        else:
+            shutil.rmtree(run_dir)
+            moments.clear()
+            continue
         saved = sorted(path.name for path in (run_dir / "checkpoints").glob("*"))
         lines = len(read_metrics(run_dir))
         moments.append(f"{lines} lines, {saved[-1] if saved else 'no checkpoint'}")
@@ -105,7 +113,7 @@ def main() -> None:
         verdict = "identical" if identical else "DIFFERENT"
         print(f"run {index}: {verdict}; killed at {'; '.join(moments)}", flush=True)
     print(
-        f"{same} of {benchmark.runs} runs, each killed {benchmark.kills} times, ended identical "
+        f"{same} of {benchmark.runs} runs, each with {benchmark.kills} SIGKILLs, ended identical "
         f"(jax {jax.__version__}, {jax.devices()[0].device_kind})"
     )
     sys.exit(same != benchmark.runs)
