@@ -6,7 +6,7 @@ Each run of digits is started with the same command until it ends; a SIGKILL com
 time, which falls into start-up, compilation, steps, validation and saving alike. At the end the
 parameters and the optimizer's state must be bit-identical to those of the uninterrupted run, and
 ``metrics.jsonl`` must have the same lines, timings apart. Prints the count; exits with 1 if one
-run differs. About a minute a run on 2 cores.
+run differs. One to three minutes a run on 2 cores.
 """
 
 import dataclasses
