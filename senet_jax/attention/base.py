@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 
 from flax import linen as nn
 
+from senet_jax.errors import UsageError
+
 
 @dataclasses.dataclass(frozen=True)
 class Attention(abc.ABC):
@@ -67,3 +69,16 @@ class ConvAttention(abc.ABC):
 
 Mechanism = Attention | ConvAttention
 """What the ``attention`` field of a backbone takes."""
+
+
+def check_mechanism(attention: Any) -> None:
+    """Refuses what is no description of an attention.
+
+    Raises:
+        UsageError: It is neither a description nor None.
+    """
+    if not isinstance(attention, Mechanism | None):
+        raise UsageError(
+            "attention must be a description such as SqueezeExciteConfig(), "
+            f"not a {type(attention).__name__}."
+        )

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from senet_jax.errors import UsageError
-from senet_jax.interchange import names
+from senet_jax.interchange.naming import namings
 from senet_jax.models.resnet import ResNet
 from senet_jax.models.zoo import ZOO, create_model, find
 
@@ -41,7 +42,7 @@ def from_torch(
     """Flax variables of a network from the state dict of its PyTorch twin.
 
     Names may be timm's, torchvision's, the official ResNeSt's, Cadene's or the common CIFAR ones
-    (:mod:`senet_jax.interchange.names`), all with ``module.`` before them or none. Names do not
+    (:mod:`senet_jax.interchange.naming`), all with ``module.`` before them or none. Names do not
     tell a ``legacy_seresnet50`` from a ``seresnet50``, which has the same shapes and other strides:
     ``name`` must be right.
 
@@ -63,10 +64,10 @@ def from_torch(
     source = _clean(state_dict)
     leaves = _leaves(name, model, channels)
     if drop_head:
-        leaves, source = _headless(leaves, source)
+        leaves, source = _headless(name, model, leaves, source)
     arrays, problems = _match(leaves, source)
     if problems:
-        advice = _advice(name, leaves, source, channels)
+        advice = _advice(name, model, leaves, source, channels)
         raise _complaint(f"the weights do not fit {name}", problems, advice)
     flat = {leaf.path: leaf.from_torch(arrays[leaf.path]) for leaf in leaves}
     if drop_head:
@@ -133,7 +134,8 @@ class _Leaf:
         *window, inputs, outputs = self.shape
         shape = (outputs, inputs, *window)
         if window:
-            return (shape,)
+            # A convolution over the whole map may be written as a linear layer of its pixels.
+            return (shape, (outputs, inputs * math.prod(window)))
         # Except in the head, PyTorch's repositories write dense layers as 1x1 convolutions.
         shapes = (shape, (*shape, 1, 1))
         return shapes if self.is_head else shapes[::-1]
@@ -225,19 +227,14 @@ def _leaves(name: str, model: nn.Module, channels: int) -> list[_Leaf]:
     shapes = traverse_util.flatten_dict(
         jax.eval_shape(*_initialiser(name, model, channels)), sep="/"
     )
-    rules = [dialect + names.structure(model) for dialect in _dialects(name)]
+    ways = namings(name, model)
     leaves = []
     for path, leaf in shapes.items():
         _, _, inner = path.partition("/")
         module, _, last = inner.rpartition("/")
-        spelt = (f"{names.module_name(module, naming)}.{_LEAVES[last]}" for naming in rules)
+        spelt = (f"{naming(module)}.{_LEAVES[last]}" for naming in ways)
         leaves.append(_Leaf(path, leaf.shape, tuple(dict.fromkeys(spelt))))
     return leaves
-
-
-def _dialects(name: str) -> list[names.Rules]:
-    """The dialects, first the network's own."""
-    return sorted(names.DIALECTS, key=lambda dialect: dialect is not names.own_dialect(name))
 
 
 def _initialiser(
@@ -263,11 +260,10 @@ def _fresh_head(name: str, model: nn.Module, channels: int) -> dict[str, np.ndar
 
 
 def _headless(
-    leaves: Iterable[_Leaf], source: Mapping[str, np.ndarray]
+    name: str, model: nn.Module, leaves: Iterable[_Leaf], source: Mapping[str, np.ndarray]
 ) -> tuple[list[_Leaf], dict[str, np.ndarray]]:
-    """Both without the classifier."""
-    modules = {names.module_name("head", dialect + names.TIMM) for dialect in names.DIALECTS}
-    heads = {f"{module}.{leaf}" for module in modules for leaf in ("weight", "bias")}
+    """The leaves and the entries without those of the classifier, which either may lack."""
+    heads = {f"{way('head')}.{leaf}" for way in namings(name, model) for leaf in ("weight", "bias")}
     return (
         [leaf for leaf in leaves if not leaf.is_head],
         {key: value for key, value in source.items() if key not in heads},
@@ -275,10 +271,14 @@ def _headless(
 
 
 def _advice(
-    name: str, leaves: Iterable[_Leaf], source: Mapping[str, np.ndarray], channels: int
+    name: str,
+    model: nn.Module,
+    leaves: Iterable[_Leaf],
+    source: Mapping[str, np.ndarray],
+    channels: int,
 ) -> list[str]:
     """What the user may do about arrays that do not fit."""
-    body_leaves, body = _headless(leaves, source)
+    body_leaves, body = _headless(name, model, leaves, source)
     head_leaves = [leaf for leaf in leaves if leaf.is_head]
     head = {key: value for key, value in source.items() if key not in body}
     advice = []
@@ -307,6 +307,6 @@ def _likely(source: Mapping[str, np.ndarray], channels: int) -> list[str]:
         if isinstance(model, ResNet) and (model.blocks, model.bottleneck) == (blocks, bottleneck):
             # Tracing whole networks would take the user a minute.
             short = entry.build(blocks=(1,), widths=model.widths[:1])
-            if not _match(*_headless(_leaves(name, short, channels), first))[1]:
+            if not _match([x for x in _leaves(name, short, channels) if not x.is_head], first)[1]:
                 likely.append(name)
     return likely

@@ -8,6 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.attention import Attention, ConvAttention, Mechanism
+from senet_jax.attention.base import check_mechanism
 from senet_jax.errors import UsageError, choose
 from senet_jax.ops.conv import conv
 from senet_jax.ops.drop import DropBlock, Rate, StochasticDepth
@@ -80,11 +81,7 @@ class BlockConfig:
     """Compute precision; parameters and statistics stay float32."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attention, Mechanism | None):
-            raise UsageError(
-                "attention must be a description such as SqueezeExciteConfig(), "
-                f"not a {type(self.attention).__name__}."
-            )
+        check_mechanism(self.attention)
         choose("placement", self.placement, get_args(Placement))
         choose("shortcut", self.shortcut, get_args(ShortcutOption))
         choose("stride_on", self.stride_on, ("conv1", "conv2"))

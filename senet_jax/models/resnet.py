@@ -8,15 +8,15 @@ papers: the stem is stage 1, the first stage of blocks is conv2_x, so stage 2.
 import dataclasses
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention import ECAConfig, Mechanism, SqueezeExciteConfig
+from senet_jax.attention import ECAConfig, SqueezeExciteConfig
 from senet_jax.errors import UsageError, choose
+from senet_jax.models.backbone import Backbone, check_images
 from senet_jax.models.blocks import (
     BasicBlock,
     BlockConfig,
@@ -26,7 +26,7 @@ from senet_jax.models.blocks import (
     ShortcutOption,
     StrideBy,
 )
-from senet_jax.models.stem import Stem, StemKind, StemWidth, check_images
+from senet_jax.models.stem import Stem, StemKind, StemWidth
 from senet_jax.ops.drop import Rate
 
 
@@ -52,16 +52,14 @@ class Stage(nn.Module):
         return x
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """A residual network, with attention in the stages and at the place that its fields say.
 
-    Called as ``model.apply(variables, images, train=False)`` on float images (n, h, w, c); gives
-    float32 logits (n, num_classes). Variables are ``params`` and ``batch_stats``. In training,
-    ``dropout``, ``stochastic_depth`` and ``drop_block`` need the random key "dropout".
+    In training, ``dropout``, ``stochastic_depth`` and ``drop_block`` need the random key "dropout".
+    Of ``features_only`` the first map is the stem's before its pool.
 
     Raises:
-        UsageError: A field that does not fit, a stage that does not exist, or images that are not
-            float (n, h, w, c) or too small.
+        UsageError: As ``Backbone``.
     """
 
     blocks: tuple[int, ...]
@@ -78,14 +76,8 @@ class ResNet(nn.Module):
     stem_width: StemWidth = 64
     """Channels of the stem: of its 7x7 convolution or, if three, of the 3x3 convolutions that
     stand for it (the deep stem of ResNet-C, arXiv 1812.01187, section 4)."""
-    num_classes: int = 1000
-    """Number of logits."""
-    attention: Mechanism | None = None
-    """The attention of the blocks, a description such as ``SqueezeExciteConfig()``."""
     placement: Placement = "standard"
     """See ``BlockConfig.placement``."""
-    stages: tuple[int, ...] | None = None
-    """Stages that carry the attention, numbered from 2; None means all."""
     shortcut: ShortcutOption = "B"
     """See ``BlockConfig.shortcut``."""
     projection_kernel: int = 1
@@ -107,22 +99,11 @@ class ResNet(nn.Module):
     output_stride: int = 32
     """Largest stride, 8, 16 or 32: where a stage would pass it, its convolutions are dilated
     instead (DeepLab, arXiv 1706.05587). The parameters stay the same."""
-    dropout: float = 0.0
-    """Rate of dropout before the classifier."""
     stochastic_depth: float = 0.0
     """Probability to drop the residual branch of the last block; it grows linearly with depth
     from the first block's, 1 / blocks of it (arXiv 1603.09382, eq. 4)."""
     drop_block: float = 0.0
     """Rate of DropBlock after each batch norm of the residual branches of the last two stages."""
-    features_only: bool = False
-    """Return, in place of the logits, the feature maps in a dictionary by their stride: the
-    stem's before its pool, and the last of every stride. There is then no ``head``."""
-    remat: bool = False
-    """Compute each block again in the backward pass rather than keep what is inside it: less
-    memory, more time, the same results and parameters."""
-    dtype: Any = None
-    """Compute precision, for instance ``jnp.bfloat16``; None means that of the parameters, float32,
-    whatever the images are. Statistics and the attention's gate stay float32."""
 
     def __post_init__(self) -> None:
         choose("stem", self.stem, get_args(StemKind))
@@ -133,19 +114,10 @@ class ResNet(nn.Module):
             )
         if len(self.blocks) != len(self.widths):
             raise UsageError(f"blocks {self.blocks} and widths {self.widths} differ in length.")
-        last = len(self.blocks) + 1
-        for stage in self.stages or ():
-            if not 2 <= stage <= last:
-                raise UsageError(f"stage {stage} does not exist: the stages are 2 to {last}.")
-        for field in ("dropout", "stochastic_depth", "drop_block"):
-            if not 0 <= getattr(self, field) < 1:
-                raise UsageError(
-                    f"{field} must be at least 0 and below 1, not {getattr(self, field)}."
-                )
+        self.check_rate("stochastic_depth")
+        self.check_rate("drop_block")
         if self.output_stride not in (8, 16, 32):
             raise UsageError(f"output_stride must be 8, 16 or 32, not {self.output_stride}.")
-        if self.num_classes < 1:
-            raise UsageError(f"num_classes must be at least 1, not {self.num_classes}.")
         config = self._block_config()
         if not self.bottleneck:
             for field, only in (("cardinality", 1), ("base_width", 64), ("reduce_first", 1)):
@@ -154,6 +126,14 @@ class ResNet(nn.Module):
                         f"basic blocks have no {field}: leave it at {only} or set bottleneck=True."
                     )
         super().__post_init__()
+
+    @property
+    def replaces_convolutions(self) -> bool:
+        return True
+
+    @property
+    def stage_numbers(self) -> Sequence[int]:
+        return range(2, len(self.blocks) + 2)
 
     def _block_config(self) -> BlockConfig:
         fields = dataclasses.fields(BlockConfig)
@@ -186,7 +166,7 @@ class ResNet(nn.Module):
         features[before], x = stem(images, train)
         dilation = 1
         for stage, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True), 2):
-            chosen = config if self.stages is None or stage in self.stages else plain
+            chosen = config if self.attention_of(stage) else plain
             factor = 1 if stage == 2 else 2
             dilated = stride * factor > self.output_stride
             following = dilation * factor if dilated else dilation
@@ -206,11 +186,7 @@ class ResNet(nn.Module):
             features[stride] = x
         if self.features_only:
             return features
-        x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
-        self.sow("intermediates", "features", x)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        init = nn.initializers.normal(0.01)
-        return nn.Dense(self.num_classes, kernel_init=init, dtype=jnp.float32, name="head")(x)
+        return self.classify(x, train)
 
 
 SE = SqueezeExciteConfig()

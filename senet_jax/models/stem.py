@@ -1,8 +1,7 @@
-"""What stands before the first residual block, and the images it takes."""
+"""What stands before the first residual block."""
 
 from typing import Any, Literal
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -66,15 +65,3 @@ class Stem(nn.Module):
         if self.kind == "caffe":
             return x, max_pool(x, 3, 2, ceil_mode=True)
         return x, max_pool(x, 3, 2, pad=1)
-
-
-def check_images(images: Array) -> None:
-    """Refuses what is not a batch of float images.
-
-    Raises:
-        UsageError: The array is not (n, h, w, c) or not floating.
-    """
-    if images.ndim != 4 or 0 in images.shape:
-        raise UsageError(f"images must be (n, h, w, c), not {images.shape}.")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise UsageError(f"images must be float, not {images.dtype}: normalise them first.")

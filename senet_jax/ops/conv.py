@@ -10,36 +10,39 @@ HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 def conv(
     features: int,
-    kernel_size: int,
+    kernel_size: int | tuple[int, int],
     *,
     stride: int = 1,
+    pad: int | None = None,
     dilation: int = 1,
     groups: int = 1,
     use_bias: bool = False,
     dtype: Any = None,
     name: str | None = None,
 ) -> nn.Conv:
-    """Builds a square convolution padded by ``dilation * (kernel_size - 1) / 2`` on every side.
+    """Builds a convolution padded by ``dilation * (kernel_size - 1) / 2`` on both sides.
 
     ``SAME`` pads a strided convolution on the far side only, which is another network than the
     published one; this padding is that of Caffe and PyTorch.
 
     Args:
         features: Output channels.
-        kernel_size: Side of the kernel, odd.
+        kernel_size: Side of the kernel, or its height and width; odd.
         stride: Stride in both directions.
+        pad: Padding on every side, pixels, if not the one above.
         dilation: Distance between the taps of the kernel.
         groups: Number of groups (the cardinality of ResNeXt); divides both channel counts.
         use_bias: Whether a bias is added (not where a batch norm follows).
         dtype: Compute precision; parameters stay float32.
         name: Name of the submodule.
     """
-    pad = dilation * (kernel_size - 1) // 2
+    kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    pads = [dilation * (side - 1) // 2 if pad is None else pad for side in kernel]
     return nn.Conv(
         features,
-        (kernel_size, kernel_size),
+        kernel,
         strides=(stride, stride),
-        padding=((pad, pad), (pad, pad)),
+        padding=[(side, side) for side in pads],
         kernel_dilation=(dilation, dilation),
         feature_group_count=groups,
         use_bias=use_bias,

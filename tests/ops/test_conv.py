@@ -6,18 +6,20 @@ import pytest
 from senet_jax.ops.conv import conv
 
 
-def naive(x, kernel, stride, dilation, groups):
-    size, features = kernel.shape[0], kernel.shape[3]
-    pad = dilation * (size - 1) // 2
-    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    reach = dilation * (size - 1) + 1
-    height, width = ((side - reach) // stride + 1 for side in padded.shape[1:3])
+def naive(x, kernel, stride, dilation, groups, pad=None):
+    sides, features = kernel.shape[:2], kernel.shape[3]
+    reaches = [dilation * (side - 1) + 1 for side in sides]
+    pads = [reach // 2 if pad is None else pad for reach in reaches]
+    padded = np.pad(x, ((0, 0), *((side, side) for side in pads), (0, 0)))
+    height, width = (
+        (side - reach) // stride + 1 for side, reach in zip(padded.shape[1:3], reaches, strict=True)
+    )
     result = np.zeros((len(x), height, width, features))
     for i, j, o in np.ndindex(height, width, features):
         group = o // (features // groups)
         channels = slice(group * kernel.shape[2], (group + 1) * kernel.shape[2])
-        rows = slice(i * stride, i * stride + reach, dilation)
-        columns = slice(j * stride, j * stride + reach, dilation)
+        rows = slice(i * stride, i * stride + reaches[0], dilation)
+        columns = slice(j * stride, j * stride + reaches[1], dilation)
         result[:, i, j, o] = (padded[:, rows, columns, channels] * kernel[..., o]).sum((1, 2, 3))
     return result
 
@@ -44,6 +46,17 @@ def test_conv_equals_the_naive_loop(kernel_size, stride, dilation, groups):
     y = module.apply({"params": {"kernel": jnp.float32(kernel)}}, jnp.float32(x))
     expected = naive(x, kernel, stride, dilation, groups)
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel_size", "pad"), [((1, 7), None), ((3, 1), None), (3, 0), (1, 2)])
+def test_kernels_that_are_not_square_and_other_paddings(kernel_size, pad):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 6, 9, 4))
+    sides = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
+    kernel = rng.normal(size=(*sides, 4, 8))
+    module = conv(8, kernel_size, pad=pad)
+    y = module.apply({"params": {"kernel": jnp.float32(kernel)}}, jnp.float32(x))
+    np.testing.assert_allclose(y, naive(x, kernel, 1, 1, 1, pad), rtol=1e-4, atol=1e-5)
 
 
 def test_bias_starts_at_zero_and_is_added():

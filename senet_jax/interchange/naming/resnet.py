@@ -1,17 +1,15 @@
-"""How PyTorch's repositories name the modules that Flax paths name here.
+"""Names of ResNets and their kin: timm's, torchvision's, Cadene's and the common CIFAR ones.
 
-A rule rewrites the path of a module inside its block (or of the stem or head) to a PyTorch name;
-of the rules of a naming the first whole match holds, and what none matches keeps its name with
-dots for slashes.
+A rule rewrites the path of a module inside its block (or of the stem or head).
 """
 
+import functools
 import re
 
 from flax import linen as nn
 
 from senet_jax.attention import SelectiveKernelConfig
-
-Rules = tuple[tuple[str, str], ...]
+from senet_jax.interchange.naming.rules import Naming, Rules, apply
 
 TIMM: Rules = (
     ("stem/conv", "conv1"),
@@ -84,37 +82,27 @@ _COUNTERS = {"stage": "layer", "block": "", "path": "paths."}
 _IN_BLOCK = re.compile(r"(layer\d+/\d+/)?(.+)")
 
 
-def own_dialect(name: str) -> Rules:
-    """The dialect that a network of the zoo is published in."""
+def namings(name: str, model: nn.Module) -> tuple[Naming, ...]:
+    """The namings of a network, first that in which it is published."""
+    shape = TIMM
+    if getattr(model, "shortcut", None) == "D":
+        shape = AVERAGED_SHORTCUT + shape
+    if isinstance(getattr(model, "attention", None), SelectiveKernelConfig):
+        shape = SELECTIVE_KERNEL + shape
+    dialects = sorted(DIALECTS, key=lambda dialect: dialect is not _own_dialect(name))
+    return tuple(functools.partial(_module_name, dialect + shape) for dialect in dialects)
+
+
+def _own_dialect(name: str) -> Rules:
     if name.startswith("legacy_"):
         return CADENE
     return CIFAR if name.startswith("cifar_") else ()
 
 
-def structure(model: nn.Module) -> Rules:
-    """The rules that hold for a network whatever the dialect, timm's last."""
-    rules = TIMM
-    if getattr(model, "shortcut", None) == "D":
-        rules = AVERAGED_SHORTCUT + rules
-    if isinstance(getattr(model, "attention", None), SelectiveKernelConfig):
-        rules = SELECTIVE_KERNEL + rules
-    return rules
-
-
-def module_name(path: str, rules: Rules) -> str:
-    """PyTorch's name of a module.
-
-    Args:
-        path: Path of the module in Flax: "stage2/block1/se/reduce".
-        rules: The rules of the naming, the first that matches being the one that holds.
-    """
+def _module_name(rules: Rules, path: str) -> str:
     # PyTorch counts from zero; its layer1 is the second stage, as the stem is the first.
     path = _COUNTED.sub(lambda count: f"{_COUNTERS[count[1]]}{int(count[2]) - 1}", path)
     match = _IN_BLOCK.fullmatch(path)
     assert match, path
     block, inner = match[1] or "", match[2]
-    for pattern, name in rules:
-        if found := re.fullmatch(pattern, inner):
-            inner = found.expand(name)
-            break
-    return (block + inner).replace("/", ".")
+    return block.replace("/", ".") + apply(rules, inner)

@@ -1,0 +1,118 @@
+"""What the networks of the zoo have in common: their common fields, their input, their head."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from senet_jax.attention import ConvAttention, Mechanism
+from senet_jax.attention.base import check_mechanism
+from senet_jax.errors import UsageError
+
+
+class Backbone(nn.Module, kw_only=True):
+    """An image classifier with attention in some of its stages.
+
+    Called as ``model.apply(variables, images, train=False)`` on float images (n, h, w, c); gives
+    float32 logits (n, num_classes). Variables are ``params`` and ``batch_stats``. What drops or
+    mixes at random in training needs the random key "dropout".
+
+    Raises:
+        UsageError: A field that does not fit, a stage that does not exist, or images that are not
+            float (n, h, w, c) or too small.
+    """
+
+    num_classes: int = 1000
+    """Number of logits."""
+    attention: Mechanism | None = None
+    """The attention of the blocks, a description such as ``SqueezeExciteConfig()``."""
+    stages: tuple[int, ...] | None = None
+    """Stages that carry the attention, by the family's numbers; None means all."""
+    dropout: float = 0.0
+    """Rate of dropout before the classifier."""
+    features_only: bool = False
+    """Return, in place of the logits, the feature maps in a dictionary by their stride, the last
+    of every stride. There is then no ``head``."""
+    remat: bool = False
+    """Compute each block again in the backward pass rather than keep what is inside it: less
+    memory, more time, the same results and parameters."""
+    dtype: Any = None
+    """Compute precision, for instance ``jnp.bfloat16``; None means that of the parameters, float32,
+    whatever the images are. Statistics and the attention's gate stay float32."""
+
+    def __post_init__(self) -> None:
+        check_mechanism(self.attention)
+        if isinstance(self.attention, ConvAttention) and not self.replaces_convolutions:
+            raise UsageError(
+                f"{type(self.attention).__name__} replaces the 3x3 convolution of a residual block "
+                f"and its batch norm, which {type(self).__name__} has none of: choose an attention "
+                "that rescales, such as SqueezeExciteConfig() or ECAConfig()."
+            )
+        numbers = self.stage_numbers
+        for stage in self.stages or ():
+            if stage not in numbers:
+                raise UsageError(
+                    f"stage {stage} does not exist: the stages are {numbers[0]} to {numbers[-1]}."
+                )
+        self.check_rate("dropout")
+        if self.num_classes < 1:
+            raise UsageError(f"num_classes must be at least 1, not {self.num_classes}.")
+        super().__post_init__()
+
+    @property
+    def replaces_convolutions(self) -> bool:
+        """Whether the family has a place for attention that replaces a convolution."""
+        return False
+
+    @property
+    def stage_numbers(self) -> Sequence[int]:
+        """Numbers of the stages that can carry attention."""
+        raise NotImplementedError
+
+    def check_rate(self, field: str) -> None:
+        """Refuses a field that is no rate.
+
+        Raises:
+            UsageError: It is negative, one or above.
+        """
+        rate = getattr(self, field)
+        if not 0 <= rate < 1:
+            raise UsageError(f"{field} must be at least 0 and below 1, not {rate}.")
+
+    def attention_of(self, stage: int) -> Mechanism | None:
+        """The attention that the blocks of a stage carry."""
+        return self.attention if self.stages is None or stage in self.stages else None
+
+    def classify(
+        self, x: Float[Array, "n h w c"], train: bool
+    ) -> Float[Array, "n {self.num_classes}"]:
+        """Averages the pixels and applies dropout and the ``head``; called in ``__call__``."""
+        x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        self.sow("intermediates", "features", x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        init = nn.initializers.normal(0.01)
+        return nn.Dense(self.num_classes, kernel_init=init, dtype=jnp.float32, name="head")(x)
+
+
+def check_images(images: Array, smallest: int = 1) -> None:
+    """Refuses what is not a batch of float images.
+
+    Args:
+        images: What a network is called on.
+        smallest: The smallest side that the network can take, pixels.
+
+    Raises:
+        UsageError: The array is not (n, h, w, c), not floating or too small.
+    """
+    if images.ndim != 4 or 0 in images.shape:
+        raise UsageError(f"images must be (n, h, w, c), not {images.shape}.")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UsageError(f"images must be float, not {images.dtype}: normalise them first.")
+    height, width = images.shape[1:3]
+    if min(height, width) < smallest:
+        raise UsageError(
+            f"images of {height}x{width} pixels are too small: this network takes {smallest} or "
+            "more on each side."
+        )
