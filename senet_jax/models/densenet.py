@@ -1,0 +1,291 @@
+"""DenseNet with attention, for ImageNet and CIFAR (arXiv 1608.06993).
+
+Stages are numbered as those of the ResNets: the stem is stage 1, the first dense block stage 2. A
+transition has the number of the stage before it.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from senet_jax.attention import Attention, Mechanism, SqueezeExciteConfig
+from senet_jax.errors import UsageError, choose
+from senet_jax.models.backbone import Backbone, check_images
+from senet_jax.models.stem import Stem
+from senet_jax.ops.conv import conv
+from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.pooling import avg_pool
+
+Placement = Literal["layer", "block"]
+StemKind = Literal["imagenet", "cifar"]
+
+
+def _norm_relu_conv(
+    x: Float[Array, "n h w c"],
+    features: int,
+    kernel_size: int,
+    *,
+    index: str = "",
+    drop_rate: float,
+    dtype: Any,
+    train: bool,
+) -> Float[Array, "n h w {features}"]:
+    """Applies ``bn{index}``, ReLU, ``conv{index}`` and dropout; called inside a module."""
+    x = nn.relu(batch_norm(train, dtype=dtype, name=f"bn{index}")(x))
+    x = conv(features, kernel_size, dtype=dtype, name=f"conv{index}")(x)
+    return nn.Dropout(drop_rate, deterministic=not train)(x)
+
+
+def _attend(
+    attention: Mechanism | None, x: Float[Array, "n h w c"], dtype: Any
+) -> Float[Array, "n h w c"]:
+    return attention.build(dtype=dtype)(x) if isinstance(attention, Attention) else x
+
+
+class DenseLayer(nn.Module):
+    """From all maps before it, the k new ones of a layer (sections 3 and 4, eq. 2)."""
+
+    growth_rate: int
+    """New channels, the paper's k."""
+    bottleneck: bool
+    """See ``DenseNet.bottleneck``."""
+    drop_rate: float
+    """See ``DenseNet.drop_rate``."""
+    attention: Mechanism | None
+    """Attention of the new channels."""
+    dtype: Any
+    """Compute precision."""
+
+    @nn.compact
+    def __call__(
+        self, maps: Sequence[Float[Array, "n h w _"]], train: bool
+    ) -> Float[Array, "n h w {self.growth_rate}"]:
+        # Concatenated here and not by the caller, so that remat, which keeps a layer's input, keeps
+        # every map once: the memory-efficient DenseNet (arXiv 1707.06990, section 3).
+        x = jnp.concatenate(maps, axis=-1)
+        apply = functools.partial(
+            _norm_relu_conv, drop_rate=self.drop_rate, dtype=self.dtype, train=train
+        )
+        if self.bottleneck:
+            x = apply(x, 4 * self.growth_rate, 1, index="1")
+            x = apply(x, self.growth_rate, 3, index="2")
+        else:
+            x = apply(x, self.growth_rate, 3, index="1")
+        return _attend(self.attention, x, self.dtype)
+
+
+class DenseBlock(nn.Module):
+    """Layers each of which sees the block's input and the outputs of all layers before it."""
+
+    layer: Callable[..., nn.Module]
+    """Constructor of a layer."""
+    layers: int
+    """Number of layers."""
+    attention: Mechanism | None
+    """Attention of the block's whole output."""
+    dtype: Any
+    """Compute precision."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c2"]:
+        maps = [x]
+        for index in range(1, self.layers + 1):
+            maps.append(self.layer(name=f"layer{index}")(tuple(maps), train))
+        return _attend(self.attention, jnp.concatenate(maps, axis=-1), self.dtype)
+
+
+class Transition(nn.Module):
+    """A 1x1 convolution and a 2x2 average pool, between two dense blocks (section 3)."""
+
+    features: int
+    """Output channels."""
+    drop_rate: float
+    """See ``DenseNet.drop_rate``."""
+    dtype: Any
+    """Compute precision."""
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "n h w c"], train: bool
+    ) -> Float[Array, "n h2 w2 {self.features}"]:
+        x = _norm_relu_conv(
+            x, self.features, 1, drop_rate=self.drop_rate, dtype=self.dtype, train=train
+        )
+        return avg_pool(x, 2, 2)
+
+
+class DenseNet(Backbone):
+    """A densely connected network, with attention in the stages and at the place its fields say.
+
+    In training, ``dropout`` and ``drop_rate`` need the random key "dropout". Of ``features_only``
+    the first map is the stem's before its pool, the last the one that the head averages, after the
+    last batch norm and its ReLU, and those between are the outputs of the dense blocks, which no
+    batch norm has seen: timm's choice. ``remat`` computes each layer again, its concatenation
+    included.
+
+    Raises:
+        UsageError: As ``Backbone``; besides a number below one, or a compression that leaves no
+            channel.
+    """
+
+    blocks: tuple[int, ...]
+    """Layers of each dense block."""
+    growth_rate: int = 32
+    """New channels of each layer, the paper's k."""
+    bottleneck: bool = True
+    """Layers of a 1x1 convolution to 4k channels before the 3x3 (DenseNet-B); otherwise of the
+    3x3 alone."""
+    compression: float = 0.5
+    """Share of the channels that a transition keeps, rounded down: the paper's theta, above 0 and
+    at most 1, which keeps all; below 1 is DenseNet-C."""
+    stem: StemKind = "imagenet"
+    """"imagenet": a 7x7 convolution of stride 2, batch norm, ReLU and a 3x3 max pool of stride 2;
+    "cifar": a 3x3 convolution of stride 1 alone, for images of 32x32 pixels and smaller."""
+    stem_width: int | None = None
+    """Channels of the stem; None means 2k."""
+    placement: Placement = "layer"
+    """Where the attention stands: "layer", on the k new channels of each layer, before they are
+    concatenated; "block", on the whole output of each dense block, before the transition and, after
+    the last block, before the last batch norm. The SENet paper has no DenseNet; "layer" is its
+    standard place, on what a unit adds to the features before it."""
+    drop_rate: float = 0.0
+    """Rate of dropout after each convolution but the stem's (section 4.2; the paper uses 0.2 where
+    training has no augmentation)."""
+
+    def __post_init__(self) -> None:
+        choose("stem", self.stem, get_args(StemKind))
+        choose("placement", self.placement, get_args(Placement))
+        self.check_rate("drop_rate")
+        if not self.blocks or min(self.blocks) < 1:
+            raise UsageError(
+                f"blocks must have one dense block or more, each of at least 1 layer, "
+                f"not {self.blocks}."
+            )
+        for field, value in (("growth_rate", self.growth_rate), ("stem_width", self.stem_width)):
+            if value is not None and value < 1:
+                raise UsageError(f"{field} must be at least 1, not {value}.")
+        if not 0 < self.compression <= 1:
+            raise UsageError(
+                f"compression must be above 0 and at most 1, not {self.compression:g}."
+            )
+        if 0 in self._transition_widths():
+            raise UsageError(
+                f"compression {self.compression:g} leaves no channel after a dense block: use a "
+                "larger one, of at most 1."
+            )
+        super().__post_init__()
+
+    @property
+    def stage_numbers(self) -> Sequence[int]:
+        return range(2, len(self.blocks) + 2)
+
+    @property
+    def _stem_channels(self) -> int:
+        return 2 * self.growth_rate if self.stem_width is None else self.stem_width
+
+    def _transition_widths(self) -> list[int]:
+        """Output channels of each transition."""
+        widths, channels = [], self._stem_channels
+        for layers in self.blocks[:-1]:
+            channels = int((channels + layers * self.growth_rate) * self.compression)
+            widths.append(channels)
+        return widths
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "n h w c"], train: bool
+    ) -> Float[Array, "n classes"] | dict[int, Float[Array, "n h2 w2 c2"]]:
+        """Applies the network.
+
+        Args:
+            images: Normalised images.
+            train: Normalise with the batch's statistics and drop what the fields say.
+        """
+        stride, width = 4 if self.stem == "imagenet" else 1, self._stem_channels
+        transitions = self._transition_widths()
+        # The pools of the transitions drop an odd last pixel, the strides of the stem do not.
+        check_images(images, smallest=stride * (2 ** len(transitions) - 1) + 1)
+        features = {}
+        if self.stem == "imagenet":
+            features[2], x = Stem("imagenet", width, self.dtype, name="stem")(images, train)
+        else:
+            x = conv(width, 3, dtype=self.dtype, name="stem")(images)
+        layer: Any = nn.remat(DenseLayer, static_argnums=(2,)) if self.remat else DenseLayer
+        for stage, layers in enumerate(self.blocks, 2):
+            attention = self.attention_of(stage)
+            layer_of_stage = functools.partial(
+                layer,
+                growth_rate=self.growth_rate,
+                bottleneck=self.bottleneck,
+                drop_rate=self.drop_rate,
+                attention=attention if self.placement == "layer" else None,
+                dtype=self.dtype,
+            )
+            block_attention = attention if self.placement == "block" else None
+            block = DenseBlock(
+                layer_of_stage, layers, block_attention, self.dtype, name=f"stage{stage}"
+            )
+            features[stride] = x = block(x, train)
+            if stage < self.stage_numbers[-1]:
+                x = Transition(
+                    transitions[stage - 2], self.drop_rate, self.dtype, name=f"transition{stage}"
+                )(x, train)
+                stride *= 2
+        x = nn.relu(batch_norm(train, dtype=self.dtype, name="final_bn")(x))
+        features[stride] = x
+        return features if self.features_only else self.classify(x, train)
+
+
+_IMAGENET: dict[int, dict[str, Any]] = {
+    121: {"blocks": (6, 12, 24, 16)},
+    161: {"blocks": (6, 12, 36, 24), "growth_rate": 48},
+    169: {"blocks": (6, 12, 32, 32)},
+    201: {"blocks": (6, 12, 48, 32)},
+    264: {"blocks": (6, 12, 64, 48)},
+}
+"""Table 1; of depth 161 the authors' released network (https://github.com/liuzhuang13/DenseNet)."""
+
+_SE = SqueezeExciteConfig()
+
+DENSENETS: dict[str, Callable[..., DenseNet]] = {
+    **{
+        f"densenet{depth}": functools.partial(DenseNet, **fields)
+        for depth, fields in _IMAGENET.items()
+    },
+    **{
+        f"se_densenet{depth}": functools.partial(DenseNet, **fields, attention=_SE)
+        for depth, fields in _IMAGENET.items()
+    },
+}
+"""DenseNet-BC for ImageNet, by depth."""
+
+_cifar = functools.partial(DenseNet, stem="cifar", num_classes=10)
+
+
+def _plain(depth: int, growth_rate: int) -> Callable[..., DenseNet]:
+    """DenseNet: (depth - 4) / 3 convolutions a block, a stem of 16 channels."""
+    return functools.partial(
+        _cifar,
+        blocks=((depth - 4) // 3,) * 3,
+        growth_rate=growth_rate,
+        bottleneck=False,
+        compression=1.0,
+        stem_width=16,
+    )
+
+
+def _bc(depth: int, growth_rate: int) -> Callable[..., DenseNet]:
+    """DenseNet-BC: half as many layers, of two convolutions each, and a stem of 2k channels."""
+    return functools.partial(_cifar, blocks=((depth - 4) // 6,) * 3, growth_rate=growth_rate)
+
+
+CIFAR_DENSENETS: dict[str, Callable[..., DenseNet]] = {
+    **{f"cifar_densenet_{L}_{k}": _plain(L, k) for L, k in ((40, 12), (100, 12))},
+    **{f"cifar_densenet_bc_{L}_{k}": _bc(L, k) for L, k in ((100, 12), (250, 24), (190, 40))},
+}
+"""Section 4 and Table 2, by depth L and growth rate k. No layer of growth rate 12 has channels
+enough for SE of the paper's reduction, so none is named with it; a smaller one is a field away."""
