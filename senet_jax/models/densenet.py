@@ -65,7 +65,7 @@ class DenseLayer(nn.Module):
         self, maps: Sequence[Float[Array, "n h w _"]], train: bool
     ) -> Float[Array, "n h w {self.growth_rate}"]:
         # Concatenated here and not by the caller, so that remat, which keeps a layer's input, keeps
-        # every map once: the memory-efficient DenseNet (arXiv 1707.06990, section 3).
+        # every map once: the memory-efficient DenseNet (arXiv 1707.06990).
         x = jnp.concatenate(maps, axis=-1)
         apply = functools.partial(
             _norm_relu_conv, drop_rate=self.drop_rate, dtype=self.dtype, train=train
@@ -287,5 +287,5 @@ CIFAR_DENSENETS: dict[str, Callable[..., DenseNet]] = {
     **{f"cifar_densenet_{L}_{k}": _plain(L, k) for L, k in ((40, 12), (100, 12))},
     **{f"cifar_densenet_bc_{L}_{k}": _bc(L, k) for L, k in ((100, 12), (250, 24), (190, 40))},
 }
-"""Section 4 and Table 2, by depth L and growth rate k. No layer of growth rate 12 has channels
+"""Section 3 and Table 2, by depth L and growth rate k. No layer of growth rate 12 has channels
 enough for SE of the paper's reduction, so none is named with it; a smaller one is a field away."""

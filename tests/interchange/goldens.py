@@ -60,6 +60,9 @@ RESNETS = {
 }
 """The networks of the file that are ResNets or their kin."""
 
+DENSENETS = {"densenet121"}
+"""The networks of the file that are DenseNets."""
+
 
 @functools.cache
 def goldens(path: Path = FILE) -> dict[str, Golden]:

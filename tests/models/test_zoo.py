@@ -107,6 +107,21 @@ PARAMS = {
     "skresnet50": 25_803_160,
     "skresnet50d": 25_822_392,
     "skresnext50_32x4d": 27_479_784,
+    "densenet121": 7_978_856,
+    "densenet161": 28_681_000,
+    "densenet169": 14_149_480,
+    "densenet201": 20_013_928,
+    "densenet264": 33_337_704,
+    "se_densenet121": 7_988_252,
+    "se_densenet161": 28_707_442,
+    "se_densenet169": 14_162_764,
+    "se_densenet201": 20_029_804,
+    "se_densenet264": 33_358_764,
+    "cifar_densenet_40_12": 1_019_722,
+    "cifar_densenet_100_12": 6_979_642,
+    "cifar_densenet_bc_100_12": 769_162,
+    "cifar_densenet_bc_250_24": 15_324_406,
+    "cifar_densenet_bc_190_40": 25_624_430,
 }
 """Trainable parameters: timm's, and of the ablation of ResNeSt those of the authors' code."""
 
@@ -137,6 +152,10 @@ GMACS = {
     "resnest50_fast_2s2x40d": 4.38,
     "resnest50d_4s2x40d": 4.37,
     "resnest50d_1s4x24d": 4.40,
+    "densenet121": 2.83,
+    "densenet161": 7.73,
+    "densenet169": 3.36,
+    "densenet201": 4.29,
 }
 """Multiply-accumulates as published, at the size of the network."""
 
