@@ -5,10 +5,11 @@ by a signal with the state saved, so that the same command resumes.
 """
 
 import argparse
+import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,16 @@ A preset (demo, cifar10, cifar100) comes first; flags change any field of it, an
 
 The weights are checked against the network, every name and shape, and written in timm's names
 (cifar_*: layer1.0.conv1 ... linear), which PyTorch reads and --init-weights and --weights too.""",
+    "export": """examples:
+  senet-jax export runs/demo --format stablehlo --out demo.stablehlo
+  senet-jax export seresnet50.safetensors --model seresnet50 --format onnx
+
+stablehlo is read by jax alone, on CPUs, GPUs and TPUs:
+  program = jax.export.deserialize(bytearray(open("demo.stablehlo", "rb").read()))
+  logits = program.call(images)
+Programs take normalised float32 images (n, h, w, c), any n, and give logits (n, classes). onnx is
+run by onnxruntime and compared before it is written; it needs pip install 'senet-jax[onnx]'.
+safetensors and npz are the weights in PyTorch's names, as `convert` writes them.""",
     "models": """examples:
   senet-jax models                        all networks
   senet-jax models 'cifar_se*'            those whose name matches
@@ -111,15 +122,25 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(run=_evaluate)
     convert = add("convert", "Check weights against a network and write them to a file.")
-    convert.add_argument("source", help="a weight file, hf-hub:owner/repository, or a run")
-    convert.add_argument("--model", help="name of the network; a run knows its own")
-    convert.add_argument(
-        "--num-classes", type=int, help="classes of the weights, if not the model's"
-    )
-    convert.add_argument("--channels", type=int, default=3, help="channels of the images")
+    export = add("export", "Write a network for another runtime.")
+    for command in (convert, export):
+        command.add_argument("source", help="a weight file, hf-hub:owner/repository, or a run")
+        command.add_argument("--model", help="name of the network; a run knows its own")
+        command.add_argument(
+            "--num-classes", type=int, help="classes of the weights, if not the model's"
+        )
+        command.add_argument("--channels", type=int, default=3, help="channels of the images")
     convert.add_argument("--drop-head", action="store_true", help="start a fresh classifier")
     convert.add_argument("--out", type=Path, help=".safetensors or .npz; default MODEL.safetensors")
     convert.set_defaults(run=_convert)
+    export.add_argument(
+        "--format", choices=("stablehlo", "onnx", "safetensors", "npz"), required=True
+    )
+    export.add_argument(
+        "--image-size", type=int, help="side of the images, pixels; default: the network's own"
+    )
+    export.add_argument("--out", type=Path, help="the file; default MODEL.FORMAT")
+    export.set_defaults(run=_export, drop_head=False)
     models = add("models", "List the networks with their parameters and multiply-accumulates.")
     models.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
     form = models.add_mutually_exclusive_group()
@@ -198,28 +219,69 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from senet_jax.interchange import load_weights, save_weights
+    from senet_jax.interchange import save_weights
+
+    source = _source(options)
+    out = options.out or Path(f"{source.name}.safetensors")
+    save_weights(out, source.name, source.variables, channels=source.channels, **source.fields)
+    print(f"{out}: the weights of {source.name}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from senet_jax.interchange import export_network, save_weights
+    from senet_jax.models.zoo import create_model
+
+    source = _source(options)
+    out = options.out or Path(f"{source.name}.{options.format}")
+    if options.format in ("safetensors", "npz"):
+        if out.suffix != f".{options.format}":
+            raise UsageError(f"{out}: name a file that ends in .{options.format}.")
+        save_weights(out, source.name, source.variables, channels=source.channels, **source.fields)
+        print(f"{out}: the weights of {source.name}")
+        return 0
+    side = options.image_size or source.image_size
+    model = create_model(source.name, **source.fields | {"dtype": None})
+    shape = (side, side, source.channels)
+    export_network(out, model, source.variables, shape, form=options.format)
+    print(f"{out}: {source.name} of normalised float32 images (n, {side}, {side}, {shape[2]})")
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """A network and its weights, as a command names them."""
+
+    name: str
+    fields: dict[str, Any]
+    variables: Mapping[str, Any]
+    channels: int
+    image_size: int
+
+
+def _source(options: argparse.Namespace) -> _Source:
+    from senet_jax.interchange import load_weights
+    from senet_jax.models.zoo import find
     from senet_jax.training.network import model_fields
     from senet_jax.training.restore import restore_run
 
-    fields: dict[str, Any] = {}
     if Path(options.source).is_dir():
         run, _, variables = restore_run(Path(options.source))
-        name, channels = run.config.model.name, run.dataset.image_shape[2]
         fields = model_fields(run.config.model, len(run.dataset.classes))
-    else:
-        if options.model is None:
-            raise UsageError("--model must say which network the weights are of.")
-        name, channels = options.model, options.channels
-        if options.num_classes is not None:
-            fields["num_classes"] = options.num_classes
-        variables = load_weights(
-            options.source, name, drop_head=options.drop_head, channels=channels, **fields
-        )
-    out = options.out or Path(f"{name}.safetensors")
-    save_weights(out, name, variables, channels=channels, **fields)
-    print(f"{out}: the weights of {name}")
-    return 0
+        _, side, channels = run.dataset.image_shape
+        return _Source(run.config.model.name, fields, variables, channels, side)
+    if options.model is None:
+        raise UsageError("--model must say which network the weights are of.")
+    fields = {} if options.num_classes is None else {"num_classes": options.num_classes}
+    variables = load_weights(
+        options.source,
+        options.model,
+        drop_head=options.drop_head,
+        channels=options.channels,
+        **fields,
+    )
+    size = find(options.model).input_size
+    return _Source(options.model, fields, variables, options.channels, size)
 
 
 def _models(options: argparse.Namespace) -> int:

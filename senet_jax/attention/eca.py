@@ -70,7 +70,7 @@ class ECA(nn.Module):
             1, (size,), padding=size // 2, use_bias=False, dtype=jnp.float32, name="conv"
         )
         squeezed = SQUEEZES[self.config.squeeze](x)[..., None]
-        gate = GATES[self.config.gate](conv(squeezed))[:, None, None, :, 0]
+        gate = jnp.squeeze(GATES[self.config.gate](conv(squeezed)), -1)[:, None, None, :]
         self.sow("intermediates", "gate", gate)
         dtype = self.dtype or x.dtype
         return x.astype(dtype) * gate.astype(dtype)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jaxtyping import Array, Float
 
 from senet_jax.attention import Attention, ConvAttention, Mechanism
@@ -169,7 +170,8 @@ class Shortcut(nn.Module):
                 raise UsageError(
                     f"shortcut A pads channels and cannot go from {channels} to {self.features}."
                 )
-            x = x[:, ::stride, ::stride]
+            for axis in (1, 2):
+                x = lax.slice_in_dim(x, 0, None, stride, axis)
             return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (added // 2, added - added // 2)))
         kernel = self.config.projection_kernel if reduces else 1
         dilation = self.sampling.dilation

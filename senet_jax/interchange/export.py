@@ -1,0 +1,116 @@
+"""Networks as programs for other runtimes: StableHLO and ONNX, for a batch of any size."""
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from senet_jax.errors import UsageError, choose
+from senet_jax.interchange.files import write_whole
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+"""What the StableHLO is lowered for."""
+
+TOLERANCE = 1e-4
+"""Largest difference of ONNX's logits from Flax's, over their standard deviation."""
+
+
+def export_network(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    image_shape: tuple[int, int, int],
+    *,
+    form: str,
+) -> None:
+    """Writes a network in evaluation mode as a program, its weights inside.
+
+    The program maps normalised float32 ``images`` (n, h, w, c) to float32 ``logits``
+    (n, num_classes), for any n.
+
+    Args:
+        path: The file; one that exists is replaced.
+        model: The network.
+        variables: Its ``params`` and ``batch_stats``.
+        image_shape: Height, width and channels that it is for.
+        form: "stablehlo", which :func:`load_stablehlo` and ``jax.export`` read on CPUs, GPUs and
+            TPUs, or "onnx", which is run by onnxruntime on random images before it is written.
+
+    Raises:
+        UsageError: Another form, a network without logits, no package ``onnx``, or logits of ONNX
+            that are not Flax's.
+    """
+    write = _WRITERS[choose("format", form, _WRITERS)]
+
+    def predict(images: Float[Array, "n h w c"]) -> Float[Array, "n classes"]:
+        logits = model.apply(variables, images, train=False)
+        if not isinstance(logits, jax.Array):
+            raise UsageError("a network with features_only has no logits: export it without.")
+        return logits
+
+    (batch,) = jax.export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
+    program = write(predict, images)
+    write_whole(path, lambda partial: partial.write_bytes(program))
+
+
+def load_stablehlo(
+    path: str | os.PathLike[str],
+) -> Callable[[Float[Array, "n h w c"]], Float[Array, "n classes"]]:
+    """The program of a file of :func:`export_network`; nothing else of this package is needed.
+
+    Raises:
+        UsageError: There is no such file or it holds no exported program.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such file.")
+    try:
+        return jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
+    except Exception as error:
+        raise UsageError(f"{path} is truncated or no exported StableHLO: {error}.") from error
+
+
+Predict = Callable[[jax.Array], jax.Array]
+
+
+def _stablehlo(predict: Predict, images: jax.ShapeDtypeStruct) -> bytes:
+    return bytes(jax.export.export(jax.jit(predict), platforms=PLATFORMS)(images).serialize())
+
+
+def _onnx(predict: Predict, images: jax.ShapeDtypeStruct) -> bytes:
+    for package in ("onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(f"ONNX needs the package {package}: pip install 'senet-jax[onnx]'.")
+    import onnxruntime
+
+    from senet_jax.interchange.onnx import INPUT, to_onnx
+
+    program = to_onnx(predict, images).SerializeToString()
+    session = onnxruntime.InferenceSession(program)
+    example = np.random.default_rng(0).standard_normal((2, *images.shape[1:]), np.float32)
+    (found,) = session.run(None, {INPUT: example})
+    expected = np.asarray(jax.jit(predict)(example))
+    difference = np.abs(found - expected).max() / expected.std()
+    if not difference < TOLERANCE:
+        raise UsageError(
+            f"onnxruntime's logits differ from Flax's by {difference:.1e} standard deviations, "
+            f"more than {TOLERANCE}: nothing was written; export as stablehlo."
+        )
+    return program
+
+
+_WRITERS: dict[str, Callable[[Predict, jax.ShapeDtypeStruct], bytes]] = {
+    "stablehlo": _stablehlo,
+    "onnx": _onnx,
+}
+FORMATS = tuple(_WRITERS)
+"""The forms of :func:`export_network`."""
