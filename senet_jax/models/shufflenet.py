@@ -130,12 +130,14 @@ class ShuffleNetV1(Backbone):
             raise UsageError(
                 f"groups must be one of {', '.join(map(str, WIDTHS))}, not {self.groups}."
             )
-        # A bottleneck is a quarter of the channels, and the groups divide it.
+        # A bottleneck is a quarter of the channels, and the groups divide it; the branch of the
+        # first unit has what the stem's channels leave of the stage's.
         steps = WIDTHS[self.groups] // (4 * self.groups)
-        if self._channels < 1 or abs(self.width * steps - round(self.width * steps)) > 1e-6:
+        least = self._stem_channels / WIDTHS[self.groups]
+        if self.width <= least or abs(self.width * steps - round(self.width * steps)) > 1e-6:
             raise UsageError(
-                f"with {self.groups} groups width must be a positive multiple of 1/{steps}, "
-                f"not {self.width}."
+                f"with {self.groups} groups width must be a multiple of 1/{steps} above "
+                f"{least:.2g}, not {self.width}."
             )
         super().__post_init__()
 

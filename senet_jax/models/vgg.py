@@ -105,6 +105,10 @@ class VGG(Backbone):
     def stage_numbers(self) -> Sequence[int]:
         return range(1, len(self.layers) + 1)
 
+    @property
+    def head_modules(self) -> Sequence[str]:
+        return ("fc6", "fc7", "head")
+
     @nn.compact
     def __call__(
         self, images: Float[Array, "n h w c"], train: bool

@@ -1,9 +1,9 @@
-"""Every ResNet-like network of the goldens, against PyTorch's logits."""
+"""Every network of the goldens, against PyTorch's logits."""
 
 import jax
 import numpy as np
 import pytest
-from goldens import RESNETS, goldens, images
+from goldens import RESNETS, VGGS, goldens, images
 
 from senet_jax import create_model
 from senet_jax.interchange import from_torch, to_torch
@@ -15,7 +15,7 @@ FAST = {"resnet18", "legacy_seresnet18", "resnest14d", "skresnet18"}
     "name",
     [
         name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
-        for name in sorted(RESNETS)
+        for name in sorted(RESNETS | VGGS)
     ],
 )
 def test_logits_are_those_of_pytorch_and_weights_come_back(name):
