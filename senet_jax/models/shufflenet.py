@@ -119,9 +119,10 @@ class ShuffleNetV1(Backbone):
     cost stays (Table 1). The first 1x1 of stage 2 has no groups, as its input is narrow."""
     width: float = 1.0
     """The width multiplier of the stages. The stem's 24 channels do not follow it but are 12 below
-    1 (16 with 8 groups, which must divide them) and 48 from 2 on: the released networks are so,
-    and only so do those of 0.25, 0.5, 1.5 and 2 cost the 13, 38, 292 and 524 MFLOPs of the
-    paper."""
+    1 (16 with 8 groups, which must divide what they leave) and 48 from 2 on. The authors' code has
+    these for 0.5, 1.5 and 2 with 3 groups; with them, and not with 24 or 24 times the width
+    throughout, the networks cost the published 13 (0.25), 38, 292 and 524 MFLOPs, and 40 (0.5)
+    with 8 groups."""
     blocks: tuple[int, ...] = (4, 8, 4)
     """Units of each stage."""
 
