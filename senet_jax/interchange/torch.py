@@ -263,7 +263,14 @@ def _headless(
     name: str, model: nn.Module, leaves: Iterable[_Leaf], source: Mapping[str, np.ndarray]
 ) -> tuple[list[_Leaf], dict[str, np.ndarray]]:
     """The leaves and the entries without those of the classifier, which either may lack."""
-    heads = {f"{way('head')}.{leaf}" for way in namings(name, model) for leaf in ("weight", "bias")}
+    # Without a classifier of its own the network has no use for any part of the source's.
+    modules = model.head_modules if getattr(model, "features_only", False) else ("head",)
+    heads = {
+        f"{naming(module)}.{leaf}"
+        for naming in namings(name, model)
+        for module in modules
+        for leaf in ("weight", "bias")
+    }
     return (
         [leaf for leaf in leaves if not leaf.is_head],
         {key: value for key, value in source.items() if key not in heads},

@@ -71,6 +71,11 @@ class Backbone(nn.Module, kw_only=True):
         """Numbers of the stages that can carry attention."""
         raise NotImplementedError
 
+    @property
+    def head_modules(self) -> Sequence[str]:
+        """Modules of the classifier, which ``features_only`` leaves out."""
+        return ("head",)
+
     def check_rate(self, field: str) -> None:
         """Refuses a field that is no rate.
 

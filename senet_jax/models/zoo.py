@@ -8,7 +8,7 @@ from typing import Any
 from flax import linen as nn
 
 from senet_jax.errors import choose
-from senet_jax.models import densenet, resnest, resnet, sknet
+from senet_jax.models import densenet, mobilenet, resnest, resnet, shufflenet, sknet, vgg
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,9 @@ ZOO: dict[str, ZooEntry] = {
     **_entries(resnest.RESNESTS, 224, resnest.RESNEST_SIZES),
     **_entries(sknet.SKNETS, 224),
     **_entries(densenet.DENSENETS, 224),
+    **_entries(vgg.VGGS, 224),
+    **_entries(mobilenet.MOBILENETS, 224),
+    **_entries(shufflenet.SHUFFLENETS, 224),
     **_entries(resnet.CIFAR_RESNETS, 32),
     **_entries(densenet.CIFAR_DENSENETS, 32),
 }

@@ -70,3 +70,30 @@ def avg_pool(
 
     counts = np.outer(counted(height, *padding[0]), counted(width, *padding[1]))
     return total / counts[None, :, :, None].astype(x.dtype)
+
+
+def adaptive_avg_pool(
+    x: Float[Array, "n h w c"], height: int, width: int
+) -> Float[Array, "n {height} {width} c"]:
+    """Mean over as many windows as asked for; the map may be smaller than that (PyTorch's rule).
+
+    Window i of k along a side of s pixels spans the pixels from floor(i s / k) to
+    ceil((i + 1) s / k).
+
+    Args:
+        x: Feature maps.
+        height: Rows of the result.
+        width: Columns of the result.
+    """
+    for axis, windows in ((1, height), (2, width)):
+        size = x.shape[axis]
+        if size == windows:
+            continue
+        means = [
+            lax.slice_in_dim(x, i * size // windows, -(-(i + 1) * size // windows), axis=axis).mean(
+                axis, keepdims=True
+            )
+            for i in range(windows)
+        ]
+        x = lax.concatenate(means, axis)
+    return x

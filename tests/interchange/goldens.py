@@ -2,8 +2,8 @@
 
 ``torch_models.json`` was made with torch 2.13.0 and timm 1.0.31 on CPU: for each network the names
 and shapes of its state dict, and its logits on ``images(size)`` with weights that ``draw`` gives.
-The networks of ``ADDED`` were added to those that the project was given, by the same rule and the
-same versions, with timm's model in evaluation mode and float32.
+The networks of ``ADDED`` and of the files ``added_*.json`` were added to those that the project was
+given, by the same rule and the same versions, with timm's model in evaluation mode and float32.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Golden:
         return {key: draw(key, shape) for key, shape in self.entries.items()}
 
 
-FILE = Path(__file__).with_name("torch_models.json")
+FOLDER = Path(__file__).parent
 
 
 ADDED = {
@@ -44,34 +44,17 @@ ADDED = {
 }
 """The networks of the file that were made here."""
 
-RESNETS = {
-    "resnet18",
-    "resnet50",
-    "resnet50d",
-    "resnext50_32x4d",
-    "seresnet50",
-    "seresnext50_32x4d",
-    "legacy_seresnet50",
-    "legacy_senet154",
-    "resnest50d",
-    "resnest50d_4s2x40d",
-    "skresnet18",
-    *ADDED,
-}
-"""The networks of the file that are ResNets or their kin."""
-
-DENSENETS = {"densenet121"}
-"""The networks of the file that are DenseNets."""
-
 
 @functools.cache
-def goldens(path: Path = FILE) -> dict[str, Golden]:
+def goldens() -> dict[str, Golden]:
+    files = (FOLDER / "torch_models.json", *FOLDER.glob("added_*.json"))
     return {
         name: Golden(
             entries={key: tuple(shape) for key, shape in golden["entries"]},
             params=golden["params"],
             outputs=tuple(golden["outputs"]),
         )
+        for path in files
         for name, golden in json.loads(path.read_text()).items()
     }
 

@@ -1,9 +1,9 @@
-"""Every network of the goldens that the zoo has, against PyTorch's logits."""
+"""Every network of the goldens, against PyTorch's logits."""
 
 import jax
 import numpy as np
 import pytest
-from goldens import DENSENETS, RESNETS, goldens, images
+from goldens import goldens, images
 
 from senet_jax import create_model
 from senet_jax.interchange import from_torch, to_torch
@@ -15,7 +15,7 @@ FAST = {"resnet18", "legacy_seresnet18", "resnest14d", "skresnet18"}
     "name",
     [
         name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
-        for name in sorted(RESNETS | DENSENETS)
+        for name in sorted(goldens())
     ],
 )
 def test_logits_are_those_of_pytorch_and_weights_come_back(name):

@@ -3,7 +3,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from goldens import DENSENETS, RESNETS, draw, goldens
+from goldens import draw, goldens
 
 from senet_jax import ECAConfig, SqueezeExciteConfig, UsageError, create_model
 from senet_jax.interchange import from_torch, to_torch
@@ -46,7 +46,7 @@ def assert_same(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-@pytest.mark.parametrize("name", sorted(RESNETS | DENSENETS))
+@pytest.mark.parametrize("name", sorted(goldens()))
 def test_names_and_shapes_are_those_of_timm(name):
     entries = goldens()[name].entries
     weights = {key: np.zeros(shape, np.float32) for key, shape in entries.items()}

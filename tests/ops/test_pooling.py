@@ -1,10 +1,11 @@
 import itertools
+import math
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from senet_jax.ops.pooling import avg_pool, max_pool
+from senet_jax.ops.pooling import adaptive_avg_pool, avg_pool, max_pool
 
 # window, stride, pad: those of the papers' networks, then others.
 WINDOWS = [(3, 2, 1), (3, 2, 0), (2, 2, 0), (3, 1, 1), (2, 3, 0), (4, 3, 2), (5, 4, 1)]
@@ -74,6 +75,21 @@ def test_output_sizes_of_the_stem_pools(size, padded, caffe):
     assert max_pool(x, 3, 2, ceil_mode=True).shape == (1, caffe, caffe, 1)
 
 
-@pytest.mark.parametrize("pool", [max_pool, avg_pool])
+@pytest.mark.parametrize("pool", [max_pool, avg_pool, adaptive_avg_pool])
 def test_precision_is_kept(pool):
     assert pool(jnp.ones((1, 4, 4, 2), jnp.bfloat16), 2, 2).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("shape", [(7, 7), (9, 8), (2, 3), (6, 20)])
+@pytest.mark.parametrize("size", [(1, 7), (3, 4), (14, 9), (6, 20)])
+def test_adaptive_avg_pool_equals_the_naive_loop(size, shape):
+    x = noise(size)
+    expected = np.empty((2, *shape, 3))
+    for i, j in np.ndindex(shape):
+        top, bottom, left, right = (
+            round_to((k + end) * side / count)
+            for k, side, count in ((i, size[0], shape[0]), (j, size[1], shape[1]))
+            for end, round_to in ((0, math.floor), (1, math.ceil))
+        )
+        expected[:, i, j] = x[:, top:bottom, left:right].mean((1, 2))
+    np.testing.assert_allclose(adaptive_avg_pool(jnp.float32(x), *shape), expected, rtol=1e-5)

@@ -4,14 +4,16 @@ from collections.abc import Callable
 
 from flax import linen as nn
 
-from senet_jax.interchange.naming import densenet, resnet
+from senet_jax.interchange.naming import densenet, resnet, vgg
 from senet_jax.interchange.naming.rules import Naming
 from senet_jax.models.densenet import DenseNet
 from senet_jax.models.resnet import ResNet
+from senet_jax.models.vgg import VGG
 
 FAMILIES: dict[type[nn.Module], Callable[[str, nn.Module], tuple[Naming, ...]]] = {
     ResNet: resnet.namings,
     DenseNet: densenet.namings,
+    VGG: vgg.namings,
 }
 """The namings of a network, by its class, from its name in the zoo and its module."""
 

@@ -1,0 +1,148 @@
+"""MobileNet-v1 with attention after the pointwise convolutions.
+
+Source: MobileNet (arXiv 1704.04861), Table 1; attention as in SENet (arXiv 1709.01507), Table 3.
+Stages are numbered by resolution, as the ResNets': the maps of stage s have stride 2^s, and each
+stage but the first begins with the block that halves the resolution. The stem and the one block of
+its resolution are stage 1.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from senet_jax.attention import Attention, Mechanism, SqueezeExciteConfig
+from senet_jax.errors import UsageError
+from senet_jax.models.backbone import Backbone, check_images
+from senet_jax.ops.conv import conv
+from senet_jax.ops.norm import batch_norm
+
+STEM_WIDTH = 32
+WIDTHS = (64, 128, 256, 512, 1024)
+"""Channels of the stem and of each stage at width multiplier 1."""
+
+
+class Block(nn.Module):
+    """A depthwise separable convolution (Figure 3): 3x3 depthwise, then 1x1, then attention."""
+
+    width: int
+    """Output channels."""
+    stride: int
+    """Stride of the depthwise convolution."""
+    attention: Mechanism | None
+    """What rescales the output."""
+    dtype: Any = None
+    """Compute precision."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
+        channels, dtype = x.shape[-1], self.dtype
+        x = conv(channels, 3, stride=self.stride, groups=channels, dtype=dtype, name="depthwise")(x)
+        x = nn.relu(batch_norm(train, dtype=dtype, name="depthwise_bn")(x))
+        x = conv(self.width, 1, dtype=dtype, name="pointwise")(x)
+        x = nn.relu(batch_norm(train, dtype=dtype, name="pointwise_bn")(x))
+        if isinstance(self.attention, Attention):
+            x = self.attention.build(dtype=dtype)(x)
+        return x
+
+
+class Stem(nn.Module):
+    """3x3 convolution of stride 2, batch norm and ReLU."""
+
+    width: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
+        x = conv(self.width, 3, stride=2, dtype=self.dtype, name="conv")(x)
+        return nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
+
+
+class Stage(nn.Module):
+    """Blocks of one width; the first has the stride."""
+
+    block: Callable[..., nn.Module]
+    blocks: int
+    width: int
+    stride: int
+    attention: Mechanism | None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
+        for index in range(1, self.blocks + 1):
+            stride = self.stride if index == 1 else 1
+            block = self.block(self.width, stride, self.attention, self.dtype, name=f"block{index}")
+            x = block(x, train)
+        return x
+
+
+class MobileNetV1(Backbone):
+    """Depthwise separable convolutions, with attention on each block's output.
+
+    The second depthwise convolution of the last stage has stride 1: the last "s2" of Table 1 is a
+    misprint, as the sizes beside it show (7x7 in, 7x7 out) and the published count of operations.
+    The paper's resolution multiplier is the size of the images.
+
+    Raises:
+        UsageError: As ``Backbone``.
+    """
+
+    width: float = 1.0
+    """The width multiplier: the channels of every layer are multiplied by it and rounded down."""
+    blocks: tuple[int, ...] = (1, 2, 2, 6, 2)
+    """Blocks of each stage; at most five."""
+
+    def __post_init__(self) -> None:
+        if not self.width * STEM_WIDTH >= 1:
+            raise UsageError(
+                f"width must be at least 1/{STEM_WIDTH}, which leaves one channel in the stem, "
+                f"not {self.width}."
+            )
+        if len(self.blocks) > len(WIDTHS):
+            raise UsageError(f"blocks {self.blocks} are of more than {len(WIDTHS)} stages.")
+        super().__post_init__()
+
+    @property
+    def stage_numbers(self) -> Sequence[int]:
+        return range(1, len(self.blocks) + 1)
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "n h w c"], train: bool
+    ) -> Float[Array, "n classes"] | dict[int, Float[Array, "n h2 w2 c2"]]:
+        """Applies the network.
+
+        Args:
+            images: Normalised images.
+            train: Normalise with the batch's statistics and apply dropout.
+        """
+        check_images(images)
+        block: Any = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        x = Stem(int(self.width * STEM_WIDTH), self.dtype, name="stem")(images, train)
+        features = {}
+        for stage, (blocks, width) in enumerate(zip(self.blocks, WIDTHS, strict=False), 1):
+            x = Stage(
+                block,
+                blocks,
+                int(self.width * width),
+                stride=1 if stage == 1 else 2,
+                attention=self.attention_of(stage),
+                dtype=self.dtype,
+                name=f"stage{stage}",
+            )(x, train)
+            features[2**stage] = x
+        return features if self.features_only else self.classify(x, train)
+
+
+MOBILENETS: dict[str, Callable[..., MobileNetV1]] = {
+    "mobilenet_v1": MobileNetV1,
+    **{
+        f"mobilenet_v1_{percent:03}": functools.partial(MobileNetV1, width=percent / 100)
+        for percent in (75, 50, 25)
+    },
+    "se_mobilenet_v1": functools.partial(MobileNetV1, attention=SqueezeExciteConfig()),
+}
+"""The widths of Table 6, and SENet's."""

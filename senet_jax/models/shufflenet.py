@@ -1,0 +1,202 @@
+"""ShuffleNet-v1 with attention on the branch.
+
+Source: ShuffleNet (arXiv 1707.01083), Table 1; attention as in SENet (arXiv 1709.01507), Table 3.
+Stages are numbered as in the paper: convolution and pool are stage 1, the units stages 2 to 4.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from senet_jax.attention import Attention, Mechanism, SqueezeExciteConfig
+from senet_jax.errors import UsageError
+from senet_jax.models.backbone import Backbone, check_images
+from senet_jax.models.mobilenet import Stem
+from senet_jax.ops.conv import conv
+from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.pooling import avg_pool, max_pool
+
+WIDTHS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
+"""Channels of stage 2 at width multiplier 1 by the number of groups (Table 1); they double from
+stage to stage."""
+
+
+def channel_shuffle(x: Float[Array, "n h w c"], groups: int) -> Float[Array, "n h w c"]:
+    """Deals the channels of each group out to all groups (section 3.1).
+
+    Of g groups of k channels, channel i of group j becomes channel i g + j.
+
+    Args:
+        x: Feature maps.
+        groups: Number of groups; divides the channels.
+    """
+    split = x.reshape(*x.shape[:-1], groups, -1)
+    return jnp.swapaxes(split, -1, -2).reshape(x.shape)
+
+
+class Unit(nn.Module):
+    """Grouped 1x1, shuffle, 3x3 depthwise, grouped 1x1 (Figure 2b and, with a stride, 2c).
+
+    A unit with a stride has for its shortcut an average pool, which is concatenated with the
+    branch rather than added to it. Attention rescales the branch.
+    """
+
+    width: int
+    """Output channels, those of the shortcut among them."""
+    groups: int
+    """Groups of the 1x1 convolutions."""
+    first_groups: int
+    """Groups of the first 1x1, before the shuffle into ``groups``."""
+    stride: int
+    """Stride of the depthwise convolution, 1 or 2."""
+    attention: Mechanism | None
+    """What rescales the branch."""
+    dtype: Any = None
+    """Compute precision."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
+        inner, dtype = self.width // 4, self.dtype
+        outer = self.width - x.shape[-1] if self.stride > 1 else self.width
+        shortcut = avg_pool(x, 3, self.stride, pad=1) if self.stride > 1 else x
+
+        x = conv(inner, 1, groups=self.first_groups, dtype=dtype, name="conv1")(x)
+        x = nn.relu(batch_norm(train, dtype=dtype, name="bn1")(x))
+        x = channel_shuffle(x, self.groups)
+        x = conv(inner, 3, stride=self.stride, groups=inner, dtype=dtype, name="conv2")(x)
+        x = batch_norm(train, dtype=dtype, name="bn2")(x)
+        x = conv(outer, 1, groups=self.groups, dtype=dtype, name="conv3")(x)
+        x = batch_norm(train, dtype=dtype, name="bn3")(x)
+        if isinstance(self.attention, Attention):
+            x = self.attention.build(dtype=dtype)(x)
+        x = x + shortcut if self.stride == 1 else jnp.concatenate([shortcut, x], axis=-1)
+        return nn.relu(x)
+
+
+class Stage(nn.Module):
+    """Units of one width; the first has stride 2."""
+
+    unit: Callable[..., nn.Module]
+    blocks: int
+    width: int
+    groups: int
+    first_groups: int
+    """Groups of the very first 1x1."""
+    attention: Mechanism | None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
+        for index in range(1, self.blocks + 1):
+            first = index == 1
+            x = self.unit(
+                self.width,
+                self.groups,
+                first_groups=self.first_groups if first else self.groups,
+                stride=2 if first else 1,
+                attention=self.attention,
+                dtype=self.dtype,
+                name=f"block{index}",
+            )(x, train)
+        return x
+
+
+class ShuffleNetV1(Backbone):
+    """Units of grouped 1x1 convolutions and channel shuffles, with attention on the branch.
+
+    The feature maps of stride 2 and 4 are the stem's before and after its pool.
+
+    Raises:
+        UsageError: As ``Backbone``.
+    """
+
+    groups: int = 3
+    """Groups of the 1x1 convolutions: 1, 2, 3, 4 or 8. The channels grow with them, so that the
+    cost stays (Table 1). The first 1x1 of stage 2 has no groups, as its input is narrow."""
+    width: float = 1.0
+    """The width multiplier of the stages. The stem's 24 channels do not follow it but are 12 below
+    1 (16 with 8 groups, which must divide what they leave) and 48 from 2 on. The authors' code has
+    these for 0.5, 1.5 and 2 with 3 groups; with them, and not with 24 or 24 times the width
+    throughout, the networks cost the published 13 (0.25), 38, 292 and 524 MFLOPs, and 40 (0.5)
+    with 8 groups."""
+    blocks: tuple[int, ...] = (4, 8, 4)
+    """Units of each stage."""
+
+    def __post_init__(self) -> None:
+        if self.groups not in WIDTHS:
+            raise UsageError(
+                f"groups must be one of {', '.join(map(str, WIDTHS))}, not {self.groups}."
+            )
+        # A bottleneck is a quarter of the channels, and the groups divide it; the branch of the
+        # first unit has what the stem's channels leave of the stage's.
+        steps = WIDTHS[self.groups] // (4 * self.groups)
+        least = self._stem_channels / WIDTHS[self.groups]
+        if self.width <= least or abs(self.width * steps - round(self.width * steps)) > 1e-6:
+            raise UsageError(
+                f"with {self.groups} groups width must be a multiple of 1/{steps} above "
+                f"{least:.2g}, not {self.width}."
+            )
+        super().__post_init__()
+
+    @property
+    def _channels(self) -> int:
+        """Channels of stage 2."""
+        return round(self.width * WIDTHS[self.groups])
+
+    @property
+    def _stem_channels(self) -> int:
+        if self.width < 1:
+            return 16 if self.groups == 8 else 12
+        return 24 if self.width < 2 else 48
+
+    @property
+    def stage_numbers(self) -> Sequence[int]:
+        return range(2, len(self.blocks) + 2)
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "n h w c"], train: bool
+    ) -> Float[Array, "n classes"] | dict[int, Float[Array, "n h2 w2 c2"]]:
+        """Applies the network.
+
+        Args:
+            images: Normalised images.
+            train: Normalise with the batch's statistics and apply dropout.
+        """
+        check_images(images)
+        unit: Any = nn.remat(Unit, static_argnums=(2,)) if self.remat else Unit
+        x = Stem(self._stem_channels, self.dtype, name="stem")(images, train)
+        features = {2: x}
+        x = features[4] = max_pool(x, 3, 2, pad=1)
+        for stage, blocks in enumerate(self.blocks, 2):
+            x = features[2 ** (stage + 1)] = Stage(
+                unit,
+                blocks,
+                self._channels * 2 ** (stage - 2),
+                self.groups,
+                first_groups=1 if stage == 2 else self.groups,
+                attention=self.attention_of(stage),
+                dtype=self.dtype,
+                name=f"stage{stage}",
+            )(x, train)
+        return features if self.features_only else self.classify(x, train)
+
+
+SHUFFLENETS: dict[str, Callable[..., ShuffleNetV1]] = {
+    "shufflenet_v1": ShuffleNetV1,
+    **{
+        f"shufflenet_v1_g{groups}": functools.partial(ShuffleNetV1, groups=groups)
+        for groups in WIDTHS
+        if groups != 3
+    },
+    **{
+        f"shufflenet_v1_x{width:g}".replace(".", "_"): functools.partial(ShuffleNetV1, width=width)
+        for width in (0.25, 0.5, 1.5, 2)
+    },
+    "se_shufflenet_v1": functools.partial(ShuffleNetV1, attention=SqueezeExciteConfig()),
+}
+"""3 groups and width 1 but where the name says otherwise (Tables 2 and 5), and SENet's."""
