@@ -8,7 +8,7 @@ from typing import Any
 from flax import linen as nn
 
 from senet_jax.errors import choose
-from senet_jax.models import resnest, resnet, sknet
+from senet_jax.models import inception, inception_resnet, resnest, resnet, sknet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,9 @@ ZOO: dict[str, ZooEntry] = {
     **_entries(resnet.SENETS, 224),
     **_entries(resnest.RESNESTS, 224, resnest.RESNEST_SIZES),
     **_entries(sknet.SKNETS, 224),
+    **_entries(inception.BN_INCEPTIONS, 224),
+    **_entries(inception.INCEPTION_V3S, 299),
+    **_entries(inception_resnet.INCEPTION_RESNETS, 299),
     **_entries(resnet.CIFAR_RESNETS, 32),
 }
 
