@@ -4,14 +4,21 @@ from collections.abc import Callable
 
 from flax import linen as nn
 
-from senet_jax.interchange.naming import resnet
+from senet_jax.interchange.naming import inception, inception_resnet, resnet
 from senet_jax.interchange.naming.rules import Naming
+from senet_jax.models.inception import Inception
+from senet_jax.models.inception_resnet import InceptionResNet
 from senet_jax.models.resnet import ResNet
 
 FAMILIES: dict[type[nn.Module], Callable[[str, nn.Module], tuple[Naming, ...]]] = {
     ResNet: resnet.namings,
+    Inception: inception.namings,
+    InceptionResNet: inception_resnet.namings,
 }
 """The namings of a network, by its class, from its name in the zoo and its module."""
+
+TRAINING_ONLY: dict[type[nn.Module], tuple[str, ...]] = {Inception: inception.TRAINING_ONLY}
+"""Modules of PyTorch's networks that only their training uses and that the networks here lack."""
 
 
 def namings(name: str, model: nn.Module) -> tuple[Naming, ...]:
@@ -25,3 +32,8 @@ def namings(name: str, model: nn.Module) -> tuple[Naming, ...]:
     """
     family = FAMILIES.get(type(model))
     return family(name, model) if family else (lambda path: path.replace("/", "."),)
+
+
+def training_only(model: nn.Module) -> tuple[str, ...]:
+    """Modules whose weights may come with a network's and are not part of it."""
+    return TRAINING_ONLY.get(type(model), ())
