@@ -61,6 +61,13 @@ RESNETS = {
 """The networks of the file that are ResNets or their kin."""
 
 
+ADDED_INCEPTIONS = Path(__file__).with_name("added_inception.json")
+"""Inception-v3 of timm, and Cadene's BN-Inception (pretrained-models.pytorch at 8aae3d8), by the
+same rule and the same torch."""
+
+INCEPTIONS = {"bninception", "inception_v3", "inception_resnet_v2"}
+
+
 @functools.cache
 def goldens(path: Path = FILE) -> dict[str, Golden]:
     return {

@@ -107,6 +107,12 @@ PARAMS = {
     "skresnet50": 25_803_160,
     "skresnet50d": 25_822_392,
     "skresnext50_32x4d": 27_479_784,
+    "bninception": 11_295_240,
+    "se_bninception": 11_931_622,
+    "inception_v3": 23_834_568,
+    "se_inception_v3": 25_496_188,
+    "inception_resnet_v2": 55_843_464,
+    "se_inception_resnet_v2": 64_387_444,
 }
 """Trainable parameters: timm's, and of the ablation of ResNeSt those of the authors' code."""
 
@@ -137,6 +143,10 @@ GMACS = {
     "resnest50_fast_2s2x40d": 4.38,
     "resnest50d_4s2x40d": 4.37,
     "resnest50d_1s4x24d": 4.40,
+    "bninception": 2.03,
+    "se_bninception": 2.04,
+    "inception_v3": 5.71,
+    "inception_resnet_v2": 13.16,
 }
 """Multiply-accumulates as published, at the size of the network."""
 
