@@ -14,7 +14,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from senet_jax.errors import UsageError
-from senet_jax.interchange.naming import namings
+from senet_jax.interchange.naming import namings, training_only
 from senet_jax.models.resnet import ResNet
 from senet_jax.models.zoo import ZOO, create_model, find
 
@@ -44,7 +44,8 @@ def from_torch(
     Names may be timm's, torchvision's, the official ResNeSt's, Cadene's or the common CIFAR ones
     (:mod:`senet_jax.interchange.naming`), all with ``module.`` before them or none. Names do not
     tell a ``legacy_seresnet50`` from a ``seresnet50``, which has the same shapes and other strides:
-    ``name`` must be right.
+    ``name`` must be right. What only training uses is ignored: the counters of batch norms and
+    auxiliary classifiers (Inception-v3's ``AuxLogits``).
 
     Args:
         name: Name in the zoo.
@@ -61,7 +62,7 @@ def from_torch(
             shape or dtype, all listed in the one error.
     """
     model = create_model(name, **fields)
-    source = _clean(state_dict)
+    source = _clean(state_dict, training_only(model))
     leaves = _leaves(name, model, channels)
     if drop_head:
         leaves, source = _headless(name, model, leaves, source)
@@ -212,13 +213,19 @@ def _numpy(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def _clean(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """NumPy arrays without the prefix of ``DataParallel`` and without what Flax does not keep."""
+def _clean(state_dict: Mapping[str, Any], unused: Iterable[str]) -> dict[str, np.ndarray]:
+    """NumPy arrays without the prefix of ``DataParallel`` and without what Flax does not keep.
+
+    Args:
+        state_dict: What the user gave.
+        unused: Modules that the network here does without.
+    """
     prefix = "module." if all(key.startswith("module.") for key in state_dict) else ""
+    left_out = tuple(f"{prefix}{module}." for module in unused)
     return {
         key.removeprefix(prefix): _numpy(value)
         for key, value in state_dict.items()
-        if not key.endswith(_IGNORED)
+        if not (key.endswith(_IGNORED) or key.startswith(left_out))
     }
 
 

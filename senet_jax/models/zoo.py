@@ -8,7 +8,17 @@ from typing import Any
 from flax import linen as nn
 
 from senet_jax.errors import choose
-from senet_jax.models import densenet, mobilenet, resnest, resnet, shufflenet, sknet, vgg
+from senet_jax.models import (
+    densenet,
+    inception,
+    inception_resnet,
+    mobilenet,
+    resnest,
+    resnet,
+    shufflenet,
+    sknet,
+    vgg,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +49,9 @@ ZOO: dict[str, ZooEntry] = {
     **_entries(vgg.VGGS, 224),
     **_entries(mobilenet.MOBILENETS, 224),
     **_entries(shufflenet.SHUFFLENETS, 224),
+    **_entries(inception.BN_INCEPTIONS, 224),
+    **_entries(inception.INCEPTION_V3S, 299),
+    **_entries(inception_resnet.INCEPTION_RESNETS, 299),
     **_entries(resnet.CIFAR_RESNETS, 32),
     **_entries(densenet.CIFAR_DENSENETS, 32),
 }

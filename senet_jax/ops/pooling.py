@@ -6,16 +6,22 @@ from jax import lax
 from jaxtyping import Array, Float
 
 
-def _padding(size: int, window: int, stride: int, pad: int, ceil_mode: bool) -> tuple[int, int]:
-    """Padding (before, after) that gives the output length of PyTorch and Caffe.
+def pooled_side(size: int, window: int, stride: int, pad: int = 0, ceil_mode: bool = False) -> int:
+    """How many windows there are along an axis, in PyTorch and Caffe; none or less: too small.
 
     In ceil mode a last, partial window is kept if it starts inside the image or its left padding.
     """
     if not ceil_mode:
-        return pad, pad
+        return (size + 2 * pad - window) // stride + 1
     outputs = -(-(size + 2 * pad - window) // stride) + 1
-    if (outputs - 1) * stride >= size + pad:
-        outputs -= 1
+    return outputs - 1 if (outputs - 1) * stride >= size + pad else outputs
+
+
+def _padding(size: int, window: int, stride: int, pad: int, ceil_mode: bool) -> tuple[int, int]:
+    """Padding (before, after) that gives the output length of PyTorch and Caffe."""
+    if not ceil_mode:
+        return pad, pad
+    outputs = pooled_side(size, window, stride, pad, ceil_mode)
     return pad, max(pad, (outputs - 1) * stride + window - size - pad)
 
 

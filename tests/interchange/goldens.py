@@ -45,6 +45,13 @@ ADDED = {
 """The networks of the file that were made here."""
 
 
+ADDED_INCEPTIONS = Path(__file__).with_name("added_inception.json")
+"""Inception-v3 of timm, and Cadene's BN-Inception (pretrained-models.pytorch at 8aae3d8), by the
+same rule and the same torch."""
+
+INCEPTIONS = {"bninception", "inception_v3", "inception_resnet_v2"}
+
+
 @functools.cache
 def goldens() -> dict[str, Golden]:
     files = (FOLDER / "torch_models.json", *FOLDER.glob("added_*.json"))

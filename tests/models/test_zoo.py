@@ -151,6 +151,12 @@ PARAMS = {
     "shufflenet_v1_x1_5": 3_442_168,
     "shufflenet_v1_x2": 5_450_776,
     "se_shufflenet_v1": 2_484_533,
+    "bninception": 11_295_240,
+    "se_bninception": 11_931_622,
+    "inception_v3": 23_834_568,
+    "se_inception_v3": 25_496_188,
+    "inception_resnet_v2": 55_843_464,
+    "se_inception_resnet_v2": 64_387_444,
 }
 """Trainable parameters: timm's, and of the ablation of ResNeSt those of the authors' code."""
 
@@ -194,6 +200,10 @@ GMACS = {
     "shufflenet_v1_x1_5": 0.292,
     "shufflenet_v1_x2": 0.524,
     "se_shufflenet_v1": 0.138,
+    "bninception": 2.03,
+    "se_bninception": 2.04,
+    "inception_v3": 5.71,
+    "inception_resnet_v2": 13.16,
 }
 """Multiply-accumulates as published, at the size of the network."""
 

@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 from flax import linen as nn
 
-from senet_jax.interchange.naming import densenet, resnet, vgg
+from senet_jax.interchange.naming import densenet, inception, inception_resnet, resnet, vgg
 from senet_jax.interchange.naming.rules import Naming
 from senet_jax.models.densenet import DenseNet
+from senet_jax.models.inception import Inception
+from senet_jax.models.inception_resnet import InceptionResNet
 from senet_jax.models.resnet import ResNet
 from senet_jax.models.vgg import VGG
 
@@ -14,8 +16,13 @@ FAMILIES: dict[type[nn.Module], Callable[[str, nn.Module], tuple[Naming, ...]]] 
     ResNet: resnet.namings,
     DenseNet: densenet.namings,
     VGG: vgg.namings,
+    Inception: inception.namings,
+    InceptionResNet: inception_resnet.namings,
 }
 """The namings of a network, by its class, from its name in the zoo and its module."""
+
+TRAINING_ONLY: dict[type[nn.Module], tuple[str, ...]] = {Inception: inception.TRAINING_ONLY}
+"""Modules of PyTorch's networks that only their training uses and that the networks here lack."""
 
 
 def namings(name: str, model: nn.Module) -> tuple[Naming, ...]:
@@ -29,3 +36,8 @@ def namings(name: str, model: nn.Module) -> tuple[Naming, ...]:
     """
     family = FAMILIES.get(type(model))
     return family(name, model) if family else (lambda path: path.replace("/", "."),)
+
+
+def training_only(model: nn.Module) -> tuple[str, ...]:
+    """Modules whose weights may come with a network's and are not part of it."""
+    return TRAINING_ONLY.get(type(model), ())
