@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from goldens import ADDED_INCEPTIONS, INCEPTIONS, draw, goldens, images
+from goldens import ADDED_INCEPTIONS, INCEPTIONS, goldens, images
 
 from senet_jax import UsageError, create_model
 from senet_jax.interchange import from_torch, to_torch
