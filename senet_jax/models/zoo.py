@@ -8,7 +8,7 @@ from typing import Any
 from flax import linen as nn
 
 from senet_jax.errors import choose
-from senet_jax.models import resnest, resnet, sknet
+from senet_jax.models import preact_resnet, resnest, resnet, shake_shake, sknet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,8 @@ ZOO: dict[str, ZooEntry] = {
     **_entries(resnest.RESNESTS, 224, resnest.RESNEST_SIZES),
     **_entries(sknet.SKNETS, 224),
     **_entries(resnet.CIFAR_RESNETS, 32),
+    **_entries(preact_resnet.PREACT_RESNETS, 32),
+    **_entries(shake_shake.SHAKE_SHAKES, 32),
 }
 
 
