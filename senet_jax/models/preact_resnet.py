@@ -38,7 +38,8 @@ class PreactBlock(nn.Module):
     stride: int = 1
     """Stride of the block."""
     leads: bool = False
-    """Whether this is the network's first unit: the shortcut, too, starts behind the first ReLU."""
+    """Whether this is the network's first unit: the shortcut, too, starts behind the first ReLU
+    (1603.05027, appendix)."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
@@ -169,5 +170,5 @@ PREACT_RESNETS: dict[str, Callable[..., PreactResNet]] = {
         for name in ("preact_resnet110", "preact_resnet164", "wrn16_8", "wrn28_10")
     },
 }
-"""Depths of 6n + 2 (basic) and 9n + 2 (bottleneck), 1603.05027, Table 4; WRN-d-k of depth 6n + 4
-and k times the width, 1605.07146, Table 1."""
+"""Depths of 6n + 2 (basic) and 9n + 2 (bottleneck), 1603.05027, Tables 2 to 4; WRN-d-k of depth
+6n + 4 and k times the width, 1605.07146, Table 1."""

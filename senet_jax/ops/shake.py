@@ -38,7 +38,7 @@ def shake(
     """Mixes two branches by one weight for each image, and their gradients by another.
 
     The value is ``alpha * a + (1 - alpha) * b``; the gradients of ``a`` and ``b`` are ``beta`` and
-    ``1 - beta`` times that of the value (sections 1.1 and 2.1, "Image" level).
+    ``1 - beta`` times that of the value (sections 1.2 and 1.3; by image, section 2.1).
 
     Args:
         key: Random key.

@@ -112,6 +112,24 @@ def test_a_block_is_the_author_s(random_variables, bottleneck, inputs, stride):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_a_network_is_stem_block_relu_and_head(random_variables, bottleneck):
+    # Of the stem's width, so that no projection hides whether the stem has a ReLU: a ResNeXt's has.
+    fields = {"blocks": (1,), "widths": (4,), "stem_width": 16 if bottleneck else 4}
+    model, x = ShakeShake(**fields, bottleneck=bottleneck, num_classes=3), noise((5, 5), 3)
+    variables = random_variables(model, x, False)
+    params, stats = variables["params"], variables["batch_stats"]
+    stem = params["stem"]
+    y = norm(conv(x, stem["conv1"]), stem["bn1"], stats["stem"]["bn1"])
+    y = relu(y) if bottleneck else y
+    block = ShakeBlock(4, bottleneck, 1, "shake", "shake", None, None)
+    tree = {kind: variables[kind]["stage2"]["block1"] for kind in variables}
+    y = jax.jit(lambda y: block.apply(tree, y, False))(y.astype(np.float32))
+    expected = relu(np.asarray(y)).mean((1, 2)) @ params["head"]["kernel"] + params["head"]["bias"]
+    found = jax.jit(lambda tree: model.apply(tree, x, train=False))(variables)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("forward", "backward", "value_drawn", "gradient_drawn"),
     [("shake", "even", True, False), ("even", "shake", False, True)],
