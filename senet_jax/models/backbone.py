@@ -1,6 +1,6 @@
 """What the networks of the zoo have in common: their common fields, their input, their head."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -99,6 +99,19 @@ class Backbone(nn.Module, kw_only=True):
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         init = nn.initializers.normal(0.01)
         return nn.Dense(self.num_classes, kernel_init=init, dtype=jnp.float32, name="head")(x)
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution, one after the other; their names count from 1."""
+
+    blocks: tuple[Callable[..., nn.Module], ...]
+    """Constructors that only lack a name."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
+        for index, block in enumerate(self.blocks, 1):
+            x = block(name=f"block{index}")(x, train)
+        return x
 
 
 def check_images(images: Array, smallest: int = 1) -> None:

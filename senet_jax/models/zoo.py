@@ -13,8 +13,10 @@ from senet_jax.models import (
     inception,
     inception_resnet,
     mobilenet,
+    preact_resnet,
     resnest,
     resnet,
+    shake_shake,
     shufflenet,
     sknet,
     vgg,
@@ -45,8 +47,8 @@ ZOO: dict[str, ZooEntry] = {
     **_entries(resnet.SENETS, 224),
     **_entries(resnest.RESNESTS, 224, resnest.RESNEST_SIZES),
     **_entries(sknet.SKNETS, 224),
-    **_entries(densenet.DENSENETS, 224),
     **_entries(vgg.VGGS, 224),
+    **_entries(densenet.DENSENETS, 224),
     **_entries(mobilenet.MOBILENETS, 224),
     **_entries(shufflenet.SHUFFLENETS, 224),
     **_entries(inception.BN_INCEPTIONS, 224),
@@ -54,6 +56,8 @@ ZOO: dict[str, ZooEntry] = {
     **_entries(inception_resnet.INCEPTION_RESNETS, 299),
     **_entries(resnet.CIFAR_RESNETS, 32),
     **_entries(densenet.CIFAR_DENSENETS, 32),
+    **_entries(preact_resnet.PREACT_RESNETS, 32),
+    **_entries(shake_shake.SHAKE_SHAKES, 32),
 }
 
 

@@ -157,6 +157,22 @@ PARAMS = {
     "se_inception_v3": 25_496_188,
     "inception_resnet_v2": 55_843_464,
     "se_inception_resnet_v2": 64_387_444,
+    "cifar_preact_resnet110": 1_730_522,
+    "cifar_preact_resnet164": 1_703_258,
+    "cifar_preact_resnet1001": 10_327_706,
+    "cifar_wrn16_8": 10_961_370,
+    "cifar_wrn28_10": 36_479_194,
+    "cifar_wrn40_4": 8_949_210,
+    "cifar_se_preact_resnet110": 1_744_760,
+    "cifar_se_preact_resnet164": 1_905_362,
+    "cifar_se_wrn16_8": 11_049_290,
+    "cifar_se_wrn28_10": 36_752_754,
+    "cifar_shake_shake26_2x32d": 2_923_162,
+    "cifar_shake_shake26_2x64d": 11_653_978,
+    "cifar_shake_shake26_2x96d": 26_192_922,
+    "cifar_shake_even29_2x4x64d": 34_529_700,
+    "cifar_se_shake_shake26_2x96d": 26_292_546,
+    "cifar_se_shake_even29_2x4x64d": 35_051_508,
 }
 """Trainable parameters: timm's, and of the ablation of ResNeSt those of the authors' code."""
 
