@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 from flax import linen as nn
+from jaxtyping import Array, Float
 
 from senet_jax.errors import UsageError
 
@@ -82,3 +83,10 @@ def check_mechanism(attention: Any) -> None:
             "attention must be a description such as SqueezeExciteConfig(), "
             f"not a {type(attention).__name__}."
         )
+
+
+def rescale(
+    attention: Mechanism | None, x: Float[Array, "n h w c"], dtype: Any
+) -> Float[Array, "n h w c"]:
+    """Applies an attention that rescales, if there is one; called inside a module."""
+    return attention.build(dtype=dtype)(x) if isinstance(attention, Attention) else x

@@ -8,8 +8,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from senet_jax.attention import Attention, ConvAttention, Mechanism
-from senet_jax.attention.base import check_mechanism
+from senet_jax.attention import ConvAttention, Mechanism
+from senet_jax.attention.base import check_mechanism, rescale
 from senet_jax.errors import UsageError, choose
 from senet_jax.ops.conv import conv
 from senet_jax.ops.drop import DropBlock, Rate, StochasticDepth
@@ -98,9 +98,7 @@ class BlockConfig:
 
     def attend(self, x: Float[Array, "n h w c"], placement: Placement) -> Float[Array, "n h w c"]:
         """Applies the attention if it rescales and this is its placement; called inside a block."""
-        if isinstance(self.attention, Attention) and self.placement == placement:
-            return self.attention.build(dtype=self.dtype)(x)
-        return x
+        return rescale(self.attention, x, self.dtype) if self.placement == placement else x
 
     def conv3x3(
         self,

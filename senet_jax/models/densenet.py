@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention import Attention, Mechanism, SqueezeExciteConfig
+from senet_jax.attention import Mechanism, SqueezeExciteConfig
+from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError, choose
 from senet_jax.models.backbone import Backbone, check_images
 from senet_jax.models.stem import Stem
@@ -38,12 +39,6 @@ def _norm_relu_conv(
     x = nn.relu(batch_norm(train, dtype=dtype, name=f"bn{index}")(x))
     x = conv(features, kernel_size, dtype=dtype, name=f"conv{index}")(x)
     return nn.Dropout(drop_rate, deterministic=not train)(x)
-
-
-def _attend(
-    attention: Mechanism | None, x: Float[Array, "n h w c"], dtype: Any
-) -> Float[Array, "n h w c"]:
-    return attention.build(dtype=dtype)(x) if isinstance(attention, Attention) else x
 
 
 class DenseLayer(nn.Module):
@@ -75,7 +70,7 @@ class DenseLayer(nn.Module):
             x = apply(x, self.growth_rate, 3, index="2")
         else:
             x = apply(x, self.growth_rate, 3, index="1")
-        return _attend(self.attention, x, self.dtype)
+        return rescale(self.attention, x, self.dtype)
 
 
 class DenseBlock(nn.Module):
@@ -95,7 +90,7 @@ class DenseBlock(nn.Module):
         maps = [x]
         for index in range(1, self.layers + 1):
             maps.append(self.layer(name=f"layer{index}")(tuple(maps), train))
-        return _attend(self.attention, jnp.concatenate(maps, axis=-1), self.dtype)
+        return rescale(self.attention, jnp.concatenate(maps, axis=-1), self.dtype)
 
 
 class Transition(nn.Module):

@@ -15,7 +15,8 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention import Attention, Mechanism, SqueezeExciteConfig
+from senet_jax.attention import Mechanism, SqueezeExciteConfig
+from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError
 from senet_jax.models.backbone import Backbone, check_images
 from senet_jax.models.branches import (
@@ -49,9 +50,7 @@ class InceptionModule(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
         x = follow((self.spec,), x, train, self.config)
-        if isinstance(self.attention, Attention):
-            x = self.attention.build(dtype=self.config.dtype)(x)
-        return x
+        return rescale(self.attention, x, self.config.dtype)
 
 
 class Inception(Backbone):

@@ -13,7 +13,8 @@ from typing import Literal, get_args
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention import Attention, Mechanism
+from senet_jax.attention import Mechanism
+from senet_jax.attention.base import rescale
 from senet_jax.errors import choose
 from senet_jax.models.branches import Conv, Path, Pool, Step, UnitConfig, chain, follow
 from senet_jax.models.inception import (
@@ -55,8 +56,7 @@ class ResidualBlock(nn.Module):
         branch = conv(x.shape[-1], 1, use_bias=True, dtype=dtype, name="expansion")(branch)
         after = self.placement == "after_scale"
         branch = branch * spec.scale if after else branch
-        if isinstance(self.attention, Attention):
-            branch = self.attention.build(dtype=dtype)(branch)
+        branch = rescale(self.attention, branch, dtype)
         branch = branch if after else branch * spec.scale
         return nn.relu(x + branch) if spec.relu else x + branch
 

@@ -13,7 +13,8 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention import Attention, Mechanism, SqueezeExciteConfig
+from senet_jax.attention import Mechanism, SqueezeExciteConfig
+from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError
 from senet_jax.models.backbone import Backbone, check_images
 from senet_jax.ops.conv import conv
@@ -43,9 +44,7 @@ class Block(nn.Module):
         x = nn.relu(batch_norm(train, dtype=dtype, name="depthwise_bn")(x))
         x = conv(self.width, 1, dtype=dtype, name="pointwise")(x)
         x = nn.relu(batch_norm(train, dtype=dtype, name="pointwise_bn")(x))
-        if isinstance(self.attention, Attention):
-            x = self.attention.build(dtype=dtype)(x)
-        return x
+        return rescale(self.attention, x, dtype)
 
 
 class Stem(nn.Module):

@@ -12,7 +12,8 @@ from typing import Any, Literal
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention import Attention, Mechanism
+from senet_jax.attention import Mechanism
+from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError, choose
 from senet_jax.models.backbone import Backbone, Stage, check_images
 from senet_jax.models.resnet import SE
@@ -64,8 +65,7 @@ class PreactBlock(nn.Module):
             if index == len(layers):
                 y = nn.Dropout(self.dropout, deterministic=not train)(y)
             y = conv(channels, kernel_size, stride=step, dtype=self.dtype, name=f"conv{index}")(y)
-        if isinstance(self.attention, Attention):
-            y = self.attention.build(dtype=self.dtype)(y)
+        y = rescale(self.attention, y, self.dtype)
         return shortcut + y
 
 

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention import Attention, Mechanism
+from senet_jax.attention import Mechanism
+from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError, choose
 from senet_jax.models.backbone import Backbone, Stage, check_images
 from senet_jax.models.resnet import SE
@@ -118,8 +119,7 @@ class ShakeBlock(nn.Module):
             shortcut = project(inputs, train)
         a, b = (Layers(layers, self.dtype, name=f"branch{n}")(inputs, train) for n in (1, 2))
         y = Shake(self.forward, self.backward)(a, b, train)
-        if isinstance(self.attention, Attention):
-            y = self.attention.build(dtype=self.dtype)(y)
+        y = rescale(self.attention, y, self.dtype)
         y = shortcut + y
         return nn.relu(y) if self.bottleneck else y
 

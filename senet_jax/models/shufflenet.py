@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention import Attention, Mechanism, SqueezeExciteConfig
+from senet_jax.attention import Mechanism, SqueezeExciteConfig
+from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError
 from senet_jax.models.backbone import Backbone, check_images
 from senet_jax.models.mobilenet import Stem
@@ -71,8 +72,7 @@ class Unit(nn.Module):
         x = batch_norm(train, dtype=dtype, name="bn2")(x)
         x = conv(outer, 1, groups=self.groups, dtype=dtype, name="conv3")(x)
         x = batch_norm(train, dtype=dtype, name="bn3")(x)
-        if isinstance(self.attention, Attention):
-            x = self.attention.build(dtype=dtype)(x)
+        x = rescale(self.attention, x, dtype)
         x = x + shortcut if self.stride == 1 else jnp.concatenate([shortcut, x], axis=-1)
         return nn.relu(x)
 

@@ -11,7 +11,8 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention import Attention, Mechanism, SqueezeExciteConfig
+from senet_jax.attention import Mechanism, SqueezeExciteConfig
+from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError
 from senet_jax.models.backbone import Backbone, check_images
 from senet_jax.ops.conv import conv
@@ -42,9 +43,7 @@ class Layer(nn.Module):
         if self.norm:
             x = batch_norm(train, dtype=self.dtype, name="bn")(x)
         x = nn.relu(x)
-        if isinstance(self.attention, Attention):
-            x = self.attention.build(dtype=self.dtype)(x)
-        return x
+        return rescale(self.attention, x, self.dtype)
 
 
 class Stage(nn.Module):

@@ -2,8 +2,9 @@
 
 ``torch_models.json`` was made with torch 2.13.0 and timm 1.0.31 on CPU: for each network the names
 and shapes of its state dict, and its logits on ``images(size)`` with weights that ``draw`` gives.
-The networks of ``ADDED`` and of the files ``added_*.json`` were added to those that the project was
-given, by the same rule and the same versions, with timm's model in evaluation mode and float32.
+The networks of ``ADDED`` were added to those that the project was given, by the same rule and the
+same versions, with timm's model in evaluation mode and float32; BN-Inception is Cadene's
+(pretrained-models.pytorch at 8aae3d8).
 """
 
 import dataclasses
@@ -29,8 +30,7 @@ class Golden:
         return {key: draw(key, shape) for key, shape in self.entries.items()}
 
 
-FOLDER = Path(__file__).parent
-
+FILE = Path(__file__).with_name("torch_models.json")
 
 ADDED = {
     "legacy_seresnet18",
@@ -41,28 +41,22 @@ ADDED = {
     "wide_resnet50_2",
     "seresnext26d_32x4d",
     "legacy_seresnext26_32x4d",
+    "vgg11",
+    "inception_v3",
+    "bninception",
 }
 """The networks of the file that were made here."""
 
 
-ADDED_INCEPTIONS = Path(__file__).with_name("added_inception.json")
-"""Inception-v3 of timm, and Cadene's BN-Inception (pretrained-models.pytorch at 8aae3d8), by the
-same rule and the same torch."""
-
-INCEPTIONS = {"bninception", "inception_v3", "inception_resnet_v2"}
-
-
 @functools.cache
 def goldens() -> dict[str, Golden]:
-    files = (FOLDER / "torch_models.json", *FOLDER.glob("added_*.json"))
     return {
         name: Golden(
             entries={key: tuple(shape) for key, shape in golden["entries"]},
             params=golden["params"],
             outputs=tuple(golden["outputs"]),
         )
-        for path in files
-        for name, golden in json.loads(path.read_text()).items()
+        for name, golden in json.loads(FILE.read_text()).items()
     }
 
 

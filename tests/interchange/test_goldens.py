@@ -8,7 +8,7 @@ from goldens import goldens, images
 from senet_jax import create_model
 from senet_jax.interchange import from_torch, to_torch
 
-FAST = {"resnet18", "legacy_seresnet18", "resnest14d", "skresnet18"}
+FAST = {"resnet18", "legacy_seresnet18", "resnest14d", "skresnet18", "bninception"}
 
 
 @pytest.mark.parametrize(

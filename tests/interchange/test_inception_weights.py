@@ -1,65 +1,21 @@
 """Weights of the Inception networks: their names in PyTorch, and PyTorch's logits."""
 
-import jax
 import numpy as np
 import pytest
-from goldens import ADDED_INCEPTIONS, INCEPTIONS, goldens, images
+from goldens import goldens
 
 from senet_jax import UsageError, create_model
 from senet_jax.interchange import from_torch, to_torch
 from senet_jax.interchange.naming import namings
-
-GOLDENS = goldens() | goldens(ADDED_INCEPTIONS)
 
 
 def zeros(entries):
     return {key: np.zeros(shape, np.float32) for key, shape in entries.items()}
 
 
-def trained(entries):
-    """The entries without those that only training uses."""
-    return {key: shape for key, shape in entries.items() if "num_batches_tracked" not in key}
-
-
-@pytest.mark.parametrize("name", sorted(INCEPTIONS))
-def test_names_and_shapes_are_those_of_pytorch(name):
-    entries = GOLDENS[name].entries
-    weights = zeros(entries)
-    if name == "inception_v3":
-        # torchvision's state dicts hold the auxiliary classifier too.
-        weights["AuxLogits.fc.weight"] = np.zeros((1000, 768), np.float32)
-    back = to_torch(name, from_torch(name, weights))
-    assert {key: array.shape for key, array in back.items()} == trained(entries)
-
-
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [
-        ("bninception", 97),
-        pytest.param("bninception", 224, marks=pytest.mark.slow),
-        pytest.param("inception_v3", 97, marks=pytest.mark.slow),
-        pytest.param("inception_v3", 299, marks=pytest.mark.slow),
-        pytest.param("inception_resnet_v2", 299, marks=pytest.mark.slow),
-    ],
-)
-def test_logits_are_those_of_pytorch(name, size):
-    golden = GOLDENS[name]
-    (output,) = (output for output in golden.outputs if output["size"] == size)
-    variables = from_torch(name, golden.state_dict())
-    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == golden.params
-    model = create_model(name)
-    apply = jax.jit(lambda variables, x: model.apply(variables, x, train=False))
-    logits = np.asarray(apply(variables, images(size)))
-    difference = logits[:, output["classes"]] - np.array(output["logits"])
-    assert np.max(np.abs(difference) / np.array(output["std"])[:, None]) < 1e-4
-    np.testing.assert_array_equal(logits.argmax(1), output["argmax"])
-    np.testing.assert_allclose(logits.mean(1), output["mean"], atol=1e-4)
-    np.testing.assert_allclose(logits.std(1), output["std"], rtol=1e-4)
-
-
 def test_the_auxiliary_classifier_is_left_out():
     aux = "AuxLogits.fc.weight"
-    weights = zeros(GOLDENS["inception_v3"].entries) | {aux: np.zeros((1000, 768), np.float32)}
+    weights = zeros(goldens()["inception_v3"].entries) | {aux: np.zeros((1000, 768), np.float32)}
     parallel = {f"module.{key}": array for key, array in weights.items()}
     assert aux not in to_torch("inception_v3", from_torch("inception_v3", parallel))
 
