@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from senet_jax import cli
-from senet_jax.interchange import load_arrays
+from senet_jax.interchange import load_arrays, load_stablehlo
 from senet_jax.models import zoo
 from senet_jax.training import loop
 
@@ -189,6 +190,27 @@ def test_a_run_is_converted_to_weights_and_the_weights_are_evaluated(capsys, tin
     assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
+def test_a_run_and_its_weights_are_exported_for_other_runtimes(capsys, tiny_run, tmp_path):
+    arguments, run_dir = tiny_run
+    run(capsys, *arguments)
+    program, weights = tmp_path / "tiny.stablehlo", tmp_path / "tiny.npz"
+    code, out, _ = run(capsys, "export", run_dir, "--format", "stablehlo", "--out", program)
+    assert code == 0
+    assert f"{program}: tiny of normalised float32 images (n, 8, 8, 1)" in out
+    code, _, _ = run(capsys, "export", run_dir, "--format", "npz", "--out", weights)
+    assert code == 0
+    flags = ("--model", "tiny", "--num-classes", "10", "--channels", "1", "--image-size", "8")
+    onnx = tmp_path / "tiny.onnx"
+    code, _, _ = run(capsys, "export", weights, *flags, "--format", "onnx", "--out", onnx)
+    assert code == 0
+    images = np.random.default_rng(0).standard_normal((3, 8, 8, 1), np.float32)
+    (logits,) = onnxruntime.InferenceSession(onnx).run(None, {"images": images})
+    np.testing.assert_allclose(load_stablehlo(program)(images), logits, rtol=1e-4, atol=1e-5)
+    wrong = tmp_path / "tiny.bin"
+    said = refused(capsys, "export", run_dir, "--format", "npz", "--out", wrong)
+    assert "ends in .npz" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -196,6 +218,7 @@ def test_a_run_is_converted_to_weights_and_the_weights_are_evaluated(capsys, tin
         (["evaluate", "run", "--weights", "w.npz"], "either"),
         (["evaluate", "--weights", "w.npz"], "--model, and a data set"),
         (["convert", "w.npz"], "--model must say"),
+        (["export", "w.npz", "--format", "onnx"], "--model must say"),
         (["convert", "w.npz", "--model", "resnet50"], "there is no such file"),
         (["convert", "w.npz", "--model", "resnet5"], "did you mean resnet50"),
     ],

@@ -1,13 +1,25 @@
 import dataclasses
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from senet_jax import SqueezeExciteConfig, UsageError, create_model, list_models
+from senet_jax.attention import gates
 from senet_jax.models.cost import cost
+from senet_jax.models.densenet import DenseNet
+from senet_jax.models.inception import Inception
+from senet_jax.models.mobilenet import MobileNetV1
+from senet_jax.models.preact_resnet import PreactResNet
+from senet_jax.models.resnet import ResNet
+from senet_jax.models.shake_shake import ShakeShake
+from senet_jax.models.shufflenet import ShuffleNetV1
+from senet_jax.models.vgg import VGG
 from senet_jax.models.zoo import find
 
 PARAMS = {
@@ -173,11 +185,20 @@ PARAMS = {
     "cifar_shake_even29_2x4x64d": 34_529_700,
     "cifar_se_shake_shake26_2x96d": 26_292_546,
     "cifar_se_shake_even29_2x4x64d": 35_051_508,
+    "cifar_resnet8": 75_290,
+    "cifar_resnet20": 269_722,
+    "cifar_resnet32": 464_154,
+    "cifar_resnet44": 658_586,
+    "cifar_resnet56": 853_018,
+    "cifar_resnet110": 1_727_962,
+    "cifar_seresnet8": 76_081,
+    "cifar_seresnet20": 272_095,
+    "cifar_seresnet32": 468_109,
+    "cifar_seresnet44": 664_123,
+    "cifar_seresnet56": 860_137,
+    "cifar_seresnet110": 1_742_200,
 }
 """Trainable parameters: timm's, and of the ablation of ResNeSt those of the authors' code."""
-
-CIFAR = {name for name in list_models() if name.startswith("cifar_")}
-"""Their parameters are a formula, in test_resnet.py."""
 
 # Table of `papers.md`.
 GMACS = {
@@ -228,49 +249,110 @@ def size(tree):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-@functools.cache
 def shapes(model, side):
     images = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
     init = functools.partial(model.init_with_output, train=False)
     return jax.eval_shape(init, jax.random.key(0), images)
 
 
+def smallest(model):
+    """A network of the same kind and options, of one block a stage and few channels, and a side."""
+    match model:
+        case ResNet():
+            stem = (16, 16, 16) if isinstance(model.stem_width, tuple) else 16
+            small = {"blocks": (1,) * len(model.blocks), "stem_width": stem}
+            small["widths"] = (16, 32, 48, 64)[: len(model.blocks)]
+        case PreactResNet() | ShakeShake():
+            small = {"blocks": (1, 1, 1), "widths": (16, 32, 48)}
+        case DenseNet():
+            small = {"blocks": (1,) * len(model.blocks)}
+        case VGG():
+            small = {"widths": (16, 16, 16, 32, 32), "fc_width": 16}
+        case MobileNetV1():
+            small = {"width": 0.5, "blocks": (1,) * len(model.blocks)}
+        case ShuffleNetV1():
+            small = {"blocks": (1,) * len(model.blocks)}
+        case Inception():
+            repeated = re.compile(r"block\d+_(?!1$)\d+|mixed_\d[cde]|inception_\d[bd]")
+            kept = [x for x in model.layers if not repeated.fullmatch(getattr(x, "name", ""))]
+            small = {"layers": tuple(kept)}
+    side = 95 if isinstance(model, Inception) else 32
+    return dataclasses.replace(model, num_classes=5, **small), side
+
+
+def draw(model, side):
+    """Variables such that nothing is zero or one."""
+    rng = np.random.default_rng(0)
+
+    def leaf(path, like):
+        if path[-1].key in ("var", "scale"):
+            return rng.uniform(0.6, 1.4, like.shape).astype(np.float32)
+        fan_in = max(1, math.prod(like.shape[:-1]))
+        return (rng.standard_normal(like.shape) / np.sqrt(fan_in)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes(model, side)[1])
+
+
 def test_the_table_is_complete():
-    assert PARAMS.keys() | CIFAR == set(list_models())
+    assert PARAMS.keys() == set(list_models())
     assert GMACS.keys() <= PARAMS.keys()
 
 
-@pytest.mark.parametrize("name", sorted(set(list_models()) - GMACS.keys()))
-def test_a_network_has_the_published_parameters(name):
-    """Of no more than two blocks a stage, which those that are left out are like."""
-    model = create_model(name)
-    short = dataclasses.replace(model, blocks=tuple(min(count, 2) for count in model.blocks))
-    logits, variables = shapes(short, 64)
+@pytest.mark.parametrize("name", sorted(PARAMS.keys() - GMACS.keys()))
+def test_a_network_has_the_published_parameters_and_gives_logits(name):
+    """Of residual networks two blocks a stage are built, which those left out are like."""
+    model, left_out = create_model(name), {}
+    if isinstance(model, ResNet | PreactResNet | ShakeShake):
+        left_out = {f"stage{n}": count - 2 for n, count in enumerate(model.blocks, 2) if count > 2}
+        model = dataclasses.replace(model, blocks=tuple(min(count, 2) for count in model.blocks))
+    logits, variables = shapes(model, 95 if isinstance(model, Inception) else 64)
     assert (logits.shape, logits.dtype) == ((2, model.num_classes), jnp.float32)
-    assert variables.keys() == {"params", "batch_stats"}
+    assert variables.keys() <= {"params", "batch_stats"}
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     params = variables["params"]
-    left_out = sum(
-        (count - 2) * size(params[f"stage{stage}"]["block2"])
-        for stage, count in enumerate(model.blocks, 2)
-        if count > 2
-    )
-    if name not in CIFAR:
-        assert size(params) + left_out == PARAMS[name]
+    more = sum(count * size(params[stage]["block2"]) for stage, count in left_out.items())
+    assert size(params) + more == PARAMS[name]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(PARAMS.keys() - GMACS.keys()))
 def test_a_whole_network_has_the_published_parameters(name):
-    logits, variables = shapes(create_model(name, num_classes=1000), find(name).input_size)
-    assert logits.shape == (2, 1000)
+    model = create_model(name)
+    logits, variables = shapes(model, find(name).input_size)
+    assert logits.shape == (2, model.num_classes)
     assert size(variables["params"]) == PARAMS[name]
 
 
 @pytest.mark.parametrize(("name", "gmacs"), GMACS.items())
-def test_a_whole_network_costs_what_is_published(name, gmacs):
+def test_a_network_costs_what_is_published(name, gmacs):
     found = cost(create_model(name), find(name).input_size)
     assert found.params == PARAMS[name]
     assert found.macs / 1e9 == pytest.approx(gmacs, rel=0.005)
+
+
+@functools.cache
+def logits_of(model, side):
+    """Logits of a network with and without attention whose gate is one, and of its twin again."""
+    x = np.random.default_rng(1).standard_normal((2, side, side, 3)).astype(np.float32)
+    variables = draw(model, side)
+    plain = model.apply(variables, x, train=False)
+    again = model.apply(variables, x, train=False)
+    attended = dataclasses.replace(model, attention=SqueezeExciteConfig(gate="one", width=2))
+    more = draw(attended, side)
+    flat = flatten_dict(more) | flatten_dict(variables)
+    assert len(flat) > len(flatten_dict(variables))
+    return plain, again, attended.apply(unflatten_dict(flat), x, train=False)
+
+
+@pytest.mark.parametrize("name", sorted(PARAMS))
+def test_a_gate_of_one_changes_nothing_and_a_network_is_deterministic(name, monkeypatch):
+    monkeypatch.setitem(gates.GATES, "one", jnp.ones_like)
+    model, side = smallest(dataclasses.replace(create_model(name), attention=None))
+    plain, again, attended = logits_of(model, side)
+    assert plain.shape == (2, 5)
+    assert np.isfinite(plain).all()
+    np.testing.assert_array_equal(plain, again)
+    np.testing.assert_array_equal(plain, attended)
 
 
 def test_list_models_takes_a_shell_pattern():
