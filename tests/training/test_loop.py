@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 from senet_jax.errors import UsageError
+from senet_jax.models import zoo
+from senet_jax.models.vgg import VGG
 from senet_jax.training import loop
 from senet_jax.training.checkpoint import Checkpoints
 from senet_jax.training.logging import read_metrics
@@ -42,6 +45,15 @@ def at_step(monkeypatch, wanted, action):
             action()
 
     monkeypatch.setattr(loop._Clock, "tick", counting)
+
+
+def test_a_network_without_batch_norm_trains_and_is_restored(tiny, monkeypatch):
+    build = functools.partial(VGG, layers=(1,), widths=(4,), fc_width=8)
+    monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(build, 8))
+    last = train(dataclasses.replace(tiny, epochs=1))
+    _, restored = evaluate_run(tiny.run_dir)
+    assert restored.top1 == last["val/top1"]
+    assert restored.loss == pytest.approx(last["val/loss"], rel=1e-5)
 
 
 def test_a_run_leaves_what_the_readme_says(tiny):
