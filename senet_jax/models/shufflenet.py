@@ -118,11 +118,12 @@ class ShuffleNetV1(Backbone):
     """Groups of the 1x1 convolutions: 1, 2, 3, 4 or 8. The channels grow with them, so that the
     cost stays (Table 1). The first 1x1 of stage 2 has no groups, as its input is narrow."""
     width: float = 1.0
-    """The width multiplier of the stages. The stem's 24 channels do not follow it but are 12 below
-    1 (16 with 8 groups, which must divide what they leave) and 48 from 2 on. The authors' code has
-    these for 0.5, 1.5 and 2 with 3 groups; with them, and not with 24 or 24 times the width
-    throughout, the networks cost the published 13 (0.25), 38, 292 and 524 MFLOPs, and 40 (0.5)
-    with 8 groups."""
+    """The width multiplier of the stages, whose channels are rounded to the nearest that groups and
+    bottlenecks divide (2 and 4 groups need it at 0.5 and 0.25). The stem's 24 channels do not
+    follow it but are 12 below 1 (16 with 8 groups, which must divide what they leave) and 48 from 2
+    on. The authors' code has these for 0.5, 1.5 and 2 with 3 groups; with them, and not with 24 or
+    24 times the width throughout, the networks cost the published 13 (0.25), 38, 292 and 524
+    MFLOPs, and 40 (0.5) with 8 groups."""
     blocks: tuple[int, ...] = (4, 8, 4)
     """Units of each stage."""
 
@@ -131,21 +132,19 @@ class ShuffleNetV1(Backbone):
             raise UsageError(
                 f"groups must be one of {', '.join(map(str, WIDTHS))}, not {self.groups}."
             )
-        # A bottleneck is a quarter of the channels, and the groups divide it; the branch of the
-        # first unit has what the stem's channels leave of the stage's.
-        steps = WIDTHS[self.groups] // (4 * self.groups)
-        least = self._stem_channels / WIDTHS[self.groups]
-        if self.width <= least or abs(self.width * steps - round(self.width * steps)) > 1e-6:
+        if self._channels <= self._stem_channels:
             raise UsageError(
-                f"with {self.groups} groups width must be a multiple of 1/{steps} above "
-                f"{least:.2g}, not {self.width}."
+                f"width {self.width:g} with {self.groups} groups leaves stage 2 {self._channels} "
+                f"channels, which must be more than the {self._stem_channels} of the stem: use a "
+                "larger width."
             )
         super().__post_init__()
 
     @property
     def _channels(self) -> int:
-        """Channels of stage 2."""
-        return round(self.width * WIDTHS[self.groups])
+        """Channels of stage 2: a bottleneck is a quarter of them, and the groups divide it."""
+        multiple = 4 * self.groups
+        return multiple * int(self.width * WIDTHS[self.groups] / multiple + 0.5)
 
     @property
     def _stem_channels(self) -> int:

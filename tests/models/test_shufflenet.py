@@ -119,3 +119,18 @@ def test_after_the_shuffle_every_group_sees_every_group(random_variables):
 
     jacobian = np.asarray(jax.jit(jax.jacfwd(branch))(x))[:, 0, 0, 0]
     assert np.all(np.abs(jacobian).reshape(3, 12, 3, 12).sum((1, 3)) > 0)
+
+
+@pytest.mark.parametrize(
+    ("groups", "width", "channels"),
+    [(2, 0.5, 104), (4, 0.5, 144), (2, 0.25, 48), (4, 0.25, 64), (8, 0.25, 96)],
+)
+def test_channels_are_rounded_to_what_groups_and_bottlenecks_divide(groups, width, channels):
+    model = create_model("shufflenet_v1", groups=groups, width=width, features_only=True)
+    x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    init = functools.partial(model.init_with_output, train=False)
+    maps, _ = jax.eval_shape(init, jax.random.key(0), x)
+    assert [maps[stride].shape[-1] for stride in (8, 16, 32)] == [
+        channels * factor for factor in (1, 2, 4)
+    ]
+    assert channels % (4 * groups) == 0
