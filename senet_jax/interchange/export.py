@@ -1,5 +1,6 @@
 """Networks as programs for other runtimes: StableHLO and ONNX, for a batch of any size."""
 
+import functools
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
@@ -50,7 +51,9 @@ def export_network(
     """
     write = _WRITERS[choose("format", form, _WRITERS)]
 
-    def predict(images: Float[Array, "n h w c"]) -> Float[Array, "n classes"]:
+    def predict(
+        variables: Mapping[str, Any], images: Float[Array, "n h w c"]
+    ) -> Float[Array, "n classes"]:
         logits = model.apply(variables, images, train=False)
         if not isinstance(logits, jax.Array):
             raise UsageError("a network with features_only has no logits: export it without.")
@@ -58,7 +61,7 @@ def export_network(
 
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *image_shape), jnp.float32)
-    program = write(predict, images)
+    program = write(predict, variables, images)
     write_whole(path, lambda partial: partial.write_bytes(program))
 
 
@@ -79,14 +82,20 @@ def load_stablehlo(
         raise UsageError(f"{path} is truncated or no exported StableHLO: {error}.") from error
 
 
-Predict = Callable[[jax.Array], jax.Array]
+Predict = Callable[[Mapping[str, Any], jax.Array], jax.Array]
 
 
-def _stablehlo(predict: Predict, images: jax.ShapeDtypeStruct) -> bytes:
-    return bytes(jax.export.export(jax.jit(predict), platforms=PLATFORMS)(images).serialize())
+def _stablehlo(
+    predict: Predict, variables: Mapping[str, Any], images: jax.ShapeDtypeStruct
+) -> bytes:
+    def program(images: jax.Array) -> jax.Array:
+        # Behind the barrier XLA does not rearrange whole kernels while it compiles.
+        return predict(jax.lax.optimization_barrier(variables), images)
+
+    return bytes(jax.export.export(jax.jit(program), platforms=PLATFORMS)(images).serialize())
 
 
-def _onnx(predict: Predict, images: jax.ShapeDtypeStruct) -> bytes:
+def _onnx(predict: Predict, variables: Mapping[str, Any], images: jax.ShapeDtypeStruct) -> bytes:
     for package in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise UsageError(f"ONNX needs the package {package}: pip install 'senet-jax[onnx]'.")
@@ -94,11 +103,11 @@ def _onnx(predict: Predict, images: jax.ShapeDtypeStruct) -> bytes:
 
     from senet_jax.interchange.onnx import INPUT, to_onnx
 
-    program = to_onnx(predict, images).SerializeToString()
+    program = to_onnx(functools.partial(predict, variables), images).SerializeToString()
     session = onnxruntime.InferenceSession(program)
     example = np.random.default_rng(0).standard_normal((2, *images.shape[1:]), np.float32)
     (found,) = session.run(None, {INPUT: example})
-    expected = np.asarray(jax.jit(predict)(example))
+    expected = np.asarray(jax.jit(predict)(variables, example))
     difference = np.abs(found - expected).max() / expected.std()
     if not difference < TOLERANCE:
         raise UsageError(
@@ -108,7 +117,7 @@ def _onnx(predict: Predict, images: jax.ShapeDtypeStruct) -> bytes:
     return program
 
 
-_WRITERS: dict[str, Callable[[Predict, jax.ShapeDtypeStruct], bytes]] = {
+_WRITERS: dict[str, Callable[[Predict, Mapping[str, Any], jax.ShapeDtypeStruct], bytes]] = {
     "stablehlo": _stablehlo,
     "onnx": _onnx,
 }
