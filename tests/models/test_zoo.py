@@ -261,7 +261,7 @@ def smallest(model):
         case ResNet():
             stem = (16, 16, 16) if isinstance(model.stem_width, tuple) else 16
             small = {"blocks": (1,) * len(model.blocks), "stem_width": stem}
-            small["widths"] = (16, 32, 48, 64)[: len(model.blocks)]
+            small["widths"] = (32, 32, 64, 64)[: len(model.blocks)]
         case PreactResNet() | ShakeShake():
             small = {"blocks": (1, 1, 1), "widths": (16, 32, 48)}
         case DenseNet():
