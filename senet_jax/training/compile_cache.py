@@ -20,7 +20,7 @@ def use_compile_cache(wanted: bool | None = None) -> Path | None:
     Returns:
         The folder, or None where nothing is kept.
     """
-    chosen = jax.config.jax_compilation_cache_dir
+    chosen = jax.config.values["jax_compilation_cache_dir"]
     if chosen:
         return Path(chosen)
     if wanted is None:
