@@ -100,9 +100,12 @@ def _here(name: str, batch: int, size: int | None, dtype: str) -> dict[str, floa
     from senet_jax.training.step import make_train_step
 
     hits: list[str] = []
-    jax.monitoring.register_event_listener(
-        lambda name, **_: hits.append(name) if name.endswith("/cache_hits") else None
-    )
+
+    def note(event: str, **_: str | int) -> None:
+        if event.endswith("/cache_hits"):
+            hits.append(event)
+
+    jax.monitoring.register_event_listener(note)
     mesh = make_mesh(1)
     seconds = {"import s": time.perf_counter() - began}
 

@@ -149,7 +149,7 @@ class PlainResNet(nn.Module):
 
 
 _50 = functools.partial(PlainResNet, (3, 4, 6, 3))
-_NEXT: dict[str, int] = {"groups": 32, "base_width": 4}
+_NEXT: dict[str, Any] = {"groups": 32, "base_width": 4}
 
 PLAIN: dict[str, Callable[..., nn.Module]] = {
     "resnet50": _50,
