@@ -236,8 +236,13 @@ class Run:
                 for model in self.scale.models:
                     options = self.scale.torch_options
                     peers[model] = TorchContender(self.torch_python, self.job(model), options)
-                for peer in peers.values():
-                    peer.wait()
+                for model, peer in list(peers.items()):
+                    try:
+                        peer.wait()
+                    except RuntimeError:
+                        # The rest is worth having, and the GPU may not be there again.
+                        del peers[model]
+                        self.skipped.append(f"timm {model}, whose process ended")
             for model in self.scale.models:
                 if not self.left(75, f"race of {model}"):
                     continue

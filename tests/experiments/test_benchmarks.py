@@ -337,6 +337,16 @@ def test_the_set_for_gpus_runs_small(small, tmp_path, monkeypatch):
     assert result["skipped"] == []
 
 
+def test_a_peer_that_fails_is_listed_and_spoils_nothing(tmp_path, monkeypatch, capfd):
+    scale = dataclasses.replace(gpu.TINY, models=("absent",))
+    (tmp_path / "torch_worker.py").write_text("import sys; sys.exit('out of memory')")
+    monkeypatch.setattr(contenders, "__file__", str(tmp_path / "contenders.py"))
+    run = gpu.Run(scale, torch_python=sys.executable, minutes=0, out=tmp_path / "gpu.json")
+    run.all()
+    assert run.skipped[:2] == ["timm absent, whose process ended", "race of absent"]
+    assert "out of memory" in capfd.readouterr().err
+
+
 def test_what_does_not_fit_into_the_time_is_listed(tmp_path):
     run = gpu.Run(gpu.TINY, torch_python=None, minutes=0, out=tmp_path / "gpu.json")
     run.all()
