@@ -27,7 +27,9 @@ EXAMPLES = {
       --body-rate 0.1 --run-dir runs/finetuned             fine-tuning
 
 A preset (demo, cifar10, cifar100) comes first; flags change any field of it, and
-`senet-jax train PRESET --help` lists them. The same command on the same --run-dir resumes.""",
+`senet-jax train PRESET --help` lists them. The same command on the same --run-dir resumes.
+On a GPU or TPU compiled programs are kept in ~/.cache/senet_jax/xla, and the second start is
+quicker; --compilation-cache True does so on a CPU, --compilation-cache False nowhere.""",
     "evaluate": """examples:
   senet-jax evaluate runs/demo                        the newest checkpoint of a run
   senet-jax evaluate runs/demo --which best --json    the one of the best validation top-1

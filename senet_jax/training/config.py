@@ -174,6 +174,11 @@ class TrainConfig:
     deterministic: bool = False
     """On a GPU, XLA's deterministic operations: bit-identical runs, slower. A CPU is
     deterministic anyway."""
+    compilation_cache: bool | None = None
+    """Keep compiled programs in ~/.cache/senet_jax/xla (XDG_CACHE_HOME, if set, instead of
+    ~/.cache), so that the next start need not compile. None means on accelerators only: on a CPU
+    it works too, but jax prints lines of warnings at every load. JAX_COMPILATION_CACHE_DIR
+    chooses another folder, and turns it on everywhere."""
 
     def validate(self) -> None:
         """Checks what a type cannot say.
@@ -229,12 +234,16 @@ class TrainConfig:
             raise UsageError(f"this is not the config of a run: {error}.") from error
 
     def differences(self, other: "TrainConfig") -> list[str]:
-        """Fields in which two runs differ, as "field: this, not that"; the folder is no field."""
+        """Fields in which two runs differ, as "field: this, not that".
+
+        Where the run lies and whether compiled programs are kept make no difference.
+        """
         mine, theirs = _flat(self.to_json()), _flat(other.to_json())
         return [
             f"{field}: {mine.get(field)}, not {theirs.get(field)}"
             for field in sorted(mine.keys() | theirs.keys())
-            if field != "run_dir" and mine.get(field) != theirs.get(field)
+            if field not in ("run_dir", "compilation_cache")
+            and mine.get(field) != theirs.get(field)
         ]
 
 

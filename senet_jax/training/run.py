@@ -13,6 +13,7 @@ from senet_jax.errors import UsageError
 from senet_jax.interchange import load_weights
 from senet_jax.models.cost import cost
 from senet_jax.training import mesh as meshes
+from senet_jax.training.compile_cache import use_compile_cache
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.evaluate import Evaluation, evaluate
 from senet_jax.training.network import build_model, model_fields
@@ -36,6 +37,7 @@ class Run:
         self.config = config
         if config.deterministic:
             _set_deterministic()
+        use_compile_cache(config.compilation_cache)
         self.mesh = meshes.make_mesh(config.devices)
         build_model(config.model, num_classes=1)
         self.dataset = open_dataset(config.data.name, config.data.dir, config.data.image_size)

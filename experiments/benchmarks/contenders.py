@@ -1,0 +1,299 @@
+"""Who takes part in the race: senet_jax, plain Flax, and timm in PyTorch."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, PyTree
+
+from experiments.benchmarks.measure import Sampler, interleave, ratio, spread
+from senet_jax.attention import ATTENTIONS
+from senet_jax.models.zoo import create_model
+
+Mode = Literal["train", "infer"]
+TorchOption = Literal["channels_last", "amp", "compile"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What every contender has to do."""
+
+    model: str
+    """A name of the zoo; "resnet50+eca" is that network with another attention."""
+    mode: Mode = "train"
+    """A training step (SGD with momentum), or the logits in evaluation."""
+    batch: int = 8
+    """Images of a step."""
+    size: int = 224
+    """Side of the images, pixels."""
+    dtype: str = "float32"
+    """Compute precision of the Flax networks; PyTorch's is chosen by its option "amp"."""
+    classes: int = 1000
+    """Number of logits."""
+
+    def build(self) -> nn.Module:
+        """The network of senet_jax."""
+        name, _, attention = self.model.partition("+")
+        fields: dict[str, Any] = {"attention": ATTENTIONS[attention]()} if attention else {}
+        return create_model(name, num_classes=self.classes, dtype=jnp.dtype(self.dtype), **fields)
+
+
+class Contender(Protocol):
+    """Someone who takes steps on request."""
+
+    params: int
+    """Trainable parameters."""
+    compile_s: float
+    """Seconds before the first step could be taken."""
+    peak_bytes: int
+    """Memory that a step needs at the most, weights and images included."""
+
+    def run(self, steps: int) -> float:
+        """Seconds that so many steps take."""
+
+    def close(self) -> None:
+        """Gives the memory back."""
+
+
+def random_variables(model: nn.Module, image: Float[Array, "1 h w c"]) -> PyTree[np.ndarray]:
+    """Variables at the scale of He's initialisation, drawn without compiling an initialiser."""
+    rng = np.random.default_rng(0)
+
+    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        name = path[-1].key
+        if name == "kernel":
+            scale = np.float32(np.sqrt(2 / np.prod(leaf.shape[:-1])))
+            return scale * rng.standard_normal(leaf.shape, np.float32)
+        return np.full(leaf.shape, name in ("scale", "var"), np.float32)
+
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+class JaxContender:
+    """A Flax network, compiled ahead.
+
+    Args:
+        model: A module with the calling convention of the zoo.
+        job: What to do.
+    """
+
+    def __init__(self, model: nn.Module, job: Job) -> None:
+        rng = np.random.default_rng(1)
+        shape = (job.batch, job.size, job.size, 3)
+        self._images = jnp.asarray(rng.standard_normal(shape, np.float32))
+        self._labels = jnp.asarray(rng.integers(job.classes, size=job.batch))
+        variables = jax.device_put(random_variables(model, self._images[:1]))
+        self.params = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        self._train = job.mode == "train"
+        self._state = (variables, optax.sgd(1e-3, momentum=0.9).init(variables["params"]))
+        began = time.perf_counter()
+        if self._train:
+            step = jax.jit(_train_step(model), donate_argnums=0)
+            lowered = step.lower(self._state, self._images, self._labels)
+        else:
+            lowered = jax.jit(lambda v, x: model.apply(v, x, train=False)).lower(
+                variables, self._images
+            )
+        self._compiled: Any = lowered.compile()
+        self.compile_s = time.perf_counter() - began
+        memory: Any = self._compiled.memory_analysis()
+        # What is donated is counted among the arguments and among the outputs.
+        self.peak_bytes = (
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes
+        )
+
+    def run(self, steps: int) -> float:
+        began = time.perf_counter()
+        for _ in range(steps):
+            if self._train:
+                self._state, result = self._compiled(self._state, self._images, self._labels)
+            else:
+                # Waited for, because a CPU would compute several at once.
+                result = jax.block_until_ready(self._compiled(self._state[0], self._images))
+        jax.block_until_ready((self._state, result))
+        seconds = time.perf_counter() - began
+        if not np.isfinite(np.asarray(result)).all():
+            raise FloatingPointError("the network no longer gives finite numbers.")
+        return seconds
+
+    def close(self) -> None:
+        del self._state, self._images, self._labels, self._compiled
+
+
+def _train_step(model: nn.Module) -> Any:
+    optimizer = optax.sgd(1e-3, momentum=0.9)
+
+    def step(
+        state: tuple[PyTree[Array], PyTree[Array]],
+        images: Float[Array, "n h w c"],
+        labels: Int[Array, " n"],
+    ) -> tuple[tuple[PyTree[Array], PyTree[Array]], Float[Array, ""]]:
+        variables, momentum = state
+
+        def loss_fn(params: PyTree[Array]) -> tuple[Array, PyTree[Array]]:
+            logits, updated = model.apply(
+                {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
+            )
+            loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return loss.mean(), updated
+
+        (loss, updated), grads = jax.value_and_grad(loss_fn, has_aux=True)(variables["params"])
+        updates, momentum = optimizer.update(grads, momentum)
+        params = optax.apply_updates(variables["params"], updates)
+        return ({"params": params, **updated}, momentum), loss
+
+    return step
+
+
+class TorchContender:
+    """The network of timm of the same name, in a process of another Python.
+
+    The process starts to work at once; ``wait`` waits until it is ready.
+
+    Args:
+        python: A Python that has torch and timm.
+        job: What to do.
+        options: What to use of PyTorch; "amp" is bfloat16.
+    """
+
+    def __init__(self, python: str, job: Job, options: tuple[TorchOption, ...] = ()) -> None:
+        worker = Path(__file__).with_name("torch_worker.py")
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen([python, str(worker)], stdin=pipe, stdout=pipe, text=True)
+        self._send({**dataclasses.asdict(job), "options": options})
+
+    def wait(self) -> None:
+        """Waits until the first step is done."""
+        ready = self._receive()
+        self.params: int = ready["params"]
+        self.compile_s: float = ready["first_step_s"]
+        self.peak_bytes: int = ready["peak_bytes"]
+        self.versions: dict[str, str] = ready["versions"]
+
+    def run(self, steps: int) -> float:
+        self._send(steps)
+        answer = self._receive()
+        self.peak_bytes = answer["peak_bytes"]
+        return answer["seconds"]
+
+    def close(self) -> None:
+        """Ends the process; it may be one that failed."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _send(self, request: Any) -> None:
+        assert self._process.stdin
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+
+    def _receive(self) -> dict[str, Any]:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            self.close()
+            raise RuntimeError("the PyTorch worker ended; its last words are above.")
+        return json.loads(line)
+
+
+OURS, PLAIN_FLAX, TIMM = "senet_jax", "plain Flax", "timm"
+
+
+def compete(
+    contenders: Mapping[str, Contender],
+    pairs: int,
+    sample_s: float = 1.0,
+    slow_s: float = math.inf,
+    slow_pairs: int = 0,
+) -> dict[str, list[float]]:
+    """Measures contenders in turns.
+
+    Args:
+        contenders: By name.
+        pairs: Rounds of measurements.
+        sample_s: A measurement takes as many steps as need about so many seconds.
+        slow_s: Whose step takes more seconds than this measures in the first rounds only.
+        slow_pairs: How many rounds those are; 0 leaves such a contender out.
+
+    Returns:
+        The seconds of a step in each round, by name.
+    """
+    rounds: dict[str, int] = {}
+    samplers: dict[str, Sampler] = {}
+    for name, contender in contenders.items():
+        step_s = contender.run(1)
+        if step_s <= slow_s:
+            step_s = contender.run(1)
+        rounds[name] = pairs if step_s <= slow_s else min(slow_pairs, pairs)
+        samplers[name] = _sampler(contender, steps=max(1, math.ceil(sample_s / step_s)))
+    return interleave(samplers, rounds)
+
+
+def _sampler(contender: Contender, steps: int) -> Sampler:
+    return lambda: contender.run(steps) / steps
+
+
+def rows(
+    job: Job, contenders: Mapping[str, Contender], times: Mapping[str, Sequence[float]]
+) -> list[dict[str, Any]]:
+    """What was measured, one row a contender; without speeds for one that was left out.
+
+    Args:
+        job: What they did.
+        contenders: By name.
+        times: From ``compete``.
+    """
+    found = []
+    for name, contender in contenders.items():
+        measured = spread(times[name]) if times[name] else None
+        found.append(
+            {
+                **dataclasses.asdict(job),
+                "contender": name,
+                "images/s": measured and job.batch / measured.median,
+                "compile s": contender.compile_s,
+                "peak MiB": contender.peak_bytes / 2**20,
+                "params": contender.params,
+                "step_s": measured,
+                "all_step_s": times[name],
+            }
+        )
+    return found
+
+
+def race_rows(
+    job: Job, contenders: Mapping[str, Contender], times: Mapping[str, Sequence[float]]
+) -> list[dict[str, Any]]:
+    """As ``rows``, and with the ratios of senet_jax's times to everybody's."""
+    found = rows(job, contenders, times)
+    for row in found:
+        others = times[row["contender"]]
+        row[f"{OURS} / this"] = ratio(times[OURS], others) if others else None
+    return found
+
+
+COLUMNS = ("model", "mode", "contender", "images/s", f"{OURS} / this", "compile s", "peak MiB")
+"""Columns of the printed table of a race."""
+
+
+def check_same_network(job: Job, contenders: Mapping[str, Contender]) -> None:
+    """Refuses a race between different networks.
+
+    Raises:
+        ValueError: The numbers of parameters differ.
+    """
+    counts = {name: contender.params for name, contender in contenders.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"{job.model} is not the same network everywhere: {counts} parameters.")

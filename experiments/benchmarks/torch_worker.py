@@ -1,0 +1,124 @@
+"""Steps of a timm network in PyTorch, on request: the other side of the race.
+
+Run by ``contenders.TorchContender`` under a Python that has torch and timm and need have nothing
+else. It reads one JSON object a line and answers with one: first the job, answered once the
+network has made a step; then numbers of steps, each answered with the seconds they took.
+"""
+
+import importlib.metadata
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def import_timm() -> Any:
+    """Imports timm, also where torchvision lacks its compiled operators, which it never calls."""
+    try:
+        import timm
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import timm
+    return timm
+
+
+def peak_memory() -> int:
+    """Bytes of GPU memory, or of this process, at the most since ``reset_peak``."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return 1024 * int(fields["VmHWM"].split()[0])
+
+
+def reset_peak() -> None:
+    """Forgets the peak: imports need more than many a network."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+class Work:
+    """A network, its data, and what is done with them."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        options = job["options"]
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.amp, self.train = "amp" in options, job["mode"] == "train"
+        layout = torch.channels_last if "channels_last" in options else torch.contiguous_format
+        torch.manual_seed(0)
+        timm = import_timm()
+        reset_peak()
+        self.before = peak_memory()
+        model = timm.create_model(job["model"], num_classes=job["classes"])
+        self.params = sum(p.numel() for p in model.parameters())
+        model = model.to(self.device, memory_format=layout).train(self.train)
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+        # The optimizer stays outside, as is usual.
+        self.model: Callable[..., Any] = torch.compile(model) if "compile" in options else model
+        shape = (job["batch"], 3, job["size"], job["size"])
+        self.images = torch.randn(shape, device=self.device).to(memory_format=layout)
+        self.labels = torch.randint(job["classes"], shape[:1], device=self.device)
+
+    def forward(self) -> Any:
+        """The logits."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.amp):
+            return self.model(self.images)
+
+    def synchronize(self) -> None:
+        """Waits for the GPU."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def run(self, steps: int) -> float:
+        """Seconds of so many steps."""
+        self.synchronize()
+        began = time.perf_counter()
+        for _ in range(steps):
+            if self.train:
+                self.optimizer.zero_grad(set_to_none=True)
+                loss = torch.nn.functional.cross_entropy(self.forward().float(), self.labels)
+                loss.backward()
+                self.optimizer.step()
+            else:
+                with torch.inference_mode():
+                    self.forward()
+                self.synchronize()
+        self.synchronize()
+        return time.perf_counter() - began
+
+
+def main() -> None:
+    """Answers requests until there are no more."""
+    # What libraries print must not get among the answers.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(**values: Any) -> None:
+        print(json.dumps(values), file=answers, flush=True)
+
+    work = Work(json.loads(sys.stdin.readline()))
+    first = work.run(1)
+    # Until its turn comes, others may need the memory.
+    torch.cuda.empty_cache()
+    answer(
+        params=work.params,
+        first_step_s=first,
+        peak_bytes=peak_memory() - work.before,
+        versions={name: importlib.metadata.version(name) for name in ("torch", "timm")},
+    )
+    for line in sys.stdin:
+        seconds = work.run(json.loads(line))
+        answer(seconds=seconds, peak_bytes=peak_memory() - work.before)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,355 @@
+"""The benchmarks really run, small; how fast anything is is not asserted."""
+
+import dataclasses
+import functools
+import json
+import subprocess
+import sys
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from experiments.benchmarks import (
+    collectives,
+    compile_time,
+    contenders,
+    gpu,
+    measure,
+    race,
+    se_overhead,
+)
+from experiments.benchmarks.contenders import OURS, PLAIN_FLAX, JaxContender, Job
+from experiments.benchmarks.plain_flax import PLAIN, PlainResNet
+from senet_jax.models import zoo
+from senet_jax.models.cost import cost
+from senet_jax.models.resnet import SE_ROUNDED, ResNet
+
+SMALL = {"blocks": (1, 1), "widths": (16, 32)}
+TWINS = {
+    "resnet": ({}, {}),
+    "seresnext": (
+        {"cardinality": 4, "base_width": 16, "attention": SE_ROUNDED},
+        {"groups": 4, "base_width": 16, "attention": "se"},
+    ),
+    "resnest": (
+        {
+            "stem_width": (32, 32, 64),
+            "shortcut": "D",
+            "stride_by": "pool_after",
+            "attention": zoo.find("resnest50d").build().attention,
+        },
+        {"deep_stem": True, "attention": "split"},
+    ),
+}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A network of one block, "small", in the zoo and in plain Flax, and "small_se"."""
+    one_block = {"blocks": (1,), "widths": (16,)}
+    entry = zoo.ZooEntry(functools.partial(ResNet, **one_block), 32)
+    attentive = zoo.ZooEntry(functools.partial(ResNet, **one_block, attention=SE_ROUNDED), 32)
+    monkeypatch.setitem(zoo.ZOO, "small", entry)
+    monkeypatch.setitem(zoo.ZOO, "small_se", attentive)
+    monkeypatch.setitem(PLAIN, "small", functools.partial(PlainResNet, **one_block))
+    ten_classes = functools.partial(Job, classes=10)
+    for module in (race, se_overhead, gpu):
+        monkeypatch.setattr(module, "Job", ten_classes)
+    return ten_classes("small", batch=2, size=32)
+
+
+@pytest.mark.parametrize(("twin", "train"), [*((twin, True) for twin in TWINS), ("resnet", False)])
+def test_plain_flax_is_the_same_network(twin, train, random_variables):
+    ours, plain = TWINS[twin]
+    model = ResNet(**SMALL, **ours, num_classes=10)
+    textbook = PlainResNet(**SMALL, **plain, num_classes=10)
+    images = np.random.default_rng(1).standard_normal((2, 64, 64, 3)).astype(np.float32)
+    variables = random_variables(model, images, train)
+    joined = {"_".join(k): v for k, v in flax.traverse_util.flatten_dict(variables).items()}
+    shapes = jax.eval_shape(lambda: textbook.init(jax.random.key(0), images, train))
+    names = flax.traverse_util.flatten_dict(shapes)
+    assert {"_".join(k): v.shape for k, v in names.items()} == {
+        name: value.shape for name, value in joined.items()
+    }
+    copied = flax.traverse_util.unflatten_dict({k: joined["_".join(k)] for k in names})
+
+    def logits(model, variables):
+        return model.apply(variables, images, train, mutable=["batch_stats"])[0]
+
+    np.testing.assert_allclose(
+        jax.jit(logits, static_argnums=0)(textbook, copied),
+        jax.jit(logits, static_argnums=0)(model, variables),
+        rtol=2e-3,
+        atol=2e-3,
+    )
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_every_plain_twin_has_the_parameters_of_the_named_network(name):
+    def shapes(model):
+        image = jnp.zeros((1, 32, 32, 3))
+        variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+        flat = flax.traverse_util.flatten_dict(variables)
+        return {"_".join(path): leaf.shape for path, leaf in flat.items()}
+
+    assert shapes(PLAIN[name]()) == shapes(zoo.create_model(name))
+
+
+def test_contenders_take_turns_in_both_directions():
+    asked = []
+
+    def sampler(name):
+        return lambda: asked.append(name) or float(len(asked))
+
+    times = measure.interleave({n: sampler(n) for n in "abc"}, {"a": 3, "b": 1, "c": 3})
+    assert "".join(asked) == "abc" + "ca" + "ac"
+    assert times == {"a": [1.0, 5.0, 6.0], "b": [2.0], "c": [3.0, 4.0, 7.0]}
+
+
+def test_ratios_are_those_of_the_rounds_that_both_took_part_in():
+    found = measure.ratio([2.0, 6.0, 5.0, 99.0], [1.0, 2.0, 1.0])
+    assert found == measure.Spread(median=3.0, low=2.5, high=4.0, pairs=3)
+
+
+class Clockwork:
+    """A contender whose steps take so many seconds, by its own account."""
+
+    params, compile_s, peak_bytes = 7, 0.5, 2**20
+
+    def __init__(self, step_s):
+        self.step_s, self.asked = step_s, []
+
+    def run(self, steps):
+        self.asked.append(steps)
+        return steps * self.step_s
+
+    def close(self):
+        pass
+
+
+def test_slow_ones_measure_in_a_few_rounds_and_quick_ones_take_many_steps():
+    quick, slow = Clockwork(0.25), Clockwork(30.0)
+    both = {OURS: quick, "slow": slow}
+    times = contenders.compete(both, pairs=5, sample_s=1.0, slow_s=20.0, slow_pairs=2)
+    assert times == {OURS: [0.25] * 5, "slow": [30.0] * 2}
+    assert (quick.asked, slow.asked) == ([1, 1, *[4] * 5], [1, 1, 1])
+    found = contenders.race_rows(Job("x", batch=8), both, times)
+    assert [row["images/s"] for row in found] == [32.0, 8 / 30]
+    assert found[1][f"{OURS} / this"] == measure.Spread(*[0.25 / 30] * 3, pairs=2)
+    left_out = contenders.compete(both, pairs=5, slow_s=20.0)
+    assert contenders.race_rows(Job("x"), both, left_out)[1]["images/s"] is None
+
+
+def test_a_race_of_different_networks_is_refused():
+    other = Clockwork(1.0)
+    other.params = 8
+    with pytest.raises(ValueError, match="not the same network"):
+        contenders.check_same_network(Job("x"), {OURS: Clockwork(1.0), "other": other})
+
+
+def test_a_training_step_trains_and_counts_its_memory(small):
+    contender = JaxContender(small.build(), small)
+    before = jax.device_get(contender._state[0]["params"]["head"])
+    assert contender.run(2) > 0
+    after = contender._state[0]["params"]["head"]
+    assert np.abs(after["kernel"] - before["kernel"]).max() > 0
+    # Parameters and momentum at the least, and the images.
+    assert contender.peak_bytes > 8 * contender.params + 4 * 2 * 32 * 32 * 3
+
+
+def test_the_race_writes_a_table_and_a_chart(small, tmp_path):
+    out = tmp_path / "results" / "race.json"
+    found = race.run(race.Race(models=("small",), batch=2, size=32, pairs=2, sample_s=0, out=out))
+    result = json.loads(out.read_text())
+    assert result["machine"]["versions"]["jax"] == jax.__version__
+    assert result["machine"]["date"][:2] == "20"
+    assert [(row["mode"], row["contender"]) for row in result["rows"]] == [
+        (mode, name) for mode in ("train", "infer") for name in (PLAIN_FLAX, OURS)
+    ]
+    for row in result["rows"]:
+        assert row[f"{OURS} / this"]["pairs"] == len(row["all_step_s"]) == 2
+        assert min(row["all_step_s"]) > 0
+        assert row["images/s"] == pytest.approx(2 / row["step_s"]["median"])
+        assert row["compile s"] > 0
+        assert row["peak MiB"] > 0
+    assert result["rows"][1][f"{OURS} / this"]["median"] == 1
+    race.draw(found, tmp_path / "race.png")
+    assert (tmp_path / "race.png").read_bytes().startswith(b"\x89PNG")
+    text = measure.table(found, contenders.COLUMNS).splitlines()
+    assert len(text) == 2 + 4
+    assert {line.count("|") for line in text} == {len(contenders.COLUMNS) + 1}
+
+
+WORKER = """
+import json, sys
+job = json.loads(sys.stdin.readline())
+assert job["model"] == "small" and job["options"] == ["amp"]
+ready = {"params": 5, "first_step_s": 1.5, "peak_bytes": 10, "versions": {"torch": "2"}}
+print(json.dumps(ready), flush=True)
+for line in sys.stdin:
+    if json.loads(line) == 3:
+        sys.exit("no more")
+    print(json.dumps({"seconds": 2.0 * json.loads(line), "peak_bytes": 20}), flush=True)
+"""
+
+
+def test_a_worker_is_asked_over_a_pipe_and_its_end_is_said(small, tmp_path, monkeypatch):
+    (tmp_path / "torch_worker.py").write_text(WORKER)
+    monkeypatch.setattr(contenders, "__file__", str(tmp_path / "contenders.py"))
+    worker = contenders.TorchContender(sys.executable, small, ("amp",))
+    worker.wait()
+    assert (worker.params, worker.compile_s, worker.versions) == (5, 1.5, {"torch": "2"})
+    assert worker.run(2) == 4.0
+    assert worker.peak_bytes == 20
+    with pytest.raises(RuntimeError, match="worker ended"):
+        worker.run(3)
+
+
+@pytest.mark.slow
+def test_timm_takes_the_same_steps():
+    pytest.importorskip("timm")
+    job = Job("resnet18", batch=2, size=32)
+    worker = contenders.TorchContender(sys.executable, job)
+    worker.wait()
+    assert worker.run(1) > 0
+    image = jnp.zeros((1, 32, 32, 3))
+    ours = jax.eval_shape(lambda: job.build().init(jax.random.key(0), image, train=False))
+    assert worker.params == sum(leaf.size for leaf in jax.tree.leaves(ours["params"]))
+    worker.close()
+
+
+def test_overhead_is_that_over_the_network_without(small, tmp_path):
+    settings = se_overhead.Overhead(
+        without="small", variants=("small_se", "small+eca"), modes=("infer",), batch=2, size=32
+    )
+    found = se_overhead.run(dataclasses.replace(settings, pairs=2, sample_s=0))
+    assert [row["contender"] for row in found] == ["small", "small_se", "small+eca"]
+    assert found[0]["this / without"].median == 1
+    assert all(row["this / without"].pairs == 2 for row in found)
+    params = [row["params"] for row in found]
+    # 64 channels, a hidden layer of 8, and a kernel of ECA of 3.
+    assert params[1] - params[0] == 2 * 8 * 64 + 8 + 64
+    assert params[2] - params[0] == 3
+
+
+HLO = """
+ENTRY %main (p0: f32[4]) -> f32[4] {
+  %ar = (f32[64]{0}, f32[3,3,8]{2,1,0:T(8,128)}, bf16[]) all-reduce(%a, %b, %c), to_apply=%add
+  %start = (f32[2,8]{1,0}, f32[16,8]{1,0}) all-gather-start(f32[2,8]{1,0} %x), dimensions={0}
+  %done = f32[16,8]{1,0} all-gather-done((f32[2,8]{1,0}, f32[16,8]{1,0}) %start)
+  %rs = bf16[10]{0} reduce-scatter(%y), dimensions={0}, to_apply=%add
+  %cp = pred[7]{0} collective-permute(%z), source_target_pairs={{0,1}}
+  %all-reduce.5 = f32[] all-reduce(%loss), to_apply=%add
+  ROOT %fusion = f32[4]{0} fusion(%all-reduce.5, %ar), calls=%all-gather.1
+}
+"""
+
+
+def test_collectives_are_read_out_of_a_program():
+    assert collectives.collective_bytes(HLO) == {
+        "all-reduce": (2, 4 * (64 + 72) + 2 + 4),
+        "all-gather": (1, 4 * 16 * 8),
+        "reduce-scatter": (1, 20),
+        "collective-permute": (1, 7),
+    }
+
+
+class Plain(nn.Module):
+    """A convolution and a classifier: 3*3*3*4 + 4*10 + 10 = 158 parameters."""
+
+    normed: bool = False
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = nn.Conv(4, (3, 3), use_bias=False)(images)
+        if self.normed:
+            x = nn.BatchNorm(use_running_average=not train, use_bias=False, use_scale=False)(x)
+        return nn.Dense(10)(nn.relu(x).mean(axis=(1, 2)))
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_a_step_reduces_the_gradients_and_little_else(normed):
+    found = collectives.collective_bytes(
+        collectives.compiled_step(Plain(normed), (8, 8, 3), batch=16, devices=8)
+    )
+    assert list(found) == ["all-reduce"]
+    # Of a batch norm the sums of x and x squared, and in the backward pass their gradients.
+    statistics = 4 * 4 if normed else 0
+    loss_and_top1 = 2
+    assert found["all-reduce"][1] == 4 * (158 + statistics + loss_and_top1)
+    alone = collectives.compiled_step(Plain(normed), (8, 8, 3), batch=16, devices=1)
+    assert collectives.collective_bytes(alone) == {}
+
+
+def test_a_mesh_is_compiled_for_in_a_process_of_its_own():
+    row = collectives.measure("cifar_resnet8", size=8, devices=16, images=1)
+    assert row["bytes"] == 16 * row["bytes / device"]
+    params = 4 * cost(zoo.create_model("cifar_resnet8"), 8).params
+    assert params < row["by_kind"]["all-reduce"] < 1.05 * params
+    assert set(row["by_kind"]) == {"all-reduce"}
+
+
+def test_what_a_user_waits_for_is_the_sum_of_its_phases():
+    row = compile_time._here("cifar_resnet8", batch=2, size=8, dtype="float32")
+    parts = [row[column] for column in compile_time.COLUMNS[2:-2]]
+    assert len(parts) == 1 + 2 * 3
+    assert min(parts) > 0
+    assert sum(parts) == pytest.approx(row["before step 1 s"])
+
+
+@pytest.mark.slow
+def test_waiting_is_measured_without_and_with_a_cache():
+    cold, warm = compile_time.measure("cifar_resnet8", batch=2, size=8, dtype="float32")
+    assert (cold["cache"], warm["cache"]) == ("cold", "warm")
+    assert cold["cache hits"] == 0
+    assert warm["cache hits"] >= 1
+
+
+def test_the_set_for_gpus_imports_no_more_than_is_there():
+    code = "import sys, experiments.benchmarks.gpu; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    absent = {"tyro", "dacite", "grain", "tensorflow_datasets", "orbax", "matplotlib", "torch"}
+    assert absent.isdisjoint(done.stdout.split())
+
+
+def test_lowerings_are_the_same_convolution():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 5, 5, 8)).astype(np.float32)
+    kernel = rng.standard_normal((3, 3, 2, 12)).astype(np.float32)
+    expected, *others = [gpu.lowering(place)(x, kernel, 4) for _, place in gpu.LOWERINGS]
+    for other in others:
+        np.testing.assert_allclose(other, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_set_for_gpus_runs_small(small, tmp_path, monkeypatch):
+    scale = dataclasses.replace(gpu.TINY, models=("small",), variants=("small", "small_se"))
+    run = gpu.Run(scale, torch_python=None, minutes=60, out=tmp_path / "gpu.json")
+    run.all()
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    assert [row["contender"] for row in result["rows"]] == [OURS, PLAIN_FLAX]
+    assert [row["contender"] for row in result["overhead"]] == ["small", "small_se"]
+    assert [row["lowering"] for row in result["lowerings"]] == [name for name, _ in gpu.LOWERINGS]
+    assert result["lowerings"][0]["this / native"]["median"] == 1
+    assert result["skipped"] == []
+
+
+def test_a_peer_that_fails_is_listed_and_spoils_nothing(tmp_path, monkeypatch, capfd):
+    scale = dataclasses.replace(gpu.TINY, models=("absent",))
+    (tmp_path / "torch_worker.py").write_text("import sys; sys.exit('out of memory')")
+    monkeypatch.setattr(contenders, "__file__", str(tmp_path / "contenders.py"))
+    run = gpu.Run(scale, torch_python=sys.executable, minutes=0, out=tmp_path / "gpu.json")
+    run.all()
+    assert run.skipped[:2] == ["timm absent, whose process ended", "race of absent"]
+    assert "out of memory" in capfd.readouterr().err
+
+
+def test_what_does_not_fit_into_the_time_is_listed(tmp_path):
+    run = gpu.Run(gpu.TINY, torch_python=None, minutes=0, out=tmp_path / "gpu.json")
+    run.all()
+    result = json.loads((tmp_path / "gpu.json").read_text())
+    assert result["rows"] == result["lowerings"] == []
+    assert result["skipped"][:2] == ["race of resnest14d", "overhead"]
