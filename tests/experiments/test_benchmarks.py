@@ -211,7 +211,7 @@ def test_a_worker_is_asked_over_a_pipe_and_its_end_is_said(small, tmp_path, monk
 
 @pytest.mark.slow
 def test_timm_takes_the_same_steps():
-    pytest.importorskip("timm")
+    pytest.importorskip("timm", reason="waits for timm and PyTorch in the tests' Python")
     job = Job("resnet18", batch=2, size=32)
     worker = contenders.TorchContender(sys.executable, job)
     worker.wait()

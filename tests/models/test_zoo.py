@@ -271,7 +271,7 @@ def smallest(model):
         case MobileNetV1():
             small = {"width": 0.5, "blocks": (1,) * len(model.blocks)}
         case ShuffleNetV1():
-            small = {"blocks": (1,) * len(model.blocks)}
+            small = {"blocks": (1, 1)}
         case Inception():
             repeated = re.compile(r"block\d+_(?!1$)\d+|mixed_\d[cde]|inception_\d[bd]")
             kept = [x for x in model.layers if not repeated.fullmatch(getattr(x, "name", ""))]
