@@ -127,7 +127,7 @@ class SplitAttention(nn.Module):
         x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x)
         x = nn.relu(DropBlock()(x, drop_rate))
 
-        total = _add_splits(x.astype(jnp.float32), radix)
+        total = add_splits(x.astype(jnp.float32), radix)
         hidden = SQUEEZES[self.config.squeeze](total)
         width = self.config.hidden_width(channels, groups)
         hidden = _GroupedDense(width, groups, name="reduce")(hidden)
@@ -142,11 +142,11 @@ class SplitAttention(nn.Module):
         gate = jax.nn.softmax(stacked, axis=1) if radix > 1 else jax.nn.sigmoid(stacked)
         self.sow("intermediates", "gate", gate[:, None, None])
         weighted = scale(x, gate.reshape(n, radix * features))
-        return _add_splits(weighted, radix)
+        return add_splits(weighted, radix)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _add_splits(x: Float[Array, "n h w c"], radix: int) -> Float[Array, "n h w c2"]:
+def add_splits(x: Float[Array, "n h w c"], radix: int) -> Float[Array, "n h w c2"]:
     """Sum of ``radix`` blocks of channels.
 
     Slices are faster than a sum over an axis of splits, but their gradient would be a concatenation
@@ -156,14 +156,14 @@ def _add_splits(x: Float[Array, "n h w c"], radix: int) -> Float[Array, "n h w c
 
 
 def _add_splits_forward(x: Array, radix: int) -> tuple[Array, None]:
-    return _add_splits(x, radix), None
+    return add_splits(x, radix), None
 
 
 def _add_splits_backward(radix: int, kept: None, gradient: Array) -> tuple[Array]:
     return (jnp.tile(gradient, radix),)
 
 
-_add_splits.defvjp(_add_splits_forward, _add_splits_backward)
+add_splits.defvjp(_add_splits_forward, _add_splits_backward)
 
 
 class _GroupedDense(nn.Module):
