@@ -121,6 +121,5 @@ class SqueezeExcite(nn.Module):
         hidden = layer(config.hidden_width(channels), "reduce")(squeezed)
         hidden = ACTIVATIONS[config.activation](hidden)
         gate = GATES[config.gate](layer(channels, "expand")(hidden))
-        shape = gate.shape if gate.ndim == 4 else (len(gate), 1, 1, channels)
-        self.sow("intermediates", "gate", gate.reshape(shape))
+        self.sow("intermediates", "gate", gate if gate.ndim == 4 else gate[:, None, None, :])
         return gate
