@@ -21,8 +21,17 @@ class Attention(abc.ABC):
     name: ClassVar[str]
     """Name of the submodule in the parameters of a block ("se", ...)."""
 
+    @property
+    def averages(self) -> bool:
+        """Whether all that the mechanism takes of a tensor is its mean over the pixels.
+
+        Its module then has a method ``excite`` from these means (n, c) to the gate (n, c), float32,
+        and a batch norm before it can apply the gate in its own pass.
+        """
+        return False
+
     @abc.abstractmethod
-    def build(self, *, dtype: Any = None) -> nn.Module:
+    def build(self, *, dtype: Any = None) -> Any:
         """Returns a fresh module, called as ``module(x)`` inside a compact method.
 
         Args:
@@ -51,6 +60,7 @@ class ConvAttention(abc.ABC):
         stride: int = 1,
         dilation: int = 1,
         groups: int = 1,
+        norm_group: int | None = None,
         dtype: Any = None,
         name: str | None = None,
     ) -> nn.Module:
@@ -63,6 +73,7 @@ class ConvAttention(abc.ABC):
             stride: Stride in both directions.
             dilation: Dilation of the convolution that is replaced.
             groups: Groups of the convolution that is replaced.
+            norm_group: Samples whose statistics the batch norms take together, None for all.
             dtype: Precision of the convolutions; the attention's is float32.
             name: Name of the submodule: that of the convolution that is replaced.
         """

@@ -12,6 +12,7 @@ from senet_jax.attention.base import Attention
 from senet_jax.attention.gates import GATES
 from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.errors import UsageError, choose
+from senet_jax.ops.moments import scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,10 @@ class ECAConfig(Attention):
         size = int((math.log2(channels) + 1) / 2)
         return max(size | 1, 3)
 
+    @property
+    def averages(self) -> bool:
+        return self.squeeze == "avg"
+
     def build(self, *, dtype: Any = None) -> "ECA":
         return ECA(self, dtype=dtype, name=self.name)
 
@@ -63,14 +68,17 @@ class ECA(nn.Module):
     dtype: Any = None
     """Precision of the product with ``x``; None keeps that of ``x``. The gate is float32."""
 
-    @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        size = self.config.kernel(x.shape[-1])
+        gate = self.excite(SQUEEZES[self.config.squeeze](x))
+        return scale(x.astype(self.dtype or x.dtype), gate)
+
+    @nn.compact
+    def excite(self, squeezed: Float[Array, "n c"]) -> Float[Array, "n c"]:
+        """The gate from the squeezed channels."""
+        size = self.config.kernel(squeezed.shape[-1])
         conv = nn.Conv(
             1, (size,), padding=size // 2, use_bias=False, dtype=jnp.float32, name="conv"
         )
-        squeezed = SQUEEZES[self.config.squeeze](x)[..., None]
-        gate = jnp.squeeze(GATES[self.config.gate](conv(squeezed)), -1)[:, None, None, :]
-        self.sow("intermediates", "gate", gate)
-        dtype = self.dtype or x.dtype
-        return x.astype(dtype) * gate.astype(dtype)
+        gate = jnp.squeeze(GATES[self.config.gate](conv(squeezed[..., None])), -1)
+        self.sow("intermediates", "gate", gate[:, None, None, :])
+        return gate

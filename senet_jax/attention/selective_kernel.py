@@ -54,10 +54,13 @@ class SelectiveKernelConfig(ConvAttention):
         stride: int = 1,
         dilation: int = 1,
         groups: int = 1,
+        norm_group: int | None = None,
         dtype: Any = None,
         name: str | None = None,
     ) -> "SelectiveKernel":
-        return SelectiveKernel(self, features, stride, dilation, groups, dtype, name=name)
+        return SelectiveKernel(
+            self, features, stride, dilation, groups, norm_group, dtype, name=name
+        )
 
 
 class SelectiveKernel(nn.Module):
@@ -81,6 +84,8 @@ class SelectiveKernel(nn.Module):
     """Multiplies the dilation of every path."""
     groups: int = 1
     """Groups of each path's convolution."""
+    norm_group: int | None = None
+    """Samples whose statistics the batch norms take together; None means all."""
     dtype: Any = None
     """Precision of the convolutions; the attention is float32."""
 
@@ -105,6 +110,7 @@ class SelectiveKernel(nn.Module):
                     self.stride,
                     self.dilation * dilation,
                     self.groups,
+                    self.norm_group,
                     self.dtype,
                     name=f"path{index}",
                 )(path, train, drop_rate)
@@ -117,7 +123,9 @@ class SelectiveKernel(nn.Module):
         hidden = SQUEEZES[config.squeeze](outputs.sum(axis=3, dtype=jnp.float32))
         width = max(int(self.features // config.reduction), config.min_width)
         hidden = _layer(width, "reduce")(hidden)
-        hidden = nn.relu(batch_norm(train, dtype=jnp.float32, name="reduce_bn")(hidden))
+        hidden = nn.relu(
+            batch_norm(train, group=self.norm_group, dtype=jnp.float32, name="reduce_bn")(hidden)
+        )
         logits = _layer(paths * self.features, "expand")(hidden)
         gate = jax.nn.softmax(logits.reshape(-1, 1, 1, paths, self.features), axis=3)
         self.sow("intermediates", "gate", gate)
@@ -131,6 +139,7 @@ class _Path(nn.Module):
     stride: int
     dilation: int
     groups: int
+    norm_group: int | None
     dtype: Any
 
     @nn.compact
@@ -146,7 +155,7 @@ class _Path(nn.Module):
             dtype=self.dtype,
             name="conv",
         )(x)
-        x = batch_norm(train, dtype=self.dtype, name="bn")(x)
+        x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x)
         return nn.relu(DropBlock()(x, drop_rate))
 
 

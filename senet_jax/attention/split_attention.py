@@ -1,6 +1,7 @@
 """Split attention (ResNeSt, arXiv 2004.08955, section 3)."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -11,8 +12,9 @@ from jaxtyping import Array, Float
 from senet_jax.attention.base import ConvAttention
 from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.errors import UsageError, choose
-from senet_jax.ops.conv import conv
+from senet_jax.ops.conv import HE_NORMAL, conv
 from senet_jax.ops.drop import DropBlock, Rate
+from senet_jax.ops.moments import scale
 from senet_jax.ops.norm import batch_norm
 
 
@@ -65,10 +67,13 @@ class SplitAttentionConfig(ConvAttention):
         stride: int = 1,
         dilation: int = 1,
         groups: int = 1,
+        norm_group: int | None = None,
         dtype: Any = None,
         name: str | None = None,
     ) -> "SplitAttention":
-        return SplitAttention(self, features, stride, dilation, groups, dtype, name=name)
+        return SplitAttention(
+            self, features, stride, dilation, groups, norm_group, dtype, name=name
+        )
 
 
 class SplitAttention(nn.Module):
@@ -93,6 +98,8 @@ class SplitAttention(nn.Module):
     """Dilation of the convolution."""
     groups: int = 1
     """Cardinal groups."""
+    norm_group: int | None = None
+    """Samples whose statistics the batch norms take together; None means all."""
     dtype: Any = None
     """Precision of the convolution; the attention is float32."""
 
@@ -117,23 +124,60 @@ class SplitAttention(nn.Module):
             dtype=self.dtype,
             name="conv",
         )(x)
-        x = batch_norm(train, dtype=self.dtype, name="bn")(x)
+        x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x)
         x = nn.relu(DropBlock()(x, drop_rate))
-        splits = x.reshape(*x.shape[:3], radix, features)
 
-        total = splits.sum(axis=3, dtype=jnp.float32)
-        hidden = SQUEEZES[self.config.squeeze](total)[:, None, None, :]
+        total = add_splits(x.astype(jnp.float32), radix)
+        hidden = SQUEEZES[self.config.squeeze](total)
         width = self.config.hidden_width(channels, groups)
-        hidden = _layer(width, groups, "reduce")(hidden)
-        hidden = nn.relu(batch_norm(train, dtype=jnp.float32, name="reduce_bn")(hidden))
-        logits = _layer(radix * features, groups, "expand")(hidden)
-        # The grouped convolution leaves the splits of a cardinal group next to each other.
-        logits = logits.reshape(n, groups, radix, features // groups)
-        gate = jax.nn.softmax(logits, axis=2) if radix > 1 else jax.nn.sigmoid(logits)
-        gate = gate.swapaxes(1, 2).reshape(n, 1, 1, radix, features)
-        self.sow("intermediates", "gate", gate)
-        return (splits * gate.astype(splits.dtype)).sum(axis=3)
+        hidden = _GroupedDense(width, groups, name="reduce")(hidden)
+        hidden = nn.relu(
+            batch_norm(train, group=self.norm_group, dtype=jnp.float32, name="reduce_bn")(hidden)
+        )
+        logits = _GroupedDense(radix * features, groups, name="expand")(hidden)
+        # The layer leaves the splits of a cardinal group next to each other.
+        parts = jnp.split(logits, groups * radix, axis=-1)
+        splits = [jnp.concatenate(parts[index::radix], axis=-1) for index in range(radix)]
+        stacked = jnp.stack(splits, axis=1)
+        gate = jax.nn.softmax(stacked, axis=1) if radix > 1 else jax.nn.sigmoid(stacked)
+        self.sow("intermediates", "gate", gate[:, None, None])
+        weighted = scale(x, gate.reshape(n, radix * features))
+        return add_splits(weighted, radix)
 
 
-def _layer(features: int, groups: int, name: str) -> nn.Conv:
-    return conv(features, 1, groups=groups, use_bias=True, dtype=jnp.float32, name=name)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def add_splits(x: Float[Array, "n h w c"], radix: int) -> Float[Array, "n h w c2"]:
+    """Sum of ``radix`` blocks of channels.
+
+    Slices are faster than a sum over an axis of splits, but their gradient would be a concatenation
+    in memory, where it is only a broadcast.
+    """
+    return functools.reduce(jnp.add, jnp.split(x, radix, axis=-1))
+
+
+def _add_splits_forward(x: Array, radix: int) -> tuple[Array, None]:
+    return add_splits(x, radix), None
+
+
+def _add_splits_backward(radix: int, kept: None, gradient: Array) -> tuple[Array]:
+    return (jnp.tile(gradient, radix),)
+
+
+add_splits.defvjp(_add_splits_forward, _add_splits_backward)
+
+
+class _GroupedDense(nn.Module):
+    """A 1x1 convolution of a single pixel, with biases, as matrix products."""
+
+    features: int
+    groups: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n c"]) -> Float[Array, "n {self.features}"]:
+        shape = (1, 1, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", HE_NORMAL, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
+        inputs = jnp.split(x, self.groups, axis=-1)
+        kernels = jnp.split(kernel[0, 0], self.groups, axis=-1)
+        products = [a @ b for a, b in zip(inputs, kernels, strict=True)]
+        return jnp.concatenate(products, axis=-1) + bias

@@ -11,6 +11,7 @@ from senet_jax.attention.base import Attention
 from senet_jax.attention.gates import ACTIVATIONS, GATES
 from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.errors import UsageError, choose
+from senet_jax.ops.moments import scale
 
 NO_SQUEEZE = "none"
 
@@ -57,6 +58,10 @@ class SqueezeExciteConfig(Attention):
         if self.width is not None and self.width < 1:
             raise UsageError(f"width must be at least 1, not {self.width}.")
 
+    @property
+    def averages(self) -> bool:
+        return self.squeeze == "avg"
+
     def hidden_width(self, channels: int) -> int:
         """Width of the hidden layer for a tensor of ``channels`` channels.
 
@@ -93,10 +98,16 @@ class SqueezeExcite(nn.Module):
     """Precision of the product with ``x``; None keeps that of ``x``. Squeeze and excitation are
     float32 always."""
 
-    @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        channels = x.shape[-1]
-        config = self.config
+        dtype = self.dtype or x.dtype
+        if self.config.squeeze == NO_SQUEEZE:
+            return x.astype(dtype) * self.excite(x.astype(jnp.float32)).astype(dtype)
+        return scale(x.astype(dtype), self.excite(SQUEEZES[self.config.squeeze](x)))
+
+    @nn.compact
+    def excite(self, squeezed: Float[Array, "n *space c"]) -> Float[Array, "n *space c"]:
+        """The gate from what was squeezed."""
+        config, channels = self.config, squeezed.shape[-1]
 
         def layer(features: int, name: str) -> nn.Dense:
             return nn.Dense(
@@ -107,13 +118,8 @@ class SqueezeExcite(nn.Module):
                 name=name,
             )
 
-        if config.squeeze == NO_SQUEEZE:
-            squeezed = x.astype(jnp.float32)
-        else:
-            squeezed = SQUEEZES[config.squeeze](x)[:, None, None, :]
         hidden = layer(config.hidden_width(channels), "reduce")(squeezed)
         hidden = ACTIVATIONS[config.activation](hidden)
         gate = GATES[config.gate](layer(channels, "expand")(hidden))
-        self.sow("intermediates", "gate", gate)
-        dtype = self.dtype or x.dtype
-        return x.astype(dtype) * gate.astype(dtype)
+        self.sow("intermediates", "gate", gate if gate.ndim == 4 else gate[:, None, None, :])
+        return gate

@@ -41,6 +41,10 @@ class Backbone(nn.Module, kw_only=True):
     dtype: Any = None
     """Compute precision, for instance ``jnp.bfloat16``; None means that of the parameters, float32,
     whatever the images are. Statistics and the attention's gate stay float32."""
+    norm_group: int | None = None
+    """Samples of the batch whose statistics a batch norm takes together; None means all of them, on
+    all devices. With those of one device, 32 in the papers, or fewer no device waits for another
+    in a batch norm."""
 
     def __post_init__(self) -> None:
         check_mechanism(self.attention)
@@ -57,6 +61,8 @@ class Backbone(nn.Module, kw_only=True):
                     f"stage {stage} does not exist: the stages are {numbers[0]} to {numbers[-1]}."
                 )
         self.check_rate("dropout")
+        if self.norm_group is not None and self.norm_group < 1:
+            raise UsageError(f"norm_group must be at least 1, not {self.norm_group}.")
         if self.num_classes < 1:
             raise UsageError(f"num_classes must be at least 1, not {self.num_classes}.")
         super().__post_init__()

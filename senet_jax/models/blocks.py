@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from senet_jax.attention import ConvAttention, Mechanism
+from senet_jax.attention import Attention, ConvAttention, Mechanism
 from senet_jax.attention.base import check_mechanism, rescale
 from senet_jax.errors import UsageError, choose
 from senet_jax.ops.conv import conv
@@ -78,6 +78,11 @@ class BlockConfig:
     relu_before_attention: bool = False
     """A ReLU after the last batch norm of a basic block, before its attention, which the networks
     released as ``legacy_seresnet18`` and ``34`` have."""
+    fused: bool = True
+    """In training, join attention that stands right behind a batch norm to it where it can be: see
+    ``Attention.averages``. The result is the same to rounding, with fewer passes over the maps."""
+    norm_group: int | None = None
+    """See ``Backbone.norm_group``."""
     dtype: Any = None
     """Compute precision; parameters and statistics stay float32."""
 
@@ -99,6 +104,29 @@ class BlockConfig:
     def attend(self, x: Float[Array, "n h w c"], placement: Placement) -> Float[Array, "n h w c"]:
         """Applies the attention if it rescales and this is its placement; called inside a block."""
         return rescale(self.attention, x, self.dtype) if self.placement == placement else x
+
+    def normalise(
+        self,
+        x: Float[Array, "n h w c"],
+        name: str,
+        placement: Placement | None = None,
+        *,
+        zero_scale: bool = False,
+        train: bool,
+        drop_rate: Rate | None,
+    ) -> Float[Array, "n h w c"]:
+        """Applies a batch norm, DropBlock and the attention whose placement is here.
+
+        Called inside a block; ``drop_rate`` is the rate of DropBlock.
+        """
+        norm = batch_norm(
+            train, zero_scale=zero_scale, group=self.norm_group, dtype=self.dtype, name=name
+        )
+        attention = self.attention if placement == self.placement else None
+        possible = self.fused and train and drop_rate is None
+        if possible and isinstance(attention, Attention) and attention.averages:
+            return norm(x, attention.build().excite)
+        return rescale(attention, DropBlock()(norm(x), drop_rate), self.dtype)
 
     def conv3x3(
         self,
@@ -128,6 +156,7 @@ class BlockConfig:
                 stride=stride,
                 dilation=dilation,
                 groups=groups,
+                norm_group=self.norm_group,
                 dtype=self.dtype,
                 name=name,
             )(x, train, drop_rate)
@@ -141,8 +170,8 @@ class BlockConfig:
                 dtype=self.dtype,
                 name=name,
             )(x)
-            x = batch_norm(train, dtype=self.dtype, name=f"bn{index}")(x)
-            x = nn.relu(self.attend(DropBlock()(x, drop_rate), "conv3x3"))
+            x = self.normalise(x, f"bn{index}", "conv3x3", train=train, drop_rate=drop_rate)
+            x = nn.relu(x)
         if pool > 1 and self.stride_by == "pool_after":
             x = avg_pool(x, 3, pool, pad=1)
         return x
@@ -184,7 +213,7 @@ class Shortcut(nn.Module):
         x = conv(self.features, kernel, stride=stride, dilation=dilation, dtype=dtype, name="conv")(
             x
         )
-        return batch_norm(train, dtype=dtype, name="bn")(x)
+        return batch_norm(train, group=self.config.norm_group, dtype=dtype, name="bn")(x)
 
 
 class BasicBlock(nn.Module):
@@ -218,9 +247,16 @@ class BasicBlock(nn.Module):
             drop_rate=drop_rate,
         )
         x = conv(self.width, 3, dilation=s.next_dilation, dtype=c.dtype, name="conv2")(x)
-        x = batch_norm(train, zero_scale=c.zero_init_last, dtype=c.dtype, name="bn2")(x)
-        x = DropBlock()(x, drop_rate)
-        x = c.attend(nn.relu(x) if c.relu_before_attention else x, "standard")
+        x = c.normalise(
+            x,
+            "bn2",
+            None if c.relu_before_attention else "standard",
+            zero_scale=c.zero_init_last,
+            train=train,
+            drop_rate=drop_rate,
+        )
+        if c.relu_before_attention:
+            x = c.attend(nn.relu(x), "standard")
         x = StochasticDepth(self.stochastic_depth)(x, train)
         return c.attend(nn.relu(x + shortcut), "post")
 
@@ -250,8 +286,7 @@ class Bottleneck(nn.Module):
         shortcut = c.attend(shortcut, "identity")
         x = c.attend(x, "pre")
         x = conv(inner // c.reduce_first, 1, stride=stride1, dtype=c.dtype, name="conv1")(x)
-        x = batch_norm(train, dtype=c.dtype, name="bn1")(x)
-        x = nn.relu(DropBlock()(x, drop_rate))
+        x = nn.relu(c.normalise(x, "bn1", train=train, drop_rate=drop_rate))
         x = c.conv3x3(
             x,
             inner,
@@ -263,7 +298,13 @@ class Bottleneck(nn.Module):
             drop_rate=drop_rate,
         )
         x = conv(outer, 1, dtype=c.dtype, name="conv3")(x)
-        x = batch_norm(train, zero_scale=c.zero_init_last, dtype=c.dtype, name="bn3")(x)
-        x = c.attend(DropBlock()(x, drop_rate), "standard")
+        x = c.normalise(
+            x,
+            "bn3",
+            "standard",
+            zero_scale=c.zero_init_last,
+            train=train,
+            drop_rate=drop_rate,
+        )
         x = StochasticDepth(self.stochastic_depth)(x, train)
         return c.attend(nn.relu(x + shortcut), "post")

@@ -116,6 +116,8 @@ class UnitConfig:
     """Added to the variance by the batch norms."""
     dtype: Any = None
     """Compute precision; parameters and statistics stay float32."""
+    norm_group: int | None = None
+    """See ``Backbone.norm_group``."""
 
 
 class ConvUnit(nn.Module):
@@ -136,7 +138,13 @@ class ConvUnit(nn.Module):
             dtype=dtype,
             name="conv",
         )(x)
-        x = batch_norm(train, epsilon=self.config.epsilon, dtype=dtype, name="bn")(x)
+        x = batch_norm(
+            train,
+            epsilon=self.config.epsilon,
+            group=self.config.norm_group,
+            dtype=dtype,
+            name="bn",
+        )(x)
         return nn.relu(x)
 
 

@@ -33,10 +33,11 @@ def _norm_relu_conv(
     index: str = "",
     drop_rate: float,
     dtype: Any,
+    norm_group: int | None,
     train: bool,
 ) -> Float[Array, "n h w {features}"]:
     """Applies ``bn{index}``, ReLU, ``conv{index}`` and dropout; called inside a module."""
-    x = nn.relu(batch_norm(train, dtype=dtype, name=f"bn{index}")(x))
+    x = nn.relu(batch_norm(train, group=norm_group, dtype=dtype, name=f"bn{index}")(x))
     x = conv(features, kernel_size, dtype=dtype, name=f"conv{index}")(x)
     return nn.Dropout(drop_rate, deterministic=not train)(x)
 
@@ -54,6 +55,8 @@ class DenseLayer(nn.Module):
     """Attention of the new channels."""
     dtype: Any
     """Compute precision."""
+    norm_group: int | None
+    """See ``Backbone.norm_group``."""
 
     @nn.compact
     def __call__(
@@ -63,7 +66,11 @@ class DenseLayer(nn.Module):
         # every map once: the memory-efficient DenseNet (arXiv 1707.06990).
         x = jnp.concatenate(maps, axis=-1)
         apply = functools.partial(
-            _norm_relu_conv, drop_rate=self.drop_rate, dtype=self.dtype, train=train
+            _norm_relu_conv,
+            drop_rate=self.drop_rate,
+            dtype=self.dtype,
+            norm_group=self.norm_group,
+            train=train,
         )
         if self.bottleneck:
             x = apply(x, 4 * self.growth_rate, 1, index="1")
@@ -102,13 +109,21 @@ class Transition(nn.Module):
     """See ``DenseNet.drop_rate``."""
     dtype: Any
     """Compute precision."""
+    norm_group: int | None
+    """See ``Backbone.norm_group``."""
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "n h w c"], train: bool
     ) -> Float[Array, "n h2 w2 {self.features}"]:
         x = _norm_relu_conv(
-            x, self.features, 1, drop_rate=self.drop_rate, dtype=self.dtype, train=train
+            x,
+            self.features,
+            1,
+            drop_rate=self.drop_rate,
+            dtype=self.dtype,
+            norm_group=self.norm_group,
+            train=train,
         )
         return avg_pool(x, 2, 2)
 
@@ -206,7 +221,9 @@ class DenseNet(Backbone):
         check_images(images, smallest=stride * (2 ** len(transitions) - 1) + 1)
         features = {}
         if self.stem == "imagenet":
-            features[2], x = Stem("imagenet", width, self.dtype, name="stem")(images, train)
+            features[2], x = Stem("imagenet", width, self.dtype, self.norm_group, name="stem")(
+                images, train
+            )
         else:
             x = conv(width, 3, dtype=self.dtype, name="stem")(images)
         layer: Any = nn.remat(DenseLayer, static_argnums=(2,)) if self.remat else DenseLayer
@@ -219,6 +236,7 @@ class DenseNet(Backbone):
                 drop_rate=self.drop_rate,
                 attention=attention if self.placement == "layer" else None,
                 dtype=self.dtype,
+                norm_group=self.norm_group,
             )
             block_attention = attention if self.placement == "block" else None
             block = DenseBlock(
@@ -227,10 +245,14 @@ class DenseNet(Backbone):
             features[stride] = x = block(x, train)
             if stage < self.stage_numbers[-1]:
                 x = Transition(
-                    transitions[stage - 2], self.drop_rate, self.dtype, name=f"transition{stage}"
+                    transitions[stage - 2],
+                    self.drop_rate,
+                    self.dtype,
+                    self.norm_group,
+                    name=f"transition{stage}",
                 )(x, train)
                 stride *= 2
-        x = nn.relu(batch_norm(train, dtype=self.dtype, name="final_bn")(x))
+        x = nn.relu(batch_norm(train, group=self.norm_group, dtype=self.dtype, name="final_bn")(x))
         features[stride] = x
         return features if self.features_only else self.classify(x, train)
 

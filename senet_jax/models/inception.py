@@ -94,7 +94,7 @@ class Inception(Backbone):
             train: Normalise with the batch's statistics and drop what the fields say.
         """
         self._check_sides(images)
-        config = UnitConfig(self.conv_bias, self.epsilon, self.dtype)
+        config = UnitConfig(self.conv_bias, self.epsilon, self.dtype, self.norm_group)
         x, stride, features = images, 1, {}
         for layer in self.layers:
             if isinstance(layer, ModuleSpec):

@@ -36,14 +36,16 @@ class Block(nn.Module):
     """What rescales the output."""
     dtype: Any = None
     """Compute precision."""
+    norm_group: int | None = None
+    """See ``Backbone.norm_group``."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
         channels, dtype = x.shape[-1], self.dtype
         x = conv(channels, 3, stride=self.stride, groups=channels, dtype=dtype, name="depthwise")(x)
-        x = nn.relu(batch_norm(train, dtype=dtype, name="depthwise_bn")(x))
+        x = nn.relu(batch_norm(train, group=self.norm_group, dtype=dtype, name="depthwise_bn")(x))
         x = conv(self.width, 1, dtype=dtype, name="pointwise")(x)
-        x = nn.relu(batch_norm(train, dtype=dtype, name="pointwise_bn")(x))
+        x = nn.relu(batch_norm(train, group=self.norm_group, dtype=dtype, name="pointwise_bn")(x))
         return rescale(self.attention, x, dtype)
 
 
@@ -52,11 +54,12 @@ class Stem(nn.Module):
 
     width: int
     dtype: Any = None
+    norm_group: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
         x = conv(self.width, 3, stride=2, dtype=self.dtype, name="conv")(x)
-        return nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
+        return nn.relu(batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x))
 
 
 class Stage(nn.Module):
@@ -68,12 +71,20 @@ class Stage(nn.Module):
     stride: int
     attention: Mechanism | None
     dtype: Any = None
+    norm_group: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
         for index in range(1, self.blocks + 1):
             stride = self.stride if index == 1 else 1
-            block = self.block(self.width, stride, self.attention, self.dtype, name=f"block{index}")
+            block = self.block(
+                self.width,
+                stride,
+                self.attention,
+                self.dtype,
+                self.norm_group,
+                name=f"block{index}",
+            )
             x = block(x, train)
         return x
 
@@ -120,7 +131,9 @@ class MobileNetV1(Backbone):
         """
         check_images(images)
         block: Any = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
-        x = Stem(int(self.width * STEM_WIDTH), self.dtype, name="stem")(images, train)
+        x = Stem(int(self.width * STEM_WIDTH), self.dtype, self.norm_group, name="stem")(
+            images, train
+        )
         features = {}
         for stage, (blocks, width) in enumerate(zip(self.blocks, WIDTHS, strict=False), 1):
             x = Stage(
@@ -130,6 +143,7 @@ class MobileNetV1(Backbone):
                 stride=1 if stage == 1 else 2,
                 attention=self.attention_of(stage),
                 dtype=self.dtype,
+                norm_group=self.norm_group,
                 name=f"stage{stage}",
             )(x, train)
             features[2**stage] = x

@@ -36,6 +36,8 @@ class PreactBlock(nn.Module):
     """See ``PreactResNet.block_dropout``."""
     dtype: Any
     """Compute precision."""
+    norm_group: int | None
+    """See ``Backbone.norm_group``."""
     stride: int = 1
     """Stride of the block."""
     leads: bool = False
@@ -45,7 +47,9 @@ class PreactBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
         def activate(x: Array, index: int) -> Array:
-            return nn.relu(batch_norm(train, dtype=self.dtype, name=f"bn{index}")(x))
+            return nn.relu(
+                batch_norm(train, group=self.norm_group, dtype=self.dtype, name=f"bn{index}")(x)
+            )
 
         width, stride = self.width, self.stride
         if self.bottleneck:
@@ -130,11 +134,12 @@ class PreactResNet(Backbone):
                 self.attention_of(stage),
                 self.block_dropout,
                 self.dtype,
+                self.norm_group,
             )
             first = functools.partial(build, stride=1 if stage == 2 else 2, leads=stage == 2)
             x = Stage((first, *[build] * (blocks - 1)), name=f"stage{stage}")(x, train)
             features[2 ** (stage - 2)] = x
-        x = nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
+        x = nn.relu(batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x))
         if self.features_only:
             return features | {max(features): x}
         return self.classify(x, train)

@@ -94,6 +94,8 @@ class ResNet(Backbone):
     """See ``BlockConfig.stride_by``."""
     relu_before_attention: bool = False
     """See ``BlockConfig.relu_before_attention``."""
+    fused: bool = True
+    """See ``BlockConfig.fused``."""
     zero_init_last: bool = False
     """See ``BlockConfig.zero_init_last``."""
     output_stride: int = 32
@@ -160,7 +162,7 @@ class ResNet(Backbone):
         total, done = sum(self.blocks), 0
         drop_rate = self.drop_block * drop_block_scale if train and self.drop_block else None
 
-        stem = Stem(self.stem, self.stem_width, self.dtype, name="stem")
+        stem = Stem(self.stem, self.stem_width, self.dtype, self.norm_group, name="stem")
         before, stride = stem.strides
         features = {}
         features[before], x = stem(images, train)

@@ -30,6 +30,8 @@ class Layers(nn.Module):
     """Channels, side of the kernel, stride and groups of each convolution."""
     dtype: Any
     """Compute precision."""
+    norm_group: int | None
+    """See ``Backbone.norm_group``."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
@@ -43,7 +45,7 @@ class Layers(nn.Module):
                 dtype=self.dtype,
                 name=f"conv{index}",
             )(x)
-            x = batch_norm(train, dtype=self.dtype, name=f"bn{index}")(x)
+            x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name=f"bn{index}")(x)
         return x
 
 
@@ -60,6 +62,8 @@ class ShiftedShortcut(nn.Module):
     """Stride of the block."""
     dtype: Any
     """Compute precision."""
+    norm_group: int | None
+    """See ``Backbone.norm_group``."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
@@ -71,7 +75,9 @@ class ShiftedShortcut(nn.Module):
             )
             for index, half in enumerate((x, shifted), 1)
         ]
-        return batch_norm(train, dtype=self.dtype, name="bn")(jnp.concatenate(halves, axis=-1))
+        return batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(
+            jnp.concatenate(halves, axis=-1)
+        )
 
 
 class ShakeBlock(nn.Module):
@@ -95,6 +101,8 @@ class ShakeBlock(nn.Module):
     """Applied to the mixed branches before the addition."""
     dtype: Any
     """Compute precision."""
+    norm_group: int | None
+    """See ``Backbone.norm_group``."""
     stride: int = 1
     """Stride of the block."""
 
@@ -113,11 +121,18 @@ class ShakeBlock(nn.Module):
         shortcut = x
         if stride > 1 or x.shape[-1] != features:
             if self.bottleneck:
-                project: Any = Layers(((features, 1, stride, 1),), self.dtype, name="shortcut")
+                project: Any = Layers(
+                    ((features, 1, stride, 1),), self.dtype, self.norm_group, name="shortcut"
+                )
             else:
-                project = ShiftedShortcut(features, stride, self.dtype, name="shortcut")
+                project = ShiftedShortcut(
+                    features, stride, self.dtype, self.norm_group, name="shortcut"
+                )
             shortcut = project(inputs, train)
-        a, b = (Layers(layers, self.dtype, name=f"branch{n}")(inputs, train) for n in (1, 2))
+        a, b = (
+            Layers(layers, self.dtype, self.norm_group, name=f"branch{n}")(inputs, train)
+            for n in (1, 2)
+        )
         y = Shake(self.forward, self.backward)(a, b, train)
         y = rescale(self.attention, y, self.dtype)
         y = shortcut + y
@@ -186,7 +201,9 @@ class ShakeShake(Backbone):
         check_images(images)
         block: Any = nn.remat(ShakeBlock, static_argnums=(2,)) if self.remat else ShakeBlock
         features = {}
-        x = Layers(((self.stem_width, 3, 1, 1),), self.dtype, name="stem")(images, train)
+        x = Layers(((self.stem_width, 3, 1, 1),), self.dtype, self.norm_group, name="stem")(
+            images, train
+        )
         x = nn.relu(x) if self.bottleneck else x
         for stage, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True), 2):
             build = functools.partial(
@@ -198,6 +215,7 @@ class ShakeShake(Backbone):
                 self.backward,
                 self.attention_of(stage),
                 self.dtype,
+                self.norm_group,
             )
             first = functools.partial(build, stride=1 if stage == 2 else 2)
             x = Stage((first, *[build] * (blocks - 1)), name=f"stage{stage}")(x, train)

@@ -58,6 +58,8 @@ class Unit(nn.Module):
     """What rescales the branch."""
     dtype: Any = None
     """Compute precision."""
+    norm_group: int | None = None
+    """See ``Backbone.norm_group``."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
@@ -66,12 +68,12 @@ class Unit(nn.Module):
         shortcut = avg_pool(x, 3, self.stride, pad=1) if self.stride > 1 else x
 
         x = conv(inner, 1, groups=self.first_groups, dtype=dtype, name="conv1")(x)
-        x = nn.relu(batch_norm(train, dtype=dtype, name="bn1")(x))
+        x = nn.relu(batch_norm(train, group=self.norm_group, dtype=dtype, name="bn1")(x))
         x = channel_shuffle(x, self.groups)
         x = conv(inner, 3, stride=self.stride, groups=inner, dtype=dtype, name="conv2")(x)
-        x = batch_norm(train, dtype=dtype, name="bn2")(x)
+        x = batch_norm(train, group=self.norm_group, dtype=dtype, name="bn2")(x)
         x = conv(outer, 1, groups=self.groups, dtype=dtype, name="conv3")(x)
-        x = batch_norm(train, dtype=dtype, name="bn3")(x)
+        x = batch_norm(train, group=self.norm_group, dtype=dtype, name="bn3")(x)
         x = rescale(self.attention, x, dtype)
         x = x + shortcut if self.stride == 1 else jnp.concatenate([shortcut, x], axis=-1)
         return nn.relu(x)
@@ -88,6 +90,7 @@ class Stage(nn.Module):
     """Groups of the very first 1x1."""
     attention: Mechanism | None
     dtype: Any = None
+    norm_group: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
@@ -100,6 +103,7 @@ class Stage(nn.Module):
                 stride=2 if first else 1,
                 attention=self.attention,
                 dtype=self.dtype,
+                norm_group=self.norm_group,
                 name=f"block{index}",
             )(x, train)
         return x
@@ -168,7 +172,7 @@ class ShuffleNetV1(Backbone):
         """
         check_images(images)
         unit: Any = nn.remat(Unit, static_argnums=(2,)) if self.remat else Unit
-        x = Stem(self._stem_channels, self.dtype, name="stem")(images, train)
+        x = Stem(self._stem_channels, self.dtype, self.norm_group, name="stem")(images, train)
         features = {2: x}
         x = features[4] = max_pool(x, 3, 2, pad=1)
         for stage, blocks in enumerate(self.blocks, 2):
@@ -180,6 +184,7 @@ class ShuffleNetV1(Backbone):
                 first_groups=1 if stage == 2 else self.groups,
                 attention=self.attention_of(stage),
                 dtype=self.dtype,
+                norm_group=self.norm_group,
                 name=f"stage{stage}",
             )(x, train)
         return features if self.features_only else self.classify(x, train)

@@ -29,6 +29,8 @@ class Stem(nn.Module):
     """See ``ResNet.stem_width``."""
     dtype: Any = None
     """Compute precision."""
+    norm_group: int | None = None
+    """See ``Backbone.norm_group``."""
 
     @property
     def strides(self) -> tuple[int, int]:
@@ -44,7 +46,9 @@ class Stem(nn.Module):
         ) -> Array:
             conv_name, bn_name = f"{prefix}conv{n}", f"{prefix}bn{n}"
             x = conv(width, kernel_size, stride=stride, dtype=self.dtype, name=conv_name)(x)
-            return nn.relu(batch_norm(train, dtype=self.dtype, name=bn_name)(x))
+            return nn.relu(
+                batch_norm(train, group=self.norm_group, dtype=self.dtype, name=bn_name)(x)
+            )
 
         size = x.shape[1:3]
         if self.kind == "caffe" and min(size) < 3:

@@ -36,12 +36,14 @@ class Layer(nn.Module):
     """What rescales the output."""
     dtype: Any = None
     """Compute precision."""
+    norm_group: int | None = None
+    """See ``Backbone.norm_group``."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c2"]:
         x = conv(self.width, self.kernel_size, use_bias=True, dtype=self.dtype, name="conv")(x)
         if self.norm:
-            x = batch_norm(train, dtype=self.dtype, name="bn")(x)
+            x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x)
         x = nn.relu(x)
         return rescale(self.attention, x, self.dtype)
 
@@ -56,12 +58,19 @@ class Stage(nn.Module):
     norm: bool
     attention: Mechanism | None
     dtype: Any = None
+    norm_group: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c2"]:
         for index, side in enumerate(self.kernel_sizes, 1):
             x = self.layer(
-                self.width, side, self.norm, self.attention, self.dtype, name=f"layer{index}"
+                self.width,
+                side,
+                self.norm,
+                self.attention,
+                self.dtype,
+                self.norm_group,
+                name=f"layer{index}",
             )(x, train)
         return x
 
@@ -132,6 +141,7 @@ class VGG(Backbone):
                 norm=self.norm,
                 attention=self.attention_of(stage),
                 dtype=self.dtype,
+                norm_group=self.norm_group,
                 name=f"stage{stage}",
             )(x, train)
             features[stride] = x

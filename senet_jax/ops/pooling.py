@@ -1,5 +1,10 @@
 """Pooling with the paddings of PyTorch and Caffe, which ``SAME`` and ``VALID`` cannot express."""
 
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
@@ -37,8 +42,83 @@ def max_pool(
         pad: Padding on every side, pixels.
         ceil_mode: Keep a last window that hangs over the edge (Caffe's rule).
     """
-    padding = [_padding(size, window, stride, pad, ceil_mode) for size in x.shape[1:3]]
-    return nn.max_pool(x, (window, window), strides=(stride, stride), padding=padding)
+    rows, columns = (_padding(size, window, stride, pad, ceil_mode) for size in x.shape[1:3])
+    return _max_pool(x, _Windows(window, stride, (rows, columns), x.shape[1:3]))
+
+
+class _Windows(NamedTuple):
+    """Where the windows of a pool lie."""
+
+    side: int
+    stride: int
+    padding: tuple[tuple[int, int], tuple[int, int]]
+    size: tuple[int, ...]
+    """Rows and columns of the map."""
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_pool(x: Float[Array, "n h w c"], windows: _Windows) -> Float[Array, "n h2 w2 c"]:
+    """Maximum over windows, for whose gradient XLA has a loop that is slow on CPUs.
+
+    The gradient of a window goes to the first pixel that has its maximum, as in XLA's.
+    """
+    side, stride, padding, _ = windows
+    return nn.max_pool(x, (side, side), strides=(stride, stride), padding=padding)
+
+
+def _max_pool_forward(x: Array, windows: _Windows) -> tuple[Array, Array]:
+    """The maximum, and which pixel of its window it was."""
+    side, stride, padding, _ = windows
+    low = jnp.array(-jnp.inf, x.dtype)
+    padded = lax.pad(x, low, [(0, 0, 0), *((*sides, 0) for sides in padding), (0, 0, 0)])
+    rows, columns = ((size - side) // stride * stride + 1 for size in padded.shape[1:3])
+
+    def seen(row: int, column: int) -> Array:
+        """The pixel at this place of every window."""
+        return padded[:, row : row + rows : stride, column : column + columns : stride]
+
+    best = seen(0, 0)
+    winner = jnp.zeros(best.shape, np.min_scalar_type(side**2 - 1))
+    for place in range(1, side**2):
+        pixel = seen(*divmod(place, side))
+        winner = jnp.where(pixel > best, jnp.array(place, winner.dtype), winner)
+        best = jnp.maximum(best, pixel)
+    return best, winner
+
+
+def _max_pool_backward(windows: _Windows, winner: Array, gradient: Array) -> tuple[Array]:
+    """Gathers the gradient of each pixel from the windows that hold it.
+
+    Pixels whose row and column leave the same remainders by the stride are held by as many windows,
+    at the same places: each such set is a sum of shifted maps.
+    """
+    side, stride, padding, size = windows
+    reach = -(-side // stride)
+    rows, columns = (outputs + reach - 1 for outputs in gradient.shape[1:3])
+    border = ((0, 0), (reach - 1, reach - 1), (reach - 1, reach - 1), (0, 0))
+    gradient, winner = jnp.pad(gradient, border), jnp.pad(winner, border)
+
+    def pixels(first_row: int, first_column: int) -> Array:
+        total = jnp.zeros((len(gradient), rows, columns, gradient.shape[3]), gradient.dtype)
+        for row in range(first_row, side, stride):
+            for column in range(first_column, side, stride):
+                top, left = reach - 1 - row // stride, reach - 1 - column // stride
+                at = (slice(None), slice(top, top + rows), slice(left, left + columns))
+                total += jnp.where(winner[at] == row * side + column, gradient[at], 0)
+        return total
+
+    sets = [jnp.stack([pixels(i, j) for j in range(stride)], axis=3) for i in range(stride)]
+    whole = jnp.stack(sets, axis=2)
+    whole = whole.reshape(len(gradient), rows * stride, columns * stride, -1)
+    starts = [before for before, _ in padding]
+    # Where windows leave out the end of a map it is missing here.
+    ends = [max(0, s + n - m) for s, n, m in zip(starts, size, whole.shape[1:3], strict=True)]
+    whole = jnp.pad(whole, ((0, 0), *((0, end) for end in ends), (0, 0)))
+    slices = [slice(start, start + length) for start, length in zip(starts, size, strict=True)]
+    return (whole[:, slices[0], slices[1]],)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def avg_pool(

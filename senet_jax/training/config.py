@@ -59,6 +59,9 @@ class ModelConfig:
     """Start the last batch norm scale of each block at zero."""
     dropout: float = 0.0
     """Rate of dropout before the classifier."""
+    norm_group: int | None = None
+    """Samples whose statistics a batch norm takes together: those of one device, as in the papers,
+    or fewer; None means the whole batch, over all devices."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute precision; parameters, statistics and gates are float32 always."""
 

@@ -33,7 +33,7 @@ def model_fields(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     """
     fields: dict[str, Any] = {"num_classes": num_classes, "dtype": jnp.dtype(config.dtype)}
     defaults = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
-    for name in ("placement", "stages", "shortcut", "zero_init_last", "dropout"):
+    for name in ("placement", "stages", "shortcut", "zero_init_last", "dropout", "norm_group"):
         if getattr(config, name) != defaults[name]:
             fields[name] = getattr(config, name)
     own: Mechanism | None = getattr(zoo.create_model(config.name), "attention", None)

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -157,3 +158,21 @@ def test_channels_that_do_not_divide_are_refused():
 def test_wrong_fields_are_refused(fields):
     with pytest.raises(UsageError, match=f"{next(iter(fields))} must be at least"):
         SplitAttentionConfig(**fields)
+
+
+@pytest.mark.parametrize(("groups", "radix"), [(1, 2), (2, 4)])
+def test_a_training_step_moves_no_map_outside_the_convolution(groups, radix):
+    x = jnp.zeros((4, 16, 16, 16))
+    module = SplitAttentionConfig(radix=radix).build_conv(16, groups=groups)
+    variables = module.init(jax.random.key(0), x, False)
+
+    def loss(params, x):
+        y, new = module.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
+        return jnp.sum(jnp.sin(y)), new
+
+    step = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+    text = step.lower(variables["params"], x).compile().as_text()
+    moves = re.findall(r"= (\S+) (transpose|copy|concatenate)\(.*op_name=\"([^\"]*)\"", text)
+    outside = [(kind, shape) for shape, kind, name in moves if "/conv/" not in name]
+    assert "transpose" not in {kind for kind, _ in outside}
+    assert [shape for _, shape in outside if "16,16," in shape] == []

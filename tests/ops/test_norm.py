@@ -1,8 +1,13 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from senet_jax import UsageError
 from senet_jax.ops.norm import batch_norm
 
 RNG = np.random.default_rng(0)
@@ -14,6 +19,12 @@ def variables():
     params = {"scale": jnp.float32([0.5, -2.0]), "bias": jnp.float32([1.0, 3.0])}
     stats = {"mean": jnp.float32([0.3, -0.4]), "var": jnp.float32([1.5, 0.7])}
     return {"params": params, "batch_stats": stats}
+
+
+def close(found, expected):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), found, expected
+    )
 
 
 def normalised(x, mean, var, params, epsilon=1e-5):
@@ -65,3 +76,89 @@ def test_statistics_of_bfloat16_are_float32():
     assert mean.dtype == jnp.float32
     expected = 0.9 * np.asarray(old) + 0.1 * np.float64(low).mean(AXES)
     np.testing.assert_allclose(mean, expected, rtol=1e-5)
+
+
+def test_agrees_with_flax_in_value_statistics_and_gradient():
+    state, x = variables(), jnp.float32(X)
+    other = nn.BatchNorm(use_running_average=False, momentum=0.9)
+
+    def loss(module, params, x):
+        y, new = module.apply({**state, "params": params}, x, mutable=["batch_stats"])
+        return jnp.sum(jnp.sin(y)), (y, new)
+
+    found, expected = (
+        jax.jit(jax.value_and_grad(functools.partial(loss, m), argnums=(0, 1), has_aux=True))(
+            state["params"], x
+        )
+        for m in (batch_norm(True), other)
+    )
+    close(found, expected)
+
+
+def test_groups_have_statistics_of_their_own_and_the_running_ones_their_mean():
+    rng = np.random.default_rng(1)
+    x, state = rng.normal(rng.normal(0, 5, (6, 1, 1, 2)), 2, (6, 4, 5, 2)), variables()
+    y, new = batch_norm(True, group=2).apply(state, jnp.float32(x), mutable=["batch_stats"])
+    parts = np.split(x, 3)
+    expected = [normalised(p, p.mean(AXES), p.var(AXES), state["params"]) for p in parts]
+    np.testing.assert_allclose(y, np.concatenate(expected), rtol=1e-4, atol=1e-5)
+    for name, moment in (("mean", np.mean), ("var", np.var)):
+        batch = np.mean([moment(p, AXES) for p in parts], axis=0)
+        running = 0.9 * np.asarray(state["batch_stats"][name]) + 0.1 * batch
+        np.testing.assert_allclose(new["batch_stats"][name], running, rtol=1e-5)
+
+
+def test_groups_that_do_not_divide_the_batch_are_refused():
+    with pytest.raises(UsageError, match="a batch of 3 cannot be divided into groups of 2"):
+        batch_norm(True, group=2).apply(variables(), jnp.float32(X), mutable=["batch_stats"])
+
+
+@pytest.mark.parametrize("group", [None, 1])
+def test_a_gate_is_applied_as_if_after_the_norm(group):
+    weights = jnp.float32(np.random.default_rng(2).standard_normal((2, 2)))
+
+    def joined(state, x):
+        module = batch_norm(True, group=group)
+        return module.apply(
+            state, x, lambda mean: jax.nn.sigmoid(mean @ weights), mutable=["batch_stats"]
+        )
+
+    def apart(state, x):
+        y, new = batch_norm(True, group=group).apply(state, x, mutable=["batch_stats"])
+        return y * jax.nn.sigmoid(y.mean((1, 2)) @ weights)[:, None, None], new
+
+    def both(function):
+        def loss(params, x):
+            y, new = function({**variables(), "params": params}, x)
+            return jnp.sum(jnp.sin(y)), (y, new)
+
+        run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+        return run(variables()["params"], jnp.float32(X))
+
+    close(both(joined), both(apart))
+
+
+def test_groups_of_a_device_need_no_word_from_the_others():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    x = jnp.float32(np.random.default_rng(3).normal(2, 3, (16, 4, 16, 2)))
+
+    def of(group):
+        def function(x):
+            module = batch_norm(True, group=group)
+            return jax.grad(
+                lambda x: jnp.sum(jnp.sin(module.apply(variables(), x, mutable=["batch_stats"])[0]))
+            )(x)
+
+        compiled = jax.jit(function, in_shardings=rows, out_shardings=rows).lower(x).compile()
+        text = compiled.as_text()
+        found = compiled(jax.device_put(x, rows))
+        np.testing.assert_allclose(found, jax.jit(function)(x), rtol=1e-4, atol=1e-5)
+        return [name for name in COLLECTIVES if f" {name}(" in text]
+
+    assert of(2) == []
+    assert of(1) == []
+    assert of(None) == ["all-reduce"]
+
+
+COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")

@@ -1,11 +1,13 @@
 import itertools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from senet_jax.ops.pooling import adaptive_avg_pool, avg_pool, max_pool
+from senet_jax.ops.pooling import _padding, adaptive_avg_pool, avg_pool, max_pool
 
 # window, stride, pad: those of the papers' networks, then others.
 WINDOWS = [(3, 2, 1), (3, 2, 0), (2, 2, 0), (3, 1, 1), (2, 3, 0), (4, 3, 2), (5, 4, 1)]
@@ -93,3 +95,32 @@ def test_adaptive_avg_pool_equals_the_naive_loop(size, shape):
         )
         expected[:, i, j] = x[:, top:bottom, left:right].mean((1, 2))
     np.testing.assert_allclose(adaptive_avg_pool(jnp.float32(x), *shape), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "pad", "ceil_mode"),
+    [
+        ((11, 12), 3, 2, 1, False),
+        ((12, 11), 3, 2, 0, True),
+        ((8, 9), 2, 2, 0, False),
+        ((7, 6), 3, 1, 1, False),
+        ((9, 10), 2, 3, 0, False),
+        ((1, 2), 3, 2, 1, False),
+    ],
+)
+def test_gradient_of_the_max_pool_is_xlas(size, window, stride, pad, ceil_mode):
+    # Few values, so that windows have several pixels with their maximum.
+    x = jnp.float32(np.random.default_rng(0).integers(0, 4, (2, *size, 3)))
+
+    def ours(x):
+        return max_pool(x, window, stride, pad=pad, ceil_mode=ceil_mode)
+
+    def theirs(x):
+        padding = [_padding(side, window, stride, pad, ceil_mode) for side in size]
+        return nn.max_pool(x, (window, window), (stride, stride), padding)
+
+    def run(function):
+        y, back = jax.vjp(function, x)
+        return y, back(jnp.float32(np.random.default_rng(1).integers(1, 9, y.shape)))[0]
+
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(run, static_argnums=0)(ours), run(theirs))

@@ -72,3 +72,9 @@ def test_the_mechanism_can_be_taken_out_put_in_and_changed():
 def test_what_cannot_be_built_is_said(fields, message):
     with pytest.raises(UsageError, match=message):
         build(**fields)
+
+
+def test_statistics_of_groups_are_one_field():
+    assert build(norm_group=4) == create_model(
+        "cifar_seresnet8", num_classes=7, dtype=jnp.float32, norm_group=4
+    )

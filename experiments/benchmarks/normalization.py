@@ -1,0 +1,159 @@
+"""Batch norm, attention joined to it, max pool and split attention against their plain forms.
+
+    python experiments/benchmarks/normalization.py
+
+times a forward and backward pass of each pair in turns, at shapes of ResNet-50 and ResNeSt-50,
+prints the median of the paired ratios (below one, ours is faster) and writes them as JSON.
+"""
+
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from flax import linen as nn
+
+from senet_jax.attention import SqueezeExciteConfig
+from senet_jax.attention.split_attention import add_splits
+from senet_jax.attention.squeeze import squeeze_avg
+from senet_jax.ops.moments import scale
+from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.pooling import max_pool
+
+MAPS = ((112, 64), (56, 256), (28, 512), (14, 1024), (7, 2048))
+"""Side and channels of maps of ResNet-50 at 224 pixels."""
+
+Case = tuple[str, nn.Module, nn.Module, tuple[int, int, int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Measure what stands between the convolutions."""
+
+    batch_size: int = 8
+    """Images of a batch."""
+    pairs: int = 15
+    """Pairs of measurements."""
+    results: Path = Path("experiments/results/normalization.json")
+    """Where the numbers are written."""
+
+
+class Norm(nn.Module):
+    """Batch norm and ReLU, ours or Flax's."""
+
+    ours: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        norm = batch_norm(True) if self.ours else nn.BatchNorm(use_running_average=False)
+        return nn.relu(norm(x))
+
+
+class Tail(nn.Module):
+    """The end of a residual block: batch norm, SE, addition and ReLU."""
+
+    fused: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        norm, se = batch_norm(True), SqueezeExciteConfig().build()
+        return nn.relu((norm(x, se.excite) if self.fused else se(norm(x))) + jnp.abs(x))
+
+
+class Pool(nn.Module):
+    """The stem's max pool, with our gradient or XLA's."""
+
+    ours: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if self.ours:
+            return max_pool(x, 3, 2, pad=1)
+        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+
+class Splits(nn.Module):
+    """What split attention does behind its convolution, ours or with an axis of splits."""
+
+    radix: int
+    ours: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        features = x.shape[-1] // self.radix
+        x = nn.relu(x)
+        splits = x.reshape(*x.shape[:3], self.radix, features)
+        total = add_splits(x, self.radix) if self.ours else splits.sum(axis=3)
+        hidden = nn.relu(batch_norm(True)(nn.Dense(max(features // 4, 32))(squeeze_avg(total))))
+        logits = nn.Dense(x.shape[-1])(hidden).reshape(-1, 1, 1, self.radix, features)
+        gate = jax.nn.softmax(logits, axis=3)
+        if self.ours:
+            return add_splits(scale(x, gate.reshape(len(x), -1)), self.radix)
+        return (splits * gate).sum(axis=3)
+
+
+def cases(batch_size: int) -> Iterator[Case]:
+    """Name, our form, the other form, shape."""
+    for side, channels in MAPS:
+        yield "batch norm, relu", Norm(True), Norm(False), (batch_size, side, side, channels)
+    for side, channels in MAPS[1:]:
+        yield "bn, se, add, relu", Tail(True), Tail(False), (batch_size, side, side, channels)
+    yield "max pool", Pool(True), Pool(False), (batch_size, 112, 112, 64)
+    for radix, side, channels in ((2, 56, 128), (2, 14, 512), (4, 28, 256)):
+        ours, other = (Splits(radix, ours) for ours in (True, False))
+        yield f"split attention, radix {radix}", ours, other, (batch_size, side, side, channels)
+
+
+def timer(module: nn.Module, shape: tuple[int, ...]) -> Callable[[], float]:
+    """Seconds of a forward and backward pass, compiled here."""
+    x = jax.random.normal(jax.random.key(0), shape)
+    variables = module.init(jax.random.key(1), x)
+    y = jax.eval_shape(lambda: module.apply(variables, x, mutable=["batch_stats"])[0])
+    gradient = jax.random.normal(jax.random.key(2), y.shape)
+
+    @jax.jit
+    def step(params: Any, x: jax.Array, gradient: jax.Array) -> Any:
+        def forward(params: Any, x: jax.Array) -> Any:
+            return module.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+
+        y, backward, new = jax.vjp(forward, params, x, has_aux=True)
+        return y, new, backward(gradient)
+
+    arguments = variables.get("params", {}), x, gradient
+    jax.block_until_ready(step(*arguments))
+
+    def run() -> float:
+        began = time.perf_counter()
+        jax.block_until_ready(step(*arguments))
+        return time.perf_counter() - began
+
+    return run
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    benchmark = tyro.cli(Benchmark, description=__doc__)
+    rows = []
+    for name, ours, other, shape in cases(benchmark.batch_size):
+        timers = timer(ours, shape), timer(other, shape)
+        times = np.array([[run() for run in timers] for _ in range(benchmark.pairs)])
+        low, median, high = np.percentile(times[:, 0] / times[:, 1], (25, 50, 75)).tolist()
+        ms = (1e3 * np.median(times, axis=0)).tolist()
+        label = f"{name} {'x'.join(map(str, shape))}"
+        print(f"{label:45} {ms[0]:8.1f} ms {ms[1]:8.1f} ms {median:6.2f} ({low:.2f} to {high:.2f})")
+        rows.append({"case": label, "ms": ms, "ratio": median, "quartiles": [low, high]})
+    machine = f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}"
+    benchmark.results.parent.mkdir(parents=True, exist_ok=True)
+    result = {"machine": machine, "pairs": benchmark.pairs, "rows": rows}
+    benchmark.results.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

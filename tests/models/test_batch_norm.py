@@ -1,0 +1,107 @@
+"""Batch norm in the networks: groups of samples, and attention joined to it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from senet_jax import ECAConfig, SqueezeExciteConfig, UsageError, create_model
+from senet_jax.models.blocks import BasicBlock, BlockConfig, Bottleneck
+from senet_jax.ops.norm import BatchNorm
+
+NETWORKS = {
+    "seresnet18": 64,
+    "resnest14d": 64,
+    "skresnet18": 64,
+    "vgg11_bn": 32,
+    "densenet121": 64,
+    "bninception": 70,
+    "inception_resnet_v2": 75,
+    "mobilenet_v1_025": 32,
+    "shufflenet_v1": 32,
+    "cifar_wrn16_8": 16,
+    "cifar_se_shake_shake26_2x96d": 16,
+    "cifar_se_shake_even29_2x4x64d": 16,
+}
+"""A network of every family and a side of images that it takes."""
+
+
+@pytest.mark.parametrize(("name", "side"), NETWORKS.items())
+def test_every_batch_norm_gets_the_group(name, side):
+    model, groups = create_model(name, norm_group=2), {}
+
+    def note(call, args, kwargs, context):
+        if isinstance(context.module, BatchNorm):
+            groups[context.module.path] = context.module.group
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(
+            lambda: model.init(jax.random.key(0), jnp.zeros((1, side, side, 3)), train=False)
+        )
+    assert len(groups) >= 8
+    assert {path for path, group in groups.items() if group != 2} == set()
+
+
+def test_a_group_of_no_sample_is_refused():
+    with pytest.raises(UsageError, match="norm_group must be at least 1, not 0"):
+        create_model("resnet18", norm_group=0)
+
+
+@pytest.mark.parametrize(
+    ("block", "fields"),
+    [
+        (Bottleneck, {}),
+        (Bottleneck, {"attention": ECAConfig(), "norm_group": 2}),
+        (Bottleneck, {"placement": "conv3x3"}),
+        (Bottleneck, {"dtype": jnp.bfloat16}),
+        (BasicBlock, {}),
+        (BasicBlock, {"relu_before_attention": True}),
+    ],
+)
+def test_attention_joined_to_the_batch_norm_is_that_after_it(random_variables, block, fields):
+    x = np.random.default_rng(0).standard_normal((4, 5, 6, 8)).astype(np.float32)
+    attention = SqueezeExciteConfig(reduction=2)
+    config = functools.partial(BlockConfig, **{"attention": attention} | fields)
+    joined, plain = (block(config(fused=fused), 8) for fused in (True, False))
+    variables = random_variables(plain, x, False)
+    assert jax.tree.structure(random_variables(joined, x, True)) == jax.tree.structure(variables)
+
+    def run(module):
+        def loss(params, x):
+            state = {**variables, "params": params}
+            y, new = module.apply(state, x, True, mutable=["batch_stats", "intermediates"])
+            return jnp.sum(jnp.sin(y.astype(jnp.float32))), (y.astype(jnp.float32), new)
+
+        run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+        return run(variables["params"], x)
+
+    def close(found, expected):
+        # bfloat16 has 8 bits, and the plain form rounds once more.
+        tolerance = 0.1 if "dtype" in fields else 1e-5
+        assert np.linalg.norm(found - expected) <= tolerance * max(1, np.linalg.norm(expected))
+
+    found, expected = run(joined), run(plain)
+    gates = jax.tree.leaves(expected[0][1][1]["intermediates"])
+    assert [gate.shape for gate in gates] == [
+        (4, 1, 1, x.shape[-1] if block is BasicBlock or "placement" in fields else 32)
+    ]
+    jax.tree.map(close, found, expected)
+
+
+def test_joined_attention_reads_nothing_for_its_squeeze():
+    x = jnp.zeros((4, 5, 6, 32))
+
+    def reductions(fused):
+        module = Bottleneck(BlockConfig(attention=SqueezeExciteConfig(), fused=fused), 8)
+        variables = module.init(jax.random.key(0), x, False)
+        jaxpr = jax.make_jaxpr(lambda x: module.apply(variables, x, True, mutable="batch_stats"))(x)
+        return sum(
+            eqn.primitive.name == "reduce_sum" and eqn.invars[0].aval.ndim == 4
+            for eqn in jaxpr.eqns
+        )
+
+    assert (reductions(True), reductions(False)) == (0, 1)
