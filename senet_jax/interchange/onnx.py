@@ -17,6 +17,7 @@ import onnx
 from jax.extend import core
 
 from senet_jax.errors import UsageError
+from senet_jax.ops.conv_lowering import lowering
 
 OPSET, IR_VERSION = 18, 9
 """Versions of the operators and of the file that every runtime of the last years reads."""
@@ -51,7 +52,9 @@ def to_onnx(
     Raises:
         UsageError: The function computes something that there is no rule for.
     """
-    closed = jax.make_jaxpr(function)(images)
+    # The runtime has its own ways with convolutions: it is given them whole.
+    with lowering("native"):
+        closed = jax.make_jaxpr(function)(images)
     graph = _Graph()
     source = _Value(tuple(images.shape), name=INPUT)
     (result,) = _convert(graph, closed.jaxpr, closed.consts, [source])

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.extend import core
 
+from senet_jax.ops.conv_lowering import lowering
+
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
@@ -34,7 +36,9 @@ def cost(model: nn.Module, input_size: int, channels: int = 3) -> Cost:
         logits, variables = model.init_with_output(key, image, train=False)
         return logits, variables.get("params", {})
 
-    jaxpr, (_, params) = jax.make_jaxpr(forward, return_shape=True)(key, image)
+    # Other forms multiply by zeros, or multiply where this does not look.
+    with lowering("native"):
+        jaxpr, (_, params) = jax.make_jaxpr(forward, return_shape=True)(key, image)
     return Cost(
         params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
         macs=_macs(jaxpr.jaxpr),

@@ -4,6 +4,8 @@ from typing import Any
 
 from flax import linen as nn
 
+from senet_jax.ops.conv_lowering import lowered
+
 HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """He et al. (arXiv 1502.01852), eq. 14: variance 2 / fan_out, not truncated."""
 
@@ -48,5 +50,6 @@ def conv(
         use_bias=use_bias,
         dtype=dtype,
         kernel_init=HE_NORMAL,
+        conv_general_dilated=lowered,
         name=name,
     )

@@ -165,6 +165,9 @@ class TrainConfig:
     """Learning rate of all but the classifier, as a fraction of the classifier's."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
+    conv_lowering: Literal["native", "pointwise", "chunked", "depthwise"] | None = None
+    """Form in which XLA is given the convolutions, where it applies: "native", its own, or
+    "pointwise", "chunked" or "depthwise"; None chooses for each what was measured to be fast."""
     ema_decay: float | None = None
     """Decay per step of an average of parameters and statistics, which is then what is
     evaluated; None keeps none."""

@@ -108,11 +108,17 @@ class Run:
             augmentation=self.config.data.augment,
             label_smoothing=self.config.label_smoothing,
             ema_decay=self.config.ema_decay,
+            conv_lowering=self.config.conv_lowering,
         )
 
     @functools.cached_property
     def _eval_step(self) -> EvalStep:
-        return make_eval_step(self.model, self.mesh, **self.channel_stats)
+        return make_eval_step(
+            self.model,
+            self.mesh,
+            **self.channel_stats,
+            conv_lowering=self.config.conv_lowering,
+        )
 
     def evaluate(self, variables: dict[str, Any]) -> Evaluation:
         """Evaluates ``params`` and ``batch_stats`` on the validation split."""

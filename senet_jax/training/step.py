@@ -1,7 +1,8 @@
 """One step of training and one of evaluation: pure functions, jitted over the mesh."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from senet_jax.data.augment import augment
+from senet_jax.ops.conv_lowering import Lowering, lowering
 from senet_jax.training.config import AugmentConfig
 from senet_jax.training.mesh import over_batch, replicated
 from senet_jax.training.state import TrainState
@@ -30,6 +32,13 @@ def normalize(
     return (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
 
 
+@contextlib.contextmanager
+def _traced(mesh: Mesh, conv_lowering: Lowering | None) -> Iterator[None]:
+    """Tells the convolutions, while a step is traced, of the mesh and of their form."""
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), lowering(conv_lowering):
+        yield
+
+
 def make_train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -41,6 +50,7 @@ def make_train_step(
     augmentation: AugmentConfig,
     label_smoothing: float = 0.0,
     ema_decay: float | None = None,
+    conv_lowering: Lowering | None = None,
 ) -> TrainStep:
     """Builds the jitted step; it donates the state that it is given.
 
@@ -59,6 +69,7 @@ def make_train_step(
             1512.00567, section 7).
         ema_decay: Decay of the averages. It is (1 + step) / (10 + step) as long as that is less,
             so that the start is forgotten.
+        conv_lowering: Form in which XLA is given the convolutions; None chooses for each.
 
     Returns:
         ``(state, batch) -> (state, metrics)``, the metrics being ``loss``, ``top1`` (the fraction
@@ -67,6 +78,7 @@ def make_train_step(
     changes = dataclasses.asdict(augmentation)
     fill = np.round(255 * np.array(mean)).astype(np.uint8)
 
+    @_traced(mesh, conv_lowering)
     def step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         augment_key, dropout_key = jax.random.split(key)
@@ -115,15 +127,28 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: nn.Module, mesh: Mesh, *, mean: tuple[float, ...], std: tuple[float, ...]
+    model: nn.Module,
+    mesh: Mesh,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    conv_lowering: Lowering | None = None,
 ) -> EvalStep:
     """Builds the jitted evaluation of one batch.
+
+    Args:
+        model: A module with the calling convention of the zoo.
+        mesh: The batch is split over it.
+        mean: Mean of the channels, 0 to 1.
+        std: Standard deviation of the channels, 0 to 1.
+        conv_lowering: Form in which XLA is given the convolutions; None chooses for each.
 
     Returns:
         ``(variables, batch) -> sums`` over the images of weight 1: ``loss`` (cross-entropy without
         smoothing), ``top1`` (number right) and ``count``.
     """
 
+    @_traced(mesh, conv_lowering)
     def step(variables: dict[str, Any], batch: DeviceBatch) -> Metrics:
         logits: Any = model.apply(variables, normalize(batch["image"], mean, std), train=False)
         labels, weight = batch["label"], batch["weight"]

@@ -1,0 +1,162 @@
+"""Convolutions of the zoo in every form that XLA can be given them: times and compile times.
+
+    python experiments/benchmarks/convolutions.py --model resnext50
+
+times, for shapes of layers of a network, the forward pass and both gradients, each by itself, in
+every form of ``senet_jax.ops.conv_lowering`` that applies. The forms are interleaved, a form's time
+is the median, and its ratio to the native form's the median of the paired ratios. It prints a table
+and writes JSON. ``conv_lowering.best`` is the choice that follows from it.
+"""
+
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from senet_jax.ops.conv_forms import Geometry
+from senet_jax.ops.conv_lowering import FORMS, applicable
+
+Layer = tuple[int, int, int, int, int, int]
+"""Side of the images, channels in and out, side of the kernel, stride, groups."""
+
+LAYERS: dict[str, list[Layer]] = {
+    "resnet50": [
+        (224, 3, 64, 7, 2, 1),
+        (56, 64, 64, 3, 1, 1),
+        (56, 64, 256, 1, 1, 1),
+        (56, 256, 64, 1, 1, 1),
+        (56, 256, 512, 1, 2, 1),
+        (28, 128, 128, 3, 1, 1),
+        (28, 512, 128, 1, 1, 1),
+        (14, 256, 1024, 1, 1, 1),
+        (7, 2048, 512, 1, 1, 1),
+    ],
+    "resnext50": [
+        (56, 128, 128, 3, 1, 32),
+        (56, 256, 256, 3, 2, 32),
+        (28, 256, 256, 3, 1, 32),
+        (14, 512, 512, 3, 1, 32),
+        (7, 1024, 1024, 3, 1, 32),
+    ],
+    "resnest50": [
+        (56, 64, 128, 3, 1, 2),
+        (28, 128, 256, 3, 1, 2),
+        (14, 256, 512, 3, 1, 2),
+        (7, 512, 1024, 3, 1, 2),
+    ],
+    "mobilenet": [
+        (112, 32, 32, 3, 1, 32),
+        (112, 64, 64, 3, 2, 64),
+        (56, 128, 128, 3, 1, 128),
+        (14, 512, 512, 3, 1, 512),
+        (7, 1024, 1024, 3, 1, 1024),
+    ],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Measure the forms of convolutions."""
+
+    model: Literal["resnet50", "resnext50", "resnest50", "mobilenet"] = "resnet50"
+    """Whose layers are measured."""
+    batch_size: int = 8
+    """Images of a batch."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of images and kernel."""
+    repeats: int = 15
+    """Measurements of each form."""
+    out: Path | None = None
+    """Where the JSON goes; None writes none."""
+
+
+def passes(name: Any, geometry: Geometry) -> dict[str, Callable[..., jax.Array]]:
+    """The forward pass and both gradients of a form."""
+
+    def forward(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> jax.Array:
+        return FORMS[name](x, kernel, geometry)
+
+    def input_gradient(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> jax.Array:
+        return jax.vjp(lambda x: FORMS[name](x, kernel, geometry), x)[1](dy)[0]
+
+    def kernel_gradient(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> jax.Array:
+        return jax.vjp(lambda kernel: FORMS[name](x, kernel, geometry), kernel)[1](dy)[0]
+
+    return {"forward": forward, "input": input_gradient, "kernel": kernel_gradient}
+
+
+def measure(layer: Layer, benchmark: Benchmark) -> list[dict[str, Any]]:
+    """Times a layer in all forms: a row for each pass and form."""
+    size, channels, features, side, stride, groups = layer
+    pad = side // 2
+    geometry = Geometry((stride, stride), ((pad, pad), (pad, pad)), groups=groups)
+    rng = np.random.default_rng(0)
+    out = (size + 2 * pad - side) // stride + 1
+    shapes = [
+        (benchmark.batch_size, size, size, channels),
+        (side, side, channels // groups, features),
+        (benchmark.batch_size, out, out, features),
+    ]
+    arrays = [jnp.asarray(rng.standard_normal(shape), benchmark.dtype) for shape in shapes]
+    names = applicable(arrays[1], geometry)
+    rows = []
+    for direction in ("forward", "input", "kernel"):
+        compiled, compile_seconds = {}, {}
+        for name in names:
+            began = time.perf_counter()
+            function = passes(name, geometry)[direction]
+            compiled[name] = jax.jit(function).lower(*arrays).compile()
+            compile_seconds[name] = time.perf_counter() - began
+            compiled[name](*arrays).block_until_ready()
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for _ in range(benchmark.repeats):
+            for name in names:
+                began = time.perf_counter()
+                compiled[name](*arrays).block_until_ready()
+                times[name].append(time.perf_counter() - began)
+        native = np.array(times["native"])
+        rows += [
+            {
+                "layer": layer,
+                "pass": direction,
+                "form": name,
+                "milliseconds": 1e3 * float(np.median(times[name])),
+                "over_native": float(np.median(np.array(times[name]) / native)),
+                "compile_seconds": compile_seconds[name],
+            }
+            for name in names
+        ]
+    return rows
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    benchmark = tyro.cli(Benchmark, description=__doc__)
+    machine = f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}"
+    print(f"{machine}; images of {benchmark.batch_size}, {benchmark.dtype}")
+    print(f"{'side  in>out  kernel/stride groups':36}{'pass':9}{'form':11}{'ms':>9}  /native")
+    rows = []
+    for layer in LAYERS[benchmark.model]:
+        size, channels, features, side, stride, groups = layer
+        what = f"{size:4} {channels:5}>{features:<5} {side}x{side}/{stride}  {groups}"
+        for row in measure(layer, benchmark):
+            rows.append(row)
+            print(
+                f"{what:36}{row['pass']:9}{row['form']:11}{row['milliseconds']:9.2f}"
+                f"{row['over_native']:9.3f}  compiled in {row['compile_seconds']:.2f} s"
+            )
+    if benchmark.out is not None:
+        result = {**dataclasses.asdict(benchmark), "out": None, "machine": machine, "rows": rows}
+        benchmark.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

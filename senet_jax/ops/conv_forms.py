@@ -1,0 +1,127 @@
+"""The forms in which XLA can be given a convolution; they are equal but for rounding."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+Pair = tuple[int, int]
+
+CHUNK, CHUNKS = 32, 8
+"""Channels, at least, of a dense convolution in :func:`chunked`, and how many there are at most.
+Smaller ones multiply by fewer zeros, but each has to be compiled: 32 a layer more than double the
+compile time of a ResNeXt."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """What a convolution is, but for its arrays; all pairs are (vertical, horizontal)."""
+
+    strides: Pair = (1, 1)
+    """Pixels from one output to the next."""
+    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
+    """Zeros before and after."""
+    dilation: Pair = (1, 1)
+    """Pixels from one tap of the kernel to the next."""
+    groups: int = 1
+    """Groups of channels that do not see each other; divides both channel counts."""
+
+
+def native(
+    x: Float[Array, "n h w c"], kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry
+) -> Float[Array, "n h2 w2 c2"]:
+    """XLA's own convolution."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        geometry.strides,
+        geometry.padding,
+        rhs_dilation=geometry.dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=geometry.groups,
+    )
+
+
+def is_pointwise(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
+    """Whether :func:`pointwise` applies: one tap, one group, no padding."""
+    unpadded = geometry.padding == ((0, 0), (0, 0))
+    return kernel.shape[:2] == (1, 1) and geometry.groups == 1 and unpadded
+
+
+def pointwise(
+    x: Float[Array, "n h w c"], kernel: Float[Array, "1 1 c c2"], geometry: Geometry
+) -> Float[Array, "n h2 w2 c2"]:
+    """A matrix product over the channels of the pixels that the stride keeps."""
+    vertical, horizontal = geometry.strides
+    return lax.dot_general(x[:, ::vertical, ::horizontal], kernel[0, 0], (((3,), (0,)), ((), ())))
+
+
+def chunked(
+    x: Float[Array, "n h w c"], kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry
+) -> Float[Array, "n h2 w2 c2"]:
+    """Dense convolutions of some groups each, whose kernels are zero between the groups.
+
+    Between the groups it multiplies by zeros, and adds what that gives: an infinite pixel reaches
+    the other groups of its chunk as not a number.
+    """
+    groups, (height, width, inner, features) = geometry.groups, kernel.shape
+    divisors = [n for n in range(1, groups + 1) if groups % n == 0]
+    together = next(
+        n for n in divisors if n == groups or (n * inner >= CHUNK and groups <= n * CHUNKS)
+    )
+    chunks, outer = groups // together, features // groups
+    blocks = kernel.reshape(height, width, 1, inner, chunks, together, outer)
+    diagonal = jnp.eye(together, dtype=bool)[:, None, None, :, None]
+    dense = jnp.where(diagonal, blocks, jnp.zeros((), kernel.dtype))
+    dense = dense.reshape(height, width, together * inner, features)
+    plain = dataclasses.replace(geometry, groups=1)
+    form = pointwise if is_pointwise(dense, plain) else native
+    parts = zip(jnp.split(x, chunks, axis=-1), jnp.split(dense, chunks, axis=-1), strict=True)
+    return jnp.concatenate([form(part, weights, plain) for part, weights in parts], axis=-1)
+
+
+def is_depthwise(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
+    """Whether :func:`depthwise` applies: each channel by itself gives one channel."""
+    return 1 < geometry.groups == kernel.shape[3] and kernel.shape[2] == 1
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def depthwise(
+    x: Float[Array, "n h w c"], kernel: Float[Array, "kh kw 1 c"], geometry: Geometry
+) -> Float[Array, "n h2 w2 c"]:
+    """A multiply-add of all pixels for each tap of the kernel; has no forward-mode derivative."""
+    return _taps(x, kernel, geometry)
+
+
+def _taps(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    (top, bottom), (left, right) = geometry.padding
+    x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    (down, across), (vertical, horizontal) = geometry.dilation, geometry.strides
+    rows, columns = kernel.shape[:2]
+    height, width = x.shape[1] - (rows - 1) * down, x.shape[2] - (columns - 1) * across
+    total = jnp.zeros((), x.dtype)
+    for row, column in np.ndindex(rows, columns):
+        y, z = row * down, column * across
+        window = x[:, y : y + height : vertical, z : z + width : horizontal]
+        total = total + window * kernel[row, column, 0]
+    return total
+
+
+def _depthwise_forward(x: Array, kernel: Array, geometry: Geometry) -> tuple[Array, Any]:
+    return _taps(x, kernel, geometry), (x, kernel)
+
+
+def _depthwise_backward(geometry: Geometry, saved: Any, dy: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    _, pull = jax.vjp(lambda x: _taps(x, kernel, geometry), x)
+    # XLA:CPU adds over the pixels, all channels at once, slower than it multiplies by the zeros.
+    _, pull_kernel = jax.vjp(lambda kernel: chunked(x, kernel, geometry), kernel)
+    return pull(dy)[0], pull_kernel(dy)[0]
+
+
+depthwise.defvjp(_depthwise_forward, _depthwise_backward)

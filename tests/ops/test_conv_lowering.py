@@ -1,0 +1,188 @@
+"""Every form of a convolution against XLA's own, and the convolutions on a mesh."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from senet_jax.errors import UsageError
+from senet_jax.models.cost import cost
+from senet_jax.ops import conv_forms
+from senet_jax.ops.conv import conv
+from senet_jax.ops.conv_forms import Geometry
+from senet_jax.ops.conv_lowering import FORMS, applicable, best, lowering
+from senet_jax.training import mesh as meshes
+
+
+def case(size, channels, features, side, **fields):
+    """A convolution of images of 2 x size x (size + 2) with PyTorch's padding."""
+    geometry = Geometry(**fields)
+    if "padding" not in fields:
+        pads = [(reach * (side - 1) // 2,) * 2 for reach in geometry.dilation]
+        geometry = dataclasses.replace(geometry, padding=tuple(pads))
+    return (
+        (2, size, size + 2, channels),
+        (side, side, channels // geometry.groups, features),
+        geometry,
+    )
+
+
+CASES = [
+    case(5, 6, 4, 1),
+    case(7, 6, 4, 1, strides=(2, 2)),
+    case(8, 3, 5, 1, strides=(3, 2)),
+    case(6, 6, 6, 1, groups=3),
+    case(6, 8, 8, 3, groups=2),
+    case(7, 64, 128, 3, groups=32),
+    case(7, 96, 96, 3, groups=24, strides=(2, 2)),
+    case(9, 12, 24, 3, groups=4, dilation=(2, 2), strides=(2, 2)),
+    case(9, 70, 35, 3, groups=35, dilation=(2, 1)),
+    case(5, 80, 160, 3, groups=2),
+    case(6, 8, 4, 3, groups=4, padding=((0, 1), (2, 0))),
+    case(7, 6, 6, 3, groups=6),
+    case(8, 33, 33, 3, groups=33, strides=(2, 2)),
+    case(9, 4, 4, 5, groups=4, dilation=(2, 1), strides=(1, 2)),
+    case(6, 4, 4, 3, groups=4, padding=((0, 1), (2, 0))),
+    case(6, 4, 4, 1, groups=4),
+]
+"""Shape of the images, shape of the kernel, geometry."""
+
+FORMED = [
+    pytest.param(name, *each, id=f"{name}-{each[0]}-{each[1]}-{index}")
+    for index, each in enumerate(CASES)
+    for name in applicable(jnp.zeros(each[1]), each[2])[1:]
+]
+
+
+def arrays(x_shape, kernel_shape, dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=kernel_shape) / np.sqrt(np.prod(kernel_shape[:3]))
+    return jnp.asarray(rng.normal(size=x_shape), dtype), jnp.asarray(kernel, dtype)
+
+
+def value_and_gradients(form, x, kernel, geometry):
+    """The value, and both gradients of the sum of it times fixed numbers."""
+
+    @jax.jit
+    def all_three(x, kernel):
+        y, pull = jax.vjp(lambda x, kernel: form(x, kernel, geometry), x, kernel)
+        weights = jnp.cos(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape)
+        return y, *pull(weights.astype(y.dtype))
+
+    return all_three(x, kernel)
+
+
+@pytest.mark.parametrize(("name", "x_shape", "kernel_shape", "geometry"), FORMED)
+def test_value_and_both_gradients_are_those_of_the_native_form(
+    name, x_shape, kernel_shape, geometry
+):
+    x, kernel = arrays(x_shape, kernel_shape)
+    found = value_and_gradients(FORMS[name], x, kernel, geometry)
+    expected = value_and_gradients(conv_forms.native, x, kernel, geometry)
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("index", [1, 6, 12])
+def test_bfloat16_is_as_near_to_float32_as_the_native_form(index):
+    x_shape, kernel_shape, geometry = CASES[index]
+    name = applicable(jnp.zeros(kernel_shape), geometry)[-1]
+    x, kernel = arrays(x_shape, kernel_shape, jnp.bfloat16)
+    found = value_and_gradients(FORMS[name], x, kernel, geometry)
+    native = value_and_gradients(conv_forms.native, x, kernel, geometry)
+    exact = value_and_gradients(
+        conv_forms.native, x.astype(jnp.float32), kernel.astype(jnp.float32), geometry
+    )
+    for a, b, truth in zip(found, native, exact, strict=True):
+        assert a.dtype == jnp.bfloat16
+        scale = np.abs(truth).max()
+        error, allowed = (np.abs(np.float32(z) - truth).max() / scale for z in (a, b))
+        assert error < max(3 * allowed, 0.02)
+
+
+def test_a_cpu_has_other_forms_and_the_others_the_native_one():
+    expected = {1: "pointwise", 4: "chunked", 11: "depthwise", 15: "depthwise"}
+    for index, name in expected.items():
+        _, kernel_shape, geometry = CASES[index]
+        kernel = jnp.zeros(kernel_shape)
+        assert best(kernel, geometry, "cpu") == name
+        assert best(kernel, geometry, "gpu") == best(kernel, geometry, "tpu") == "native"
+    assert best(jnp.zeros((3, 3, 4, 8)), Geometry(), "cpu") == "native"
+
+
+def convolutions(layer, x):
+    """The groups of each convolution in what a layer is traced to."""
+    variables = jax.eval_shape(layer.init, jax.random.key(0), x)
+    eqns = jax.make_jaxpr(layer.apply)(variables, x).eqns
+    return [e.params["feature_group_count"] for e in eqns if "conv_general" in e.primitive.name]
+
+
+def test_one_context_forces_the_form_of_all_convolutions_where_it_applies():
+    x = jnp.zeros((1, 5, 5, 64))
+    dense, grouped, each = conv(64, 1), conv(64, 3, groups=16), conv(64, 3, groups=64)
+    with lowering("native"):
+        assert [convolutions(layer, x) for layer in (dense, grouped, each)] == [[1], [16], [64]]
+        with lowering(None):
+            assert [convolutions(layer, x) for layer in (dense, grouped, each)] == [[], [1, 1], []]
+    with lowering("chunked"):
+        assert [convolutions(layer, x) for layer in (dense, grouped, each)] == [[1], [1, 1], [1, 1]]
+    with pytest.raises(UsageError, match="chunked"), lowering("chunkd"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kernel_size", "groups", "expected"),
+    [(1, 1, 36 * 8 * 8), (3, 2, 36 * 8 * 4 * 9), (3, 8, 36 * 8 * 9)],
+)
+@pytest.mark.parametrize("name", [None, "chunked"])
+def test_the_cost_of_a_layer_does_not_depend_on_its_form(kernel_size, groups, expected, name):
+    class Model(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            return conv(8, kernel_size, groups=groups)(x)
+
+    with lowering(name):
+        assert cost(Model(), 6, channels=8).macs == expected
+
+
+def on_mesh(layer, variables, x, name, mesh):
+    """Compiles loss and gradients of a layer with the images split over the mesh."""
+
+    def step(variables, x):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), lowering(name):
+            return jax.value_and_grad(lambda *a: jnp.sum(jnp.cos(layer.apply(*a))), (0, 1))(
+                variables, x
+            )
+
+    shardings = (meshes.replicated(mesh), meshes.over_batch(mesh))
+    return jax.jit(step, in_shardings=shardings).lower(variables, x).compile()
+
+
+@pytest.mark.parametrize("name", ["native", None])
+@pytest.mark.parametrize("groups", [2, 8, 16])
+def test_a_grouped_convolution_stays_on_its_device(name, groups):
+    x, _ = arrays((16, 8, 8, 16), (1, 1, 1, 1))
+    layer = conv(16, 3, groups=groups, stride=2)
+    variables = layer.init(jax.random.key(0), x[:1])
+    one, eight = (on_mesh(layer, variables, x, name, meshes.make_mesh(n)) for n in (1, 8))
+    assert not re.search("all-gather|all-to-all|collective-permute", eight.as_text())
+    # What does not shrink is the work on the kernel itself.
+    assert eight.cost_analysis()["flops"] < one.cost_analysis()["flops"] / 4
+    (loss, gradients), (loss8, gradients8) = one(variables, x), eight(variables, x)
+    np.testing.assert_allclose(loss8, loss, rtol=1e-5)
+    for a, b in zip(*map(jax.tree.leaves, (gradients8, gradients)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_mesh_does_not_divide_is_computed_as_without_one():
+    layer, mesh = conv(8, 3, groups=2), meshes.make_mesh(8)
+    x, _ = arrays((3, 4, 4, 8), (1, 1, 1, 1))
+    variables = layer.init(jax.random.key(0), x)
+    with jax.set_mesh(mesh), lowering("native"):
+        y = jax.jit(layer.apply)(variables, x)
+    np.testing.assert_allclose(y, layer.apply(variables, x), rtol=1e-5, atol=1e-5)
