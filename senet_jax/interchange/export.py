@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from senet_jax.errors import UsageError, choose
 from senet_jax.interchange.files import write_whole
+from senet_jax.ops.conv_lowering import lowering
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """What the StableHLO is lowered for."""
@@ -92,7 +93,10 @@ def _stablehlo(
         # Behind the barrier XLA does not rearrange whole kernels while it compiles.
         return predict(jax.lax.optimization_barrier(variables), images)
 
-    return bytes(jax.export.export(jax.jit(program), platforms=PLATFORMS)(images).serialize())
+    # One program for all platforms: the forms that are fast on this one are not for the others.
+    with lowering("native"):
+        exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(images)
+    return bytes(exported.serialize())
 
 
 def _onnx(predict: Predict, variables: Mapping[str, Any], images: jax.ShapeDtypeStruct) -> bytes:

@@ -57,8 +57,9 @@ def pointwise(
     x: Float[Array, "n h w c"], kernel: Float[Array, "1 1 c c2"], geometry: Geometry
 ) -> Float[Array, "n h2 w2 c2"]:
     """A matrix product over the channels of the pixels that the stride keeps."""
-    vertical, horizontal = geometry.strides
-    return lax.dot_general(x[:, ::vertical, ::horizontal], kernel[0, 0], (((3,), (0,)), ((), ())))
+    for axis, stride in zip((1, 2), geometry.strides, strict=True):
+        x = lax.slice_in_dim(x, 0, None, stride, axis)
+    return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
 
 
 def chunked(
