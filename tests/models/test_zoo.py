@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import functools
 import math
@@ -298,20 +299,36 @@ def test_the_table_is_complete():
     assert GMACS.keys() <= PARAMS.keys()
 
 
-@pytest.mark.parametrize("name", sorted(PARAMS.keys() - GMACS.keys()))
-def test_a_network_has_the_published_parameters_and_gives_logits(name):
-    """Of residual networks two blocks a stage are built, which those left out are like."""
-    model, left_out = create_model(name), {}
-    if isinstance(model, ResNet | PreactResNet | ShakeShake):
-        left_out = {f"stage{n}": count - 2 for n, count in enumerate(model.blocks, 2) if count > 2}
-        model = dataclasses.replace(model, blocks=tuple(min(count, 2) for count in model.blocks))
-    logits, variables = shapes(model, 95 if isinstance(model, Inception) else 64)
-    assert (logits.shape, logits.dtype) == ((2, model.num_classes), jnp.float32)
+def shortened(name):
+    """A network with no more than two blocks a stage, which those left out are like."""
+    model = create_model(name)
+    if not isinstance(model, ResNet | PreactResNet | ShakeShake):
+        return model
+    return dataclasses.replace(model, blocks=tuple(min(count, 2) for count in model.blocks))
+
+
+def alike(make, names):
+    """Names of the networks of which ``make`` makes the same, in lists."""
+    groups = collections.defaultdict(list)
+    for name in names:
+        groups[make(name)].append(name)
+    return pytest.mark.parametrize("names", groups.values(), ids=lambda names: names[0])
+
+
+@alike(shortened, sorted(PARAMS.keys() - GMACS.keys()))
+def test_networks_have_the_published_parameters_and_give_logits(names):
+    short = shortened(names[0])
+    logits, variables = shapes(short, 95 if isinstance(short, Inception) else 64)
+    assert (logits.shape, logits.dtype) == ((2, short.num_classes), jnp.float32)
     assert variables.keys() <= {"params", "batch_stats"}
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
     params = variables["params"]
-    more = sum(count * size(params[stage]["block2"]) for stage, count in left_out.items())
-    assert size(params) + more == PARAMS[name]
+    for name in names:
+        total = size(params)
+        if short != create_model(name):
+            for stage, count in enumerate(create_model(name).blocks, 2):
+                total += max(count - 2, 0) * size(params[f"stage{stage}"].get("block2", {}))
+        assert total == PARAMS[name], name
 
 
 @pytest.mark.slow
@@ -330,29 +347,25 @@ def test_a_network_costs_what_is_published(name, gmacs):
     assert found.macs / 1e9 == pytest.approx(gmacs, rel=0.005)
 
 
-@functools.cache
-def logits_of(model, side):
-    """Logits of a network with and without attention whose gate is one, and of its twin again."""
-    x = np.random.default_rng(1).standard_normal((2, side, side, 3)).astype(np.float32)
-    variables = draw(model, side)
-    plain = model.apply(variables, x, train=False)
-    again = model.apply(variables, x, train=False)
-    attended = dataclasses.replace(model, attention=SqueezeExciteConfig(gate="one", width=2))
-    more = draw(attended, side)
-    flat = flatten_dict(more) | flatten_dict(variables)
-    assert len(flat) > len(flatten_dict(variables))
-    return plain, again, attended.apply(unflatten_dict(flat), x, train=False)
+def plain(name):
+    """The smallest of its kind, without attention, and the side of its images."""
+    return smallest(dataclasses.replace(create_model(name), attention=None))
 
 
-@pytest.mark.parametrize("name", sorted(PARAMS))
-def test_a_gate_of_one_changes_nothing_and_a_network_is_deterministic(name, monkeypatch):
+@alike(plain, sorted(PARAMS))
+def test_a_gate_of_one_changes_nothing_and_networks_are_deterministic(names, monkeypatch):
     monkeypatch.setitem(gates.GATES, "one", jnp.ones_like)
-    model, side = smallest(dataclasses.replace(create_model(name), attention=None))
-    plain, again, attended = logits_of(model, side)
-    assert plain.shape == (2, 5)
-    assert np.isfinite(plain).all()
-    np.testing.assert_array_equal(plain, again)
-    np.testing.assert_array_equal(plain, attended)
+    model, side = plain(names[0])
+    attended = dataclasses.replace(model, attention=SqueezeExciteConfig(gate="one", width=2))
+    variables, more = draw(model, side), flatten_dict(draw(attended, side))
+    assert len(more) > len(flatten_dict(variables))
+    x = np.random.default_rng(1).standard_normal((2, side, side, 3)).astype(np.float32)
+    logits = model.apply(variables, x, train=False)
+    assert logits.shape == (2, 5)
+    assert np.isfinite(logits).all()
+    np.testing.assert_array_equal(model.apply(variables, x, train=False), logits)
+    same = unflatten_dict(more | flatten_dict(variables))
+    np.testing.assert_array_equal(attended.apply(same, x, train=False), logits)
 
 
 def test_list_models_takes_a_shell_pattern():
