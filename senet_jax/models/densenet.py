@@ -55,7 +55,7 @@ class DenseLayer(nn.Module):
     """Attention of the new channels."""
     dtype: Any
     """Compute precision."""
-    norm_group: int | None
+    norm_group: int | None = None
     """See ``Backbone.norm_group``."""
 
     @nn.compact
@@ -109,7 +109,7 @@ class Transition(nn.Module):
     """See ``DenseNet.drop_rate``."""
     dtype: Any
     """Compute precision."""
-    norm_group: int | None
+    norm_group: int | None = None
     """See ``Backbone.norm_group``."""
 
     @nn.compact

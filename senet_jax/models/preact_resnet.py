@@ -36,13 +36,13 @@ class PreactBlock(nn.Module):
     """See ``PreactResNet.block_dropout``."""
     dtype: Any
     """Compute precision."""
-    norm_group: int | None
-    """See ``Backbone.norm_group``."""
     stride: int = 1
     """Stride of the block."""
     leads: bool = False
     """Whether this is the network's first unit: the shortcut, too, starts behind the first ReLU
     (1603.05027, appendix)."""
+    norm_group: int | None = None
+    """See ``Backbone.norm_group``."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
@@ -134,7 +134,7 @@ class PreactResNet(Backbone):
                 self.attention_of(stage),
                 self.block_dropout,
                 self.dtype,
-                self.norm_group,
+                norm_group=self.norm_group,
             )
             first = functools.partial(build, stride=1 if stage == 2 else 2, leads=stage == 2)
             x = Stage((first, *[build] * (blocks - 1)), name=f"stage{stage}")(x, train)

@@ -30,7 +30,7 @@ class Layers(nn.Module):
     """Channels, side of the kernel, stride and groups of each convolution."""
     dtype: Any
     """Compute precision."""
-    norm_group: int | None
+    norm_group: int | None = None
     """See ``Backbone.norm_group``."""
 
     @nn.compact
@@ -62,7 +62,7 @@ class ShiftedShortcut(nn.Module):
     """Stride of the block."""
     dtype: Any
     """Compute precision."""
-    norm_group: int | None
+    norm_group: int | None = None
     """See ``Backbone.norm_group``."""
 
     @nn.compact
@@ -101,10 +101,10 @@ class ShakeBlock(nn.Module):
     """Applied to the mixed branches before the addition."""
     dtype: Any
     """Compute precision."""
-    norm_group: int | None
-    """See ``Backbone.norm_group``."""
     stride: int = 1
     """Stride of the block."""
+    norm_group: int | None = None
+    """See ``Backbone.norm_group``."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
@@ -215,7 +215,7 @@ class ShakeShake(Backbone):
                 self.backward,
                 self.attention_of(stage),
                 self.dtype,
-                self.norm_group,
+                norm_group=self.norm_group,
             )
             first = functools.partial(build, stride=1 if stage == 2 else 2)
             x = Stage((first, *[build] * (blocks - 1)), name=f"stage{stage}")(x, train)
