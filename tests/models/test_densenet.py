@@ -92,7 +92,10 @@ def parameters_by_hand(blocks, k, bottleneck, compression, stem_width, stem, cla
 
 @pytest.mark.parametrize(
     "name",
-    ["densenet121", "se_densenet161", pytest.param("densenet264", marks=pytest.mark.slow)],
+    [
+        "densenet121",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("se_densenet161", "densenet264")),
+    ],
 )
 def test_imagenet_parameters_are_the_hand_formula(name):
     growth = {"se_densenet161": 48}.get(name, 32)
@@ -272,6 +275,7 @@ def test_remat_changes_nothing_but_what_is_kept(random_variables):
     assert set(residuals(remat, variables, x)) == {3, 4, 9, 17}
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_parameters_statistics_gate_and_logits_in_float32(random_variables):
     model, x = tiny(attention=SE, dtype=jnp.bfloat16), images()
     variables = random_variables(model, x, False)

@@ -117,7 +117,7 @@ def test_after_the_shuffle_every_group_sees_every_group(random_variables):
         )
         return state["intermediates"]["conv3"]["__call__"][0][0, 0, 0]
 
-    jacobian = np.asarray(jax.jit(jax.jacfwd(branch))(x))[:, 0, 0, 0]
+    jacobian = np.asarray(jax.jit(jax.jacrev(branch))(x))[:, 0, 0, 0]
     assert np.all(np.abs(jacobian).reshape(3, 12, 3, 12).sum((1, 3)) > 0)
 
 

@@ -263,18 +263,20 @@ def smallest(model):
             stem = (16, 16, 16) if isinstance(model.stem_width, tuple) else 16
             small = {"blocks": (1,) * len(model.blocks), "stem_width": stem}
             small["widths"] = (32, 32, 64, 64)[: len(model.blocks)]
+            if model.cardinality > 1:
+                small["base_width"] = 8
         case PreactResNet() | ShakeShake():
             small = {"blocks": (1, 1, 1), "widths": (16, 32, 48)}
         case DenseNet():
-            small = {"blocks": (1,) * len(model.blocks)}
+            small = {"blocks": (1,) * len(model.blocks), "growth_rate": 8, "stem_width": 16}
         case VGG():
             small = {"widths": (16, 16, 16, 32, 32), "fc_width": 16}
         case MobileNetV1():
             small = {"width": 0.5, "blocks": (1,) * len(model.blocks)}
         case ShuffleNetV1():
-            small = {"blocks": (1, 1)}
+            small = {"blocks": (1, 1), "width": 1.0}
         case Inception():
-            repeated = re.compile(r"block\d+_(?!1$)\d+|mixed_\d[cde]|inception_\d[bd]")
+            repeated = re.compile(r"block\d+_(?!1$)\d+|mixed_\d[cde]|inception_(3b|4[abcd]|5a)")
             kept = [x for x in model.layers if not repeated.fullmatch(getattr(x, "name", ""))]
             small = {"layers": tuple(kept)}
     side = 95 if isinstance(model, Inception) else 32

@@ -54,7 +54,12 @@ GATHERING = "all-gather|all-to-all|collective-permute"
 # What a GPU takes is the native form; the CPU's own needs no help, so one network is enough.
 @pytest.mark.parametrize(
     ("family", "name"),
-    [("resnext", None), ("resnext", "native"), ("senet154", "native"), ("resnest", "native")],
+    [
+        ("resnext", None),
+        ("resnext", "native"),
+        pytest.param("senet154", "native", marks=pytest.mark.slow),
+        ("resnest", "native"),
+    ],
 )
 def test_no_device_gathers_what_belongs_to_another(family, name):
     model = NETWORKS[family]
