@@ -1,18 +1,18 @@
 """Convolutions of the zoo in every form that XLA can be given them: times and compile times.
 
-    python experiments/benchmarks/convolutions.py --model resnext50
+    python -m experiments.benchmarks.convolutions --model resnext50
 
 times, for shapes of layers of a network, the forward pass and both gradients, each by itself, in
 every form of ``senet_jax.ops.conv_lowering`` that applies. The forms are interleaved, a form's time
-is the median, and its ratio to the native form's the median of the paired ratios. It prints a table
-and writes JSON. ``conv_lowering.best`` is the choice that follows from it.
+is the median, and its ratio to the native form's the median of the paired ratios, with their
+quartiles and number. It prints a table and writes JSON; ``conv_lowering.best`` is the choice that
+follows from it.
 """
 
 import dataclasses
-import json
-import platform
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,8 +21,20 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from experiments.benchmarks.measure import (
+    RESULTS,
+    Sampler,
+    interleave,
+    ratio,
+    spread,
+    table,
+    warn_if_busy,
+    write,
+)
 from senet_jax.ops.conv_forms import Geometry
 from senet_jax.ops.conv_lowering import FORMS, applicable
+
+COLUMNS = ("convolution", "pass", "form", "ms", "this / native", "compile s")
 
 Layer = tuple[int, int, int, int, int, int]
 """Side of the images, channels in and out, side of the kernel, stride, groups."""
@@ -74,8 +86,8 @@ class Benchmark:
     """Precision of images and kernel."""
     repeats: int = 15
     """Measurements of each form."""
-    out: Path | None = None
-    """Where the JSON goes; None writes none."""
+    out: Path = RESULTS / "convolutions.json"
+    """The result."""
 
 
 def passes(name: Any, geometry: Geometry) -> dict[str, Callable[..., jax.Array]]:
@@ -91,6 +103,13 @@ def passes(name: Any, geometry: Geometry) -> dict[str, Callable[..., jax.Array]]
         return jax.vjp(lambda kernel: FORMS[name](x, kernel, geometry), kernel)[1](dy)[0]
 
     return {"forward": forward, "input": input_gradient, "kernel": kernel_gradient}
+
+
+def seconds(compiled: Any, arrays: Sequence[jax.Array]) -> float:
+    """Time of one call."""
+    began = time.perf_counter()
+    compiled(*arrays).block_until_ready()
+    return time.perf_counter() - began
 
 
 def measure(layer: Layer, benchmark: Benchmark) -> list[dict[str, Any]]:
@@ -116,21 +135,20 @@ def measure(layer: Layer, benchmark: Benchmark) -> list[dict[str, Any]]:
             compiled[name] = jax.jit(function).lower(*arrays).compile()
             compile_seconds[name] = time.perf_counter() - began
             compiled[name](*arrays).block_until_ready()
-        times: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(benchmark.repeats):
-            for name in names:
-                began = time.perf_counter()
-                compiled[name](*arrays).block_until_ready()
-                times[name].append(time.perf_counter() - began)
-        native = np.array(times["native"])
+
+        samplers: dict[str, Sampler] = {
+            name: functools.partial(seconds, compiled[name], arrays) for name in names
+        }
+        times = interleave(samplers, dict.fromkeys(names, benchmark.repeats))
         rows += [
             {
-                "layer": layer,
+                "convolution": f"{size}x{size}, {channels} to {features}, {groups} groups, "
+                f"{side}x{side}, stride {stride}",
                 "pass": direction,
                 "form": name,
-                "milliseconds": 1e3 * float(np.median(times[name])),
-                "over_native": float(np.median(np.array(times[name]) / native)),
-                "compile_seconds": compile_seconds[name],
+                "ms": 1e3 * spread(times[name]).median,
+                "this / native": ratio(times[name], times["native"]),
+                "compile s": compile_seconds[name],
             }
             for name in names
         ]
@@ -140,22 +158,12 @@ def measure(layer: Layer, benchmark: Benchmark) -> list[dict[str, Any]]:
 def main() -> None:
     """Runs the benchmark."""
     benchmark = tyro.cli(Benchmark, description=__doc__)
-    machine = f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}"
-    print(f"{machine}; images of {benchmark.batch_size}, {benchmark.dtype}")
-    print(f"{'side  in>out  kernel/stride groups':36}{'pass':9}{'form':11}{'ms':>9}  /native")
-    rows = []
+    warn_if_busy()
+    rows: list[dict[str, Any]] = []
     for layer in LAYERS[benchmark.model]:
-        size, channels, features, side, stride, groups = layer
-        what = f"{size:4} {channels:5}>{features:<5} {side}x{side}/{stride}  {groups}"
-        for row in measure(layer, benchmark):
-            rows.append(row)
-            print(
-                f"{what:36}{row['pass']:9}{row['form']:11}{row['milliseconds']:9.2f}"
-                f"{row['over_native']:9.3f}  compiled in {row['compile_seconds']:.2f} s"
-            )
-    if benchmark.out is not None:
-        result = {**dataclasses.asdict(benchmark), "out": None, "machine": machine, "rows": rows}
-        benchmark.out.write_text(json.dumps(result, indent=1) + "\n")
+        rows += measure(layer, benchmark)
+    print(table(rows, COLUMNS))
+    write(benchmark.out, rows)
 
 
 if __name__ == "__main__":

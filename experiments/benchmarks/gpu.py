@@ -11,12 +11,10 @@ suffice for is left out and listed as skipped. --tiny tries it all on a CPU.
 
 import argparse
 import dataclasses
-import importlib
 import importlib.util
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from experiments.benchmarks.contenders import (
     COLUMNS,
@@ -42,10 +40,12 @@ from experiments.benchmarks.contenders import (
     compete,
     race_rows,
 )
-from experiments.benchmarks.measure import interleave, ratio, spread, table, write
+from experiments.benchmarks.measure import Sampler, interleave, ratio, spread, table, write
 from experiments.benchmarks.plain_flax import PLAIN
 from experiments.benchmarks.se_overhead import COLUMNS as OVERHEAD_COLUMNS
 from experiments.benchmarks.se_overhead import compare
+from senet_jax.ops.conv_forms import Geometry
+from senet_jax.ops.conv_lowering import FORMS, Form, Lowering
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,49 +84,15 @@ TINY = Scale(
     convolutions=((8, 16, 16, 4),),
 )
 
-Lowering = Callable[[Float[Array, "n h w c"], Float[Array, "3 3 d e"], int], Array]
-
-
-def native(
-    x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 d e"], groups: int
-) -> Float[Array, "n h w e"]:
-    """XLA's grouped convolution."""
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        ((1, 1), (1, 1)),
-        dimension_numbers=dimensions,
-        feature_group_count=groups,
-    )
-
-
-def dense(
-    x: Float[Array, "n h w c"], kernel: Float[Array, "3 3 d e"], groups: int
-) -> Float[Array, "n h w e"]:
-    """One dense convolution, whose kernel is zero between the groups."""
-    height, width, inputs, outputs = kernel.shape
-    parts = kernel.reshape(height, width, inputs, groups, outputs // groups)
-    eye = jnp.eye(groups, dtype=kernel.dtype)
-    full = jnp.einsum("hwigo,gk->hwkigo", parts, eye)
-    return native(x, full.reshape(height, width, groups * inputs, outputs), 1)
-
-
-LOWERINGS: tuple[tuple[str, str], ...] = (
-    ("native", "experiments.benchmarks.gpu:native"),
-    ("dense", "experiments.benchmarks.gpu:dense"),
-)
-"""Name, and where the function is, which is imported when its turn comes: a ``Lowering``, of
-stride 1 and a padding of 1. The first is what the others are divided by."""
+LOWERINGS: tuple[Lowering, ...] = ("native", "chunked")
+"""Forms of a grouped convolution in ``ops.conv_lowering``; the first divides the others."""
 
 LOWERING_COLUMNS = ("convolution", "lowering", "ms", "this / native", "compile s", "temp MiB")
 
 
-def lowering(place: str) -> Lowering:
-    """Imports a function from "module:name"."""
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
+def geometry(groups: int) -> Geometry:
+    """That of the 3x3 convolutions that are compared."""
+    return Geometry(padding=((1, 1), (1, 1)), groups=groups)
 
 
 def compare_lowerings(scale: Scale, shape: tuple[int, int, int, int]) -> list[dict[str, Any]]:
@@ -141,12 +107,11 @@ def compare_lowerings(scale: Scale, shape: tuple[int, int, int, int]) -> list[di
     cotangent = draw(scale.batch, side, side, features)
     kernel = draw(3, 3, channels // groups, features)
     rows: dict[str, dict[str, Any]] = {}
-    samplers = {}
-    for name, place in LOWERINGS:
-        function = lowering(place)
+    samplers: dict[str, Sampler] = {}
+    for name in LOWERINGS:
 
-        def both(x: Array, kernel: Array, function: Lowering = function) -> Any:
-            y, back = jax.vjp(lambda x, kernel: function(x, kernel, groups), x, kernel)
+        def both(x: Array, kernel: Array, form: Form = FORMS[name]) -> Any:
+            y, back = jax.vjp(lambda x, kernel: form(x, kernel, geometry(groups)), x, kernel)
             return y, back(cotangent)
 
         began = time.perf_counter()
@@ -168,10 +133,9 @@ def compare_lowerings(scale: Scale, shape: tuple[int, int, int, int]) -> list[di
         sample()
         samplers[name] = sample
     times = interleave(samplers, dict.fromkeys(samplers, scale.pairs))
-    first = LOWERINGS[0][0]
-    for name, row in rows.items():
-        row["ms"] = 1e3 * spread(times[name]).median
-        row["this / native"] = ratio(times[name], times[first])
+    for form, row in rows.items():
+        row["ms"] = 1e3 * spread(times[form]).median
+        row["this / native"] = ratio(times[form], times[LOWERINGS[0]])
     return list(rows.values())
 
 

@@ -1,14 +1,12 @@
 """Batch norm, attention joined to it, max pool and split attention against their plain forms.
 
-    python experiments/benchmarks/normalization.py
+    python -m experiments.benchmarks.normalization
 
 times a forward and backward pass of each pair in turns, at shapes of ResNet-50 and ResNeSt-50,
 prints the median of the paired ratios (below one, ours is faster) and writes them as JSON.
 """
 
 import dataclasses
-import json
-import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,16 +14,26 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import tyro
 from flax import linen as nn
 
+from experiments.benchmarks.measure import (
+    RESULTS,
+    interleave,
+    ratio,
+    spread,
+    table,
+    warn_if_busy,
+    write,
+)
 from senet_jax.attention import SqueezeExciteConfig
 from senet_jax.attention.split_attention import add_splits
 from senet_jax.attention.squeeze import squeeze_avg
 from senet_jax.ops.moments import scale
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import max_pool
+
+COLUMNS = ("case", "ours ms", "other ms", "ours / other")
 
 MAPS = ((112, 64), (56, 256), (28, 512), (14, 1024), (7, 2048))
 """Side and channels of maps of ResNet-50 at 224 pixels."""
@@ -41,8 +49,8 @@ class Benchmark:
     """Images of a batch."""
     pairs: int = 15
     """Pairs of measurements."""
-    results: Path = Path("experiments/results/normalization.json")
-    """Where the numbers are written."""
+    out: Path = RESULTS / "normalization.json"
+    """The result."""
 
 
 class Norm(nn.Module):
@@ -140,19 +148,21 @@ def timer(module: nn.Module, shape: tuple[int, ...]) -> Callable[[], float]:
 def main() -> None:
     """Runs the benchmark."""
     benchmark = tyro.cli(Benchmark, description=__doc__)
+    warn_if_busy()
     rows = []
     for name, ours, other, shape in cases(benchmark.batch_size):
-        timers = timer(ours, shape), timer(other, shape)
-        times = np.array([[run() for run in timers] for _ in range(benchmark.pairs)])
-        low, median, high = np.percentile(times[:, 0] / times[:, 1], (25, 50, 75)).tolist()
-        ms = (1e3 * np.median(times, axis=0)).tolist()
-        label = f"{name} {'x'.join(map(str, shape))}"
-        print(f"{label:45} {ms[0]:8.1f} ms {ms[1]:8.1f} ms {median:6.2f} ({low:.2f} to {high:.2f})")
-        rows.append({"case": label, "ms": ms, "ratio": median, "quartiles": [low, high]})
-    machine = f"{platform.machine()}, {jax.devices()[0].device_kind}, jax {jax.__version__}"
-    benchmark.results.parent.mkdir(parents=True, exist_ok=True)
-    result = {"machine": machine, "pairs": benchmark.pairs, "rows": rows}
-    benchmark.results.write_text(json.dumps(result, indent=2) + "\n")
+        samplers = {"ours": timer(ours, shape), "other": timer(other, shape)}
+        times = interleave(samplers, dict.fromkeys(samplers, benchmark.pairs))
+        rows.append(
+            {
+                "case": f"{name} {'x'.join(map(str, shape))}",
+                "ours ms": 1e3 * spread(times["ours"]).median,
+                "other ms": 1e3 * spread(times["other"]).median,
+                "ours / other": ratio(times["ours"], times["other"]),
+            }
+        )
+    print(table(rows, COLUMNS))
+    write(benchmark.out, rows)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,8 @@ def to_torch(
         **fields: Fields of the network that differ from the named one's.
 
     Returns:
-        Float32 arrays by timm's names; by the common CIFAR ones for ``cifar_*``. There is no
+        Float32 arrays by timm's names, by Cadene's or the common CIFAR ones where those publish the
+        network, and by our own where nobody does (``interchange.naming``). There is no
         ``num_batches_tracked``, which PyTorch does without.
 
     Raises:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError
-from senet_jax.models.backbone import Backbone, check_images
+from senet_jax.models.backbone import Backbone, Stage, check_images
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
 
@@ -60,33 +60,6 @@ class Stem(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
         x = conv(self.width, 3, stride=2, dtype=self.dtype, name="conv")(x)
         return nn.relu(batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x))
-
-
-class Stage(nn.Module):
-    """Blocks of one width; the first has the stride."""
-
-    block: Callable[..., nn.Module]
-    blocks: int
-    width: int
-    stride: int
-    attention: Mechanism | None
-    dtype: Any = None
-    norm_group: int | None = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        for index in range(1, self.blocks + 1):
-            stride = self.stride if index == 1 else 1
-            block = self.block(
-                self.width,
-                stride,
-                self.attention,
-                self.dtype,
-                self.norm_group,
-                name=f"block{index}",
-            )
-            x = block(x, train)
-        return x
 
 
 class MobileNetV1(Backbone):
@@ -136,16 +109,16 @@ class MobileNetV1(Backbone):
         )
         features = {}
         for stage, (blocks, width) in enumerate(zip(self.blocks, WIDTHS, strict=False), 1):
-            x = Stage(
+            build = functools.partial(
                 block,
-                blocks,
                 int(self.width * width),
-                stride=1 if stage == 1 else 2,
                 attention=self.attention_of(stage),
                 dtype=self.dtype,
                 norm_group=self.norm_group,
-                name=f"stage{stage}",
-            )(x, train)
+            )
+            first = functools.partial(build, stride=1 if stage == 1 else 2)
+            rest = [functools.partial(build, stride=1)] * (blocks - 1)
+            x = Stage((first, *rest), name=f"stage{stage}")(x, train)
             features[2**stage] = x
         return features if self.features_only else self.classify(x, train)
 

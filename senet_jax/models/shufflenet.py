@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError
-from senet_jax.models.backbone import Backbone, check_images
+from senet_jax.models.backbone import Backbone, Stage, check_images
 from senet_jax.models.mobilenet import Stem
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
@@ -77,36 +77,6 @@ class Unit(nn.Module):
         x = rescale(self.attention, x, dtype)
         x = x + shortcut if self.stride == 1 else jnp.concatenate([shortcut, x], axis=-1)
         return nn.relu(x)
-
-
-class Stage(nn.Module):
-    """Units of one width; the first has stride 2."""
-
-    unit: Callable[..., nn.Module]
-    blocks: int
-    width: int
-    groups: int
-    first_groups: int
-    """Groups of the very first 1x1."""
-    attention: Mechanism | None
-    dtype: Any = None
-    norm_group: int | None = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        for index in range(1, self.blocks + 1):
-            first = index == 1
-            x = self.unit(
-                self.width,
-                self.groups,
-                first_groups=self.first_groups if first else self.groups,
-                stride=2 if first else 1,
-                attention=self.attention,
-                dtype=self.dtype,
-                norm_group=self.norm_group,
-                name=f"block{index}",
-            )(x, train)
-        return x
 
 
 class ShuffleNetV1(Backbone):
@@ -176,17 +146,20 @@ class ShuffleNetV1(Backbone):
         features = {2: x}
         x = features[4] = max_pool(x, 3, 2, pad=1)
         for stage, blocks in enumerate(self.blocks, 2):
-            x = features[2 ** (stage + 1)] = Stage(
+            build = functools.partial(
                 unit,
-                blocks,
                 self._channels * 2 ** (stage - 2),
                 self.groups,
-                first_groups=1 if stage == 2 else self.groups,
                 attention=self.attention_of(stage),
                 dtype=self.dtype,
                 norm_group=self.norm_group,
-                name=f"stage{stage}",
-            )(x, train)
+            )
+            first = functools.partial(
+                build, first_groups=1 if stage == 2 else self.groups, stride=2
+            )
+            rest = [functools.partial(build, first_groups=self.groups, stride=1)] * (blocks - 1)
+            x = Stage((first, *rest), name=f"stage{stage}")(x, train)
+            features[2 ** (stage + 1)] = x
         return features if self.features_only else self.classify(x, train)
 
 

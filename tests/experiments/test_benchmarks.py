@@ -27,6 +27,7 @@ from experiments.benchmarks.plain_flax import PLAIN, PlainResNet
 from senet_jax.models import zoo
 from senet_jax.models.cost import cost
 from senet_jax.models.resnet import SE_ROUNDED, ResNet
+from senet_jax.ops.conv_lowering import FORMS
 
 SMALL = {"blocks": (1, 1), "widths": (16, 32)}
 TWINS = {
@@ -320,7 +321,7 @@ def test_lowerings_are_the_same_convolution():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 5, 5, 8)).astype(np.float32)
     kernel = rng.standard_normal((3, 3, 2, 12)).astype(np.float32)
-    expected, *others = [gpu.lowering(place)(x, kernel, 4) for _, place in gpu.LOWERINGS]
+    expected, *others = [FORMS[name](x, kernel, gpu.geometry(4)) for name in gpu.LOWERINGS]
     for other in others:
         np.testing.assert_allclose(other, expected, rtol=1e-4, atol=1e-4)
 
@@ -332,7 +333,7 @@ def test_the_set_for_gpus_runs_small(small, tmp_path, monkeypatch):
     result = json.loads((tmp_path / "gpu.json").read_text())
     assert [row["contender"] for row in result["rows"]] == [OURS, PLAIN_FLAX]
     assert [row["contender"] for row in result["overhead"]] == ["small", "small_se"]
-    assert [row["lowering"] for row in result["lowerings"]] == [name for name, _ in gpu.LOWERINGS]
+    assert [row["lowering"] for row in result["lowerings"]] == list(gpu.LOWERINGS)
     assert result["lowerings"][0]["this / native"]["median"] == 1
     assert result["skipped"] == []
 
