@@ -27,9 +27,9 @@ import optax
 import tyro
 
 from experiments.benchmarks.measure import RESULTS, table, write
+from senet_jax.data.config import AugmentConfig
 from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD
 from senet_jax.models.zoo import create_model, find
-from senet_jax.training.config import AugmentConfig
 from senet_jax.training.mesh import make_mesh, over_batch, replicated
 from senet_jax.training.state import init_state
 from senet_jax.training.step import make_train_step

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import dacite
 
+from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import UsageError, choose
 
 
@@ -64,38 +65,6 @@ class ModelConfig:
     or fewer; None means the whole batch, over all devices."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute precision; parameters, statistics and gates are float32 always."""
-
-
-@dataclasses.dataclass(frozen=True)
-class AugmentConfig:
-    """How training images are changed."""
-
-    pad: int = 0
-    """Crop at random out of the image padded by this many pixels (CIFAR: 4)."""
-    flip: bool = False
-    """Mirror half of the images."""
-    cutout: int = 0
-    """Side of a square at a random place that is set to the mean (CIFAR-10: 16, CIFAR-100: 8)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """The images."""
-
-    name: str = "cifar10"
-    """"digits", "cifar10", "cifar100" or "folder" (images in DIR/train/<class>/ and
-    DIR/val/<class>/)."""
-    dir: Path | None = None
-    """Where the data set lies; for TFDS sets None means TFDS_DATA_DIR, else TFDS's default."""
-    image_size: int | None = None
-    """Side of the images in pixels, for a folder of images."""
-    batch_size: int = 128
-    """Training images of a step, over all devices."""
-    eval_batch_size: int = 500
-    """Validation images of a step; rounded up to what the devices divide."""
-    normalization: Literal["dataset", "imagenet"] = "dataset"
-    """Whose mean and standard deviation the images are normalised with."""
-    augment: AugmentConfig = AugmentConfig()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """One step of training and one of evaluation: pure functions, jitted over the mesh."""
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,8 +13,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from senet_jax.data.augment import augment
+from senet_jax.data.config import AugmentConfig
 from senet_jax.ops.conv_lowering import Lowering, lowering
-from senet_jax.training.config import AugmentConfig
 from senet_jax.training.mesh import over_batch, replicated
 from senet_jax.training.state import TrainState
 
@@ -75,7 +74,7 @@ def make_train_step(
         ``(state, batch) -> (state, metrics)``, the metrics being ``loss``, ``top1`` (the fraction
         right, 0 to 1) and ``grad_norm``, of this batch before the update.
     """
-    changes = dataclasses.asdict(augmentation)
+    changes = {name: getattr(augmentation, name) for name in ("pad", "flip", "cutout")}
     fill = np.round(255 * np.array(mean)).astype(np.uint8)
 
     @_traced(mesh, conv_lowering)

@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from senet_jax.attention import SplitAttentionConfig
+from senet_jax.data.config import AugmentConfig
 from senet_jax.models.resnet import SE, ResNet
 from senet_jax.training import mesh as meshes
-from senet_jax.training.config import AugmentConfig
 from senet_jax.training.state import init_state
 from senet_jax.training.step import make_eval_step, make_train_step
 

@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from senet_jax.data.config import AugmentConfig
 from senet_jax.errors import UsageError
 from senet_jax.training import mesh as meshes
-from senet_jax.training.config import AugmentConfig
 from senet_jax.training.run import Run
 from senet_jax.training.step import make_train_step, normalize
 

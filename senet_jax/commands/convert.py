@@ -1,0 +1,34 @@
+"""`senet-jax convert`."""
+
+import argparse
+from pathlib import Path
+
+from senet_jax.commands.source import add_source, read_source
+
+SUMMARY = "Check weights against a network and write them to a file."
+
+EXAMPLES = """examples:
+  senet-jax convert seresnet50.pth --model seresnet50 --out seresnet50.safetensors
+  senet-jax convert hf-hub:timm/seresnet50.ra2_in1k --model seresnet50
+  senet-jax convert runs/demo --out demo.npz          the newest checkpoint of a run
+
+The weights are checked against the network, every name and shape, and written in timm's names
+(cifar_*: layer1.0.conv1 ... linear), which PyTorch reads and --init-weights and --weights too."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what the command takes."""
+    add_source(parser)
+    parser.add_argument("--drop-head", action="store_true", help="start a fresh classifier")
+    parser.add_argument("--out", type=Path, help=".safetensors or .npz; default MODEL.safetensors")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command and returns its exit code."""
+    from senet_jax.interchange import save_weights
+
+    source = read_source(options)
+    out = options.out or Path(f"{source.name}.safetensors")
+    save_weights(out, source.name, source.variables, channels=source.channels, **source.fields)
+    print(f"{out}: the weights of {source.name}")
+    return 0

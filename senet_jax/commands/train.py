@@ -1,0 +1,55 @@
+"""`senet-jax train`."""
+
+import sys
+
+from senet_jax.errors import UsageError, choose
+
+DIVERGED, PREEMPTED = 3, 75
+
+SUMMARY = "Train a network, or resume."
+
+EXAMPLES = """examples:
+  senet-jax train demo                                     handwritten digits, a minute
+  senet-jax train cifar10 --model.name cifar_seresnet56    the recipe of the ResNet paper
+  senet-jax train cifar10 --model.attention.gate tanh --run-dir runs/tanh      an ablation
+  senet-jax train --data.name folder --data.dir DIR --data.image-size 64 --run-dir runs/mine
+  senet-jax train cifar100 --init-weights cifar10.npz --drop-head --frozen 'stem/*' 'stage2/*' \\
+      --body-rate 0.1 --run-dir runs/finetuned             fine-tuning
+
+A preset (demo, cifar10, cifar100) comes first; flags change any field of it, and
+`senet-jax train PRESET --help` lists them. The same command on the same --run-dir resumes.
+On a GPU or TPU compiled programs are kept in ~/.cache/senet_jax/xla, and the second start is
+quicker; --compilation-cache True does so on a CPU, --compilation-cache False nowhere."""
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command, whose arguments tyro reads: a flag for every field of the config."""
+    import tyro
+
+    from senet_jax.training.config import TrainConfig, field_names, preset
+
+    named = bool(arguments) and not arguments[0].startswith("-")
+    default = preset(arguments.pop(0)) if named else TrainConfig()
+    config, unknown = tyro.cli(
+        TrainConfig,
+        prog="senet-jax train [PRESET]",
+        description=f"{SUMMARY}\n\n{EXAMPLES}",
+        default=default,
+        args=arguments,
+        return_unknown_args=True,
+    )
+    if unknown:
+        flags = [f"--{name.replace('_', '-')}" for name in field_names(default)]
+        choose("argument", unknown[0].partition("=")[0].replace("_", "-"), flags)
+        raise UsageError(f"{unknown[0]!r} is no argument of train: see senet-jax train --help.")
+
+    from senet_jax.analysis.report import report_run
+    from senet_jax.training.loop import Diverged, Preempted, train
+
+    try:
+        train(config)
+    except (Diverged, Preempted) as stopped:
+        print(f"senet-jax: {stopped}", file=sys.stderr)
+        return DIVERGED if isinstance(stopped, Diverged) else PREEMPTED
+    print(report_run(config.run_dir))
+    return 0

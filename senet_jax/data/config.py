@@ -1,0 +1,82 @@
+"""What images a run reads, and how it changes them: plain values, without any import of jax."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """How training images are changed."""
+
+    pad: int = 0
+    """Small images: crop at random out of the image padded by this many pixels (CIFAR: 4)."""
+    flip: bool = False
+    """Mirror half of the images."""
+    cutout: int = 0
+    """Small images: side of a square at a random place that is set to the mean (CIFAR-10: 16,
+    CIFAR-100: 8)."""
+    crop_area: tuple[float, float] = (0.08, 1.0)
+    """Photographs: share of the image's area that the random resized crop takes, least and
+    greatest."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Photographs: width over height of that crop, least and greatest."""
+    interpolation: Interpolation = "bilinear"
+    """Photographs: how crops are scaled in training."""
+    rotation: float = 0.0
+    """Rotate by up to so many degrees (the released SENets: 10)."""
+    pixel_shift: int = 0
+    """Add up to so much to all pixels, of 255 (the released SENets: 20)."""
+    color_jitter: float = 0.0
+    """Change brightness, contrast and saturation by up to this share (ResNeSt: 0.4)."""
+    lighting: float = 0.0
+    """Standard deviation of the PCA noise of AlexNet (ResNeSt: 0.1)."""
+    policy: Literal["autoaugment", "randaugment"] | None = None
+    """A policy of operations: AutoAugment's for ImageNet, or RandAugment."""
+    randaugment_ops: int = 2
+    """Operations that RandAugment draws for an image."""
+    randaugment_magnitude: int = 12
+    """Their strength, 0 to 30."""
+    erasing: float = 0.0
+    """Probability that a rectangle of the image is set to noise."""
+    mixup: float = 0.0
+    """Mix pairs of images with weights of Beta(a, a); 0 means none (ResNeSt: 0.2)."""
+    cutmix: float = 0.0
+    """Paste a rectangle of area of Beta(a, a) of another image; 0 means none. With mixup too, each
+    batch takes one of the two."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The images."""
+
+    name: str = "cifar10"
+    """A set that `senet-jax prepare` builds ("cifar10", "imagenet2012", ...), "digits", or "folder"
+    (images in DIR/train/<class>/ and DIR/val/<class>/)."""
+    dir: Path | None = None
+    """Where the data set lies; for TFDS sets None means TFDS_DATA_DIR, else TFDS's default."""
+    image_size: int | None = None
+    """Side that photographs are scaled to, pixels; None means that of the network."""
+    train_sizes: tuple[int, ...] = ()
+    """Progressive resolution: sides of the training images, each for an equal share of the epochs;
+    empty means ``image_size`` throughout."""
+    batch_size: int = 128
+    """Training images of a step, over all devices."""
+    eval_batch_size: int = 500
+    """Validation images of a step; rounded up to what the devices divide."""
+    crop_pct: float = 0.875
+    """Evaluation of photographs: side of the centre crop over the scaled image's shorter side."""
+    eval_interpolation: Interpolation = "bilinear"
+    """How photographs are scaled in evaluation."""
+    balanced: bool = False
+    """Draw each class equally often (data balancing of the SENet team), not each image."""
+    workers: int = 0
+    """Processes that decode photographs; 0 decodes in threads of the main process."""
+    max_corrupt: float = 0.001
+    """Share of training images that may be unreadable, each replaced by another, before the run
+    stops."""
+    normalization: Literal["dataset", "imagenet"] = "dataset"
+    """Whose mean and standard deviation the images are normalised with."""
+    augment: AugmentConfig = AugmentConfig()
