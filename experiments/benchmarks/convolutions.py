@@ -19,7 +19,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from experiments.benchmarks.measure import (
     RESULTS,
@@ -32,9 +31,9 @@ from experiments.benchmarks.measure import (
     write,
 )
 from senet_jax.ops.conv_forms import Geometry
-from senet_jax.ops.conv_lowering import FORMS, applicable
+from senet_jax.ops.conv_lowering import FORMS, Lowering, applicable
 
-COLUMNS = ("convolution", "pass", "form", "ms", "this / native", "compile s")
+COLUMNS = ("convolution", "pass", "form", "ms", "this / native", "compile s", "temp MiB")
 
 Layer = tuple[int, int, int, int, int, int]
 """Side of the images, channels in and out, side of the kernel, stride, groups."""
@@ -128,7 +127,8 @@ def measure(layer: Layer, benchmark: Benchmark) -> list[dict[str, Any]]:
     names = applicable(arrays[1], geometry)
     rows = []
     for direction in ("forward", "input", "kernel"):
-        compiled, compile_seconds = {}, {}
+        compiled: dict[Lowering, Any] = {}
+        compile_seconds = {}
         for name in names:
             began = time.perf_counter()
             function = passes(name, geometry)[direction]
@@ -149,6 +149,7 @@ def measure(layer: Layer, benchmark: Benchmark) -> list[dict[str, Any]]:
                 "ms": 1e3 * spread(times[name]).median,
                 "this / native": ratio(times[name], times["native"]),
                 "compile s": compile_seconds[name],
+                "temp MiB": compiled[name].memory_analysis().temp_size_in_bytes / 2**20,
             }
             for name in names
         ]
@@ -157,6 +158,8 @@ def measure(layer: Layer, benchmark: Benchmark) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Runs the benchmark."""
+    import tyro
+
     benchmark = tyro.cli(Benchmark, description=__doc__)
     warn_if_busy()
     rows: list[dict[str, Any]] = []

@@ -4,7 +4,8 @@
 
 races the training steps of four networks against timm in PyTorch (channels-last, AMP in bfloat16,
 ``torch.compile``) and against plain Flax, measures what SE and ECA cost, and then every lowering of
-a convolution against the native one. Prints tables and writes all of it to --out after each part.
+a convolution against the native one and batch norm, SE, max pool and split attention against their
+plain forms. Prints tables and writes all of it to --out after each part.
 Needs jax, flax, optax and jaxtyping, and torch and timm in --torch-python; what the time does not
 suffice for is left out and listed as skipped. --tiny tries it all on a CPU.
 """
@@ -16,16 +17,14 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 # PyTorch runs beside jax and needs its part of the memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array
 
+from experiments.benchmarks import convolutions, normalization
 from experiments.benchmarks.contenders import (
     COLUMNS,
     OURS,
@@ -40,12 +39,11 @@ from experiments.benchmarks.contenders import (
     compete,
     race_rows,
 )
-from experiments.benchmarks.measure import Sampler, interleave, ratio, spread, table, write
+from experiments.benchmarks.convolutions import LAYERS, Layer
+from experiments.benchmarks.measure import table, write
 from experiments.benchmarks.plain_flax import PLAIN
 from experiments.benchmarks.se_overhead import COLUMNS as OVERHEAD_COLUMNS
 from experiments.benchmarks.se_overhead import compare
-from senet_jax.ops.conv_forms import Geometry
-from senet_jax.ops.conv_lowering import FORMS, Form, Lowering
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,19 +55,21 @@ class Scale:
     """The network without attention, then those with it."""
     batch: int = 256
     size: int = 224
-    dtype: str = "bfloat16"
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
     torch_options: tuple[TorchOption, ...] = ("channels_last", "amp", "compile")
     pairs: int = 15
     sample_s: float = 0.4
-    convolutions: tuple[tuple[int, int, int, int], ...] = (
-        (56, 128, 128, 32),
-        (28, 256, 256, 32),
-        (14, 512, 512, 32),
-        (7, 1024, 1024, 32),
-        (56, 64, 128, 2),
-        (14, 256, 512, 2),
+    convolutions: tuple[Layer, ...] = (
+        *LAYERS["resnext50"],
+        *LAYERS["resnest50"],
+        (56, 64, 256, 1, 1, 1),
+        (14, 1024, 256, 1, 1, 1),
+        (56, 128, 128, 3, 1, 128),
+        (14, 512, 512, 3, 1, 512),
     )
-    """3x3 convolutions of ResNeXt-101 32x4d and ResNeSt-50: side, channels in and out, groups."""
+    """Grouped, pointwise and depthwise ones, in the order of what is most in doubt."""
+    every: int = 1
+    """Of the cases of ``experiments.benchmarks.normalization``, every so many is measured."""
 
 
 TINY = Scale(
@@ -81,62 +81,9 @@ TINY = Scale(
     torch_options=(),
     pairs=2,
     sample_s=0.0,
-    convolutions=((8, 16, 16, 4),),
+    convolutions=((8, 16, 16, 3, 1, 4),),
+    every=20,
 )
-
-LOWERINGS: tuple[Lowering, ...] = ("native", "chunked")
-"""Forms of a grouped convolution in ``ops.conv_lowering``; the first divides the others."""
-
-LOWERING_COLUMNS = ("convolution", "lowering", "ms", "this / native", "compile s", "temp MiB")
-
-
-def geometry(groups: int) -> Geometry:
-    """That of the 3x3 convolutions that are compared."""
-    return Geometry(padding=((1, 1), (1, 1)), groups=groups)
-
-
-def compare_lowerings(scale: Scale, shape: tuple[int, int, int, int]) -> list[dict[str, Any]]:
-    """Forward and backward of one convolution under every lowering, one row each."""
-    side, channels, features, groups = shape
-    rng = np.random.default_rng(0)
-
-    def draw(*sides: int) -> Array:
-        return jnp.asarray(rng.standard_normal(sides, np.float32), scale.dtype)
-
-    x = draw(scale.batch, side, side, channels)
-    cotangent = draw(scale.batch, side, side, features)
-    kernel = draw(3, 3, channels // groups, features)
-    rows: dict[str, dict[str, Any]] = {}
-    samplers: dict[str, Sampler] = {}
-    for name in LOWERINGS:
-
-        def both(x: Array, kernel: Array, form: Form = FORMS[name]) -> Any:
-            y, back = jax.vjp(lambda x, kernel: form(x, kernel, geometry(groups)), x, kernel)
-            return y, back(cotangent)
-
-        began = time.perf_counter()
-        compiled: Any = jax.jit(both).lower(x, kernel).compile()
-        rows[name] = {
-            "convolution": f"{side}x{side}, {channels} to {features}, {groups} groups",
-            "lowering": name,
-            "compile s": time.perf_counter() - began,
-            "temp MiB": compiled.memory_analysis().temp_size_in_bytes / 2**20,
-        }
-
-        def sample(compiled: Any = compiled, repeats: int = 10) -> float:
-            began = time.perf_counter()
-            for _ in range(repeats):
-                result = compiled(x, kernel)
-            jax.block_until_ready(result)
-            return (time.perf_counter() - began) / repeats
-
-        sample()
-        samplers[name] = sample
-    times = interleave(samplers, dict.fromkeys(samplers, scale.pairs))
-    for form, row in rows.items():
-        row["ms"] = 1e3 * spread(times[form]).median
-        row["this / native"] = ratio(times[form], times[LOWERINGS[0]])
-    return list(rows.values())
 
 
 class Run:
@@ -148,6 +95,7 @@ class Run:
         self.race: list[dict[str, Any]] = []
         self.overhead: list[dict[str, Any]] = []
         self.lowerings: list[dict[str, Any]] = []
+        self.normalization: list[dict[str, Any]] = []
         self.skipped: list[str] = []
 
     def left(self, seconds: float, part: str) -> bool:
@@ -163,8 +111,14 @@ class Run:
 
     def write(self) -> None:
         """Writes what there is."""
-        parts = {"overhead": self.overhead, "lowerings": self.lowerings, "skipped": self.skipped}
-        write(self.out, self.race, **parts)
+        write(
+            self.out,
+            self.race,
+            overhead=self.overhead,
+            lowerings=self.lowerings,
+            normalization=self.normalization,
+            skipped=self.skipped,
+        )
 
     def all(self) -> None:
         """Runs everything."""
@@ -184,10 +138,21 @@ class Run:
         finally:
             for contender in kept.values():
                 contender.close()
-        for shape in self.scale.convolutions:
-            if self.left(15, f"lowerings of {shape}"):
-                self.lowerings += compare_lowerings(self.scale, shape)
-        print(table(self.lowerings, LOWERING_COLUMNS), flush=True)
+        forms = convolutions.Benchmark(
+            batch_size=self.scale.batch, dtype=self.scale.dtype, repeats=self.scale.pairs
+        )
+        for layer in self.scale.convolutions:
+            if self.left(15, f"lowerings of {layer}"):
+                self.lowerings += convolutions.measure(layer, forms)
+        print(table(self.lowerings, convolutions.COLUMNS), flush=True)
+        self.write()
+        between = normalization.Benchmark(
+            batch_size=self.scale.batch, dtype=self.scale.dtype, pairs=self.scale.pairs
+        )
+        for case in list(normalization.cases(self.scale.batch))[:: self.scale.every]:
+            if self.left(10, f"normalization, {case[0]} {case[3]}"):
+                self.normalization.append(normalization.measure(case, between))
+        print(table(self.normalization, normalization.COLUMNS), flush=True)
         self.write()
 
     def races(self) -> dict[str, Contender]:

@@ -10,11 +10,10 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import tyro
 from flax import linen as nn
 
 from experiments.benchmarks.measure import (
@@ -47,6 +46,8 @@ class Benchmark:
 
     batch_size: int = 8
     """Images of a batch."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the images; statistics and gates are float32 always."""
     pairs: int = 15
     """Pairs of measurements."""
     out: Path = RESULTS / "normalization.json"
@@ -119,12 +120,12 @@ def cases(batch_size: int) -> Iterator[Case]:
         yield f"split attention, radix {radix}", ours, other, (batch_size, side, side, channels)
 
 
-def timer(module: nn.Module, shape: tuple[int, ...]) -> Callable[[], float]:
+def timer(module: nn.Module, shape: tuple[int, ...], dtype: str) -> Callable[[], float]:
     """Seconds of a forward and backward pass, compiled here."""
-    x = jax.random.normal(jax.random.key(0), shape)
+    x = jax.random.normal(jax.random.key(0), shape, dtype)
     variables = module.init(jax.random.key(1), x)
     y = jax.eval_shape(lambda: module.apply(variables, x, mutable=["batch_stats"])[0])
-    gradient = jax.random.normal(jax.random.key(2), y.shape)
+    gradient = jax.random.normal(jax.random.key(2), y.shape, y.dtype)
 
     @jax.jit
     def step(params: Any, x: jax.Array, gradient: jax.Array) -> Any:
@@ -145,22 +146,27 @@ def timer(module: nn.Module, shape: tuple[int, ...]) -> Callable[[], float]:
     return run
 
 
+def measure(case: Case, benchmark: Benchmark) -> dict[str, Any]:
+    """Times the two forms of a case in turns."""
+    name, ours, other, shape = case
+    forms = {"ours": ours, "other": other}
+    samplers = {form: timer(module, shape, benchmark.dtype) for form, module in forms.items()}
+    times = interleave(samplers, dict.fromkeys(samplers, benchmark.pairs))
+    return {
+        "case": f"{name} {'x'.join(map(str, shape))}",
+        "ours ms": 1e3 * spread(times["ours"]).median,
+        "other ms": 1e3 * spread(times["other"]).median,
+        "ours / other": ratio(times["ours"], times["other"]),
+    }
+
+
 def main() -> None:
     """Runs the benchmark."""
+    import tyro
+
     benchmark = tyro.cli(Benchmark, description=__doc__)
     warn_if_busy()
-    rows = []
-    for name, ours, other, shape in cases(benchmark.batch_size):
-        samplers = {"ours": timer(ours, shape), "other": timer(other, shape)}
-        times = interleave(samplers, dict.fromkeys(samplers, benchmark.pairs))
-        rows.append(
-            {
-                "case": f"{name} {'x'.join(map(str, shape))}",
-                "ours ms": 1e3 * spread(times["ours"]).median,
-                "other ms": 1e3 * spread(times["other"]).median,
-                "ours / other": ratio(times["ours"], times["other"]),
-            }
-        )
+    rows = [measure(case, benchmark) for case in cases(benchmark.batch_size)]
     print(table(rows, COLUMNS))
     write(benchmark.out, rows)
 

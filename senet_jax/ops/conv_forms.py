@@ -53,13 +53,38 @@ def is_pointwise(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bo
     return kernel.shape[:2] == (1, 1) and geometry.groups == 1 and unpadded
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def pointwise(
     x: Float[Array, "n h w c"], kernel: Float[Array, "1 1 c c2"], geometry: Geometry
 ) -> Float[Array, "n h2 w2 c2"]:
-    """A matrix product over the channels of the pixels that the stride keeps."""
+    """A matrix product over the channels of the pixels that the stride keeps.
+
+    It has no forward-mode derivative.
+    """
+    return lax.dot_general(_kept(x, geometry), kernel[0, 0], (((3,), (0,)), ((), ())))
+
+
+def _kept(x: Array, geometry: Geometry) -> Array:
     for axis, stride in zip((1, 2), geometry.strides, strict=True):
         x = lax.slice_in_dim(x, 0, None, stride, axis)
-    return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+    return x
+
+
+def _pointwise_forward(x: Array, kernel: Array, geometry: Geometry) -> tuple[Array, Any]:
+    return pointwise(x, kernel, geometry), (x, kernel)
+
+
+def _pointwise_backward(geometry: Geometry, saved: Any, dy: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    kept, spread = jax.vjp(lambda x: _kept(x, geometry), x)
+    (dx,) = spread(lax.dot_general(dy, kernel[0, 0], (((3,), (1,)), ((), ()))))
+    # In this order of the two; jax's own rule has the other, for which XLA:CPU transposes dy.
+    pixels = (0, 1, 2)
+    dkernel = lax.dot_general(kept, dy, ((pixels, pixels), ((), ())))
+    return dx, dkernel.reshape(kernel.shape)
+
+
+pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
 def chunked(

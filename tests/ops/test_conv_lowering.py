@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from senet_jax.errors import UsageError
 from senet_jax.models.cost import cost
@@ -86,6 +88,42 @@ def test_value_and_both_gradients_are_those_of_the_native_form(
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@st.composite
+def convolutions_drawn(draw):
+    """Any convolution that some form besides the native one can take."""
+    groups = draw(st.sampled_from([1, 2, 3, 5, 8, 32]))
+    per_group = draw(st.sampled_from([1, 1, 2, 4, 17]))
+    side = 1 if groups == 1 else draw(st.sampled_from([1, 2, 3, 5]))
+    pair = st.tuples(st.integers(1, 3), st.integers(1, 2))
+    dilation = draw(pair)
+    pad = st.just(0) if groups == 1 else st.integers(0, 3)
+    geometry = Geometry(
+        strides=draw(pair),
+        padding=tuple((draw(pad), draw(pad)) for _ in range(2)),
+        dilation=dilation,
+        groups=groups,
+    )
+    least = [reach * (side - 1) + 1 for reach in dilation]
+    height, width = (draw(st.integers(low, low + 6)) for low in least)
+    channels, features = groups * per_group, groups * draw(st.sampled_from([1, 2, 3]))
+    return (2, height, width, channels), (side, side, per_group, features), geometry
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(convolutions_drawn(), st.sampled_from([jnp.float32, jnp.float32, jnp.bfloat16]))
+def test_every_form_is_the_native_one_whatever_the_convolution(drawn, dtype):
+    x_shape, kernel_shape, geometry = drawn
+    x, kernel = arrays(x_shape, kernel_shape, dtype)
+    expected = value_and_gradients(conv_forms.native, x, kernel, geometry)
+    tolerance = 1e-4 if dtype == jnp.float32 else 0.06
+    for name in applicable(kernel, geometry)[1:]:
+        found = value_and_gradients(FORMS[name], x, kernel, geometry)
+        for a, b in zip(found, expected, strict=True):
+            assert (a.dtype, a.shape) == (b.dtype, b.shape)
+            a, b = np.float32(a), np.float32(b)
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * max(1, abs(b).max()))
 
 
 @pytest.mark.parametrize("index", [1, 6, 12])
