@@ -17,7 +17,13 @@ from senet_jax.training.compile_cache import use_compile_cache
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.evaluate import Evaluation, evaluate
 from senet_jax.training.network import build_model, model_fields
-from senet_jax.training.optimizer import make_optimizer, make_schedule
+from senet_jax.training.optimizer import (
+    make_optimizer,
+    make_schedule,
+    observe_validation,
+    plateau_scale,
+    scaled_to,
+)
 from senet_jax.training.state import TrainState, init_state
 from senet_jax.training.step import EvalStep, TrainStep, make_eval_step, make_train_step
 
@@ -43,9 +49,10 @@ class Run:
         self.dataset = open_dataset(config.data.name, config.data.dir, config.data.image_size)
         self.model = build_model(config.model, len(self.dataset.classes))
         self.batches = _batches(config, self.dataset)
-        self.schedule = make_schedule(config.optimizer, self.batches.steps_per_epoch, config.epochs)
+        optimizer = scaled_to(config.optimizer, config.data.batch_size)
+        self.schedule = make_schedule(optimizer, self.batches.steps_per_epoch, config.epochs)
         self.optimizer = make_optimizer(
-            config.optimizer, self.schedule, frozen=config.frozen, body_rate=config.body_rate
+            optimizer, self.schedule, frozen=config.frozen, body_rate=config.body_rate
         )
         self.abstract = self._abstract_state()
 
@@ -108,8 +115,19 @@ class Run:
             augmentation=self.config.data.augment,
             label_smoothing=self.config.label_smoothing,
             ema_decay=self.config.ema_decay,
+            drop_block_steps=self.batches.steps,
             conv_lowering=self.config.conv_lowering,
         )
+
+    def learning_rate(self, state: TrainState) -> float:
+        """The learning rate of the step that led to a state."""
+        scale = plateau_scale(self.config.optimizer, state.opt_state)
+        return float(self.schedule(int(state.step) - 1)) * scale
+
+    def observe(self, state: TrainState, loss: float) -> TrainState:
+        """Tells the schedule of a validation loss; returns the state to go on with."""
+        opt_state = observe_validation(self.config.optimizer, state.opt_state, loss)
+        return state.replace(opt_state=opt_state)
 
     @functools.cached_property
     def _eval_step(self) -> EvalStep:
@@ -135,8 +153,16 @@ class Run:
             f"{per_image.macs / 1e6:,.2f} MMACs an image of {height}x{width}x{channels}\n"
             f"{len(self.dataset.train.labels):,} training and {len(self.dataset.val.labels):,} "
             f"validation images, {self.batches.steps:,} steps of {self.config.data.batch_size} "
-            f"on {self.mesh.size} x {kind}"
+            f"on {self.mesh.size} x {kind}\n{self._describe_rate()}"
         )
+
+    def _describe_rate(self) -> str:
+        config, batch = self.config.optimizer, self.config.data.batch_size
+        rate = scaled_to(config, batch).learning_rate
+        text = f"peak learning rate {rate:g}"
+        if rate != config.learning_rate:
+            text += f": {config.learning_rate:g} for {config.base_batch}, scaled to {batch} images"
+        return text
 
 
 def _batches(config: TrainConfig, dataset: Dataset) -> TrainBatches:

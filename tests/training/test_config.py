@@ -5,19 +5,17 @@ import sys
 
 import pytest
 
+from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import UsageError
 from senet_jax.training.config import (
-    PRESETS,
     AttentionOverrides,
-    AugmentConfig,
     CheckpointConfig,
-    DataConfig,
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
     field_names,
-    preset,
 )
+from senet_jax.training.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -36,7 +36,7 @@ def outcome(config):
 
 def at_step(monkeypatch, wanted, action):
     """Calls ``action`` when a run has dispatched its ``wanted``-th step."""
-    tick = loop._Clock.tick
+    tick = loop.Clock.tick
     counted = iter(range(1, 10**6))
 
     def counting(self, state):
@@ -44,7 +44,7 @@ def at_step(monkeypatch, wanted, action):
         if next(counted) == wanted:
             action()
 
-    monkeypatch.setattr(loop._Clock, "tick", counting)
+    monkeypatch.setattr(loop.Clock, "tick", counting)
 
 
 def test_a_network_without_batch_norm_trains_and_is_restored(tiny, monkeypatch):
