@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import numpy as np
+
 from senet_jax.training import mesh as meshes
 from senet_jax.training.checkpoint import Checkpoints, NotFinite
 from senet_jax.training.config import TrainConfig
@@ -117,12 +119,10 @@ def _loop(
         return now
 
     with ProgressBar(total, position.step, config.epochs) as bar:
-        for batch in clock.reading(run.batches.read_ahead(position.step)):
+        for batch in clock.reading(run.read_ahead(position.step)):
             if clock.compiling:
-                log.images(position.step + 1, batch["image"])
-            state, metrics = run.train_step(
-                position.state, meshes.to_devices(dict(batch), run.mesh)
-            )
+                log.images(position.step + 1, np.asarray(batch["image"].addressable_data(0)))
+            state, metrics = run.train_step(position.state, batch)
             position.settle(config)
             position.state, position.pending, position.step = state, metrics, position.step + 1
             clock.tick(state)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 from jaxtyping import Array, Float, PyTree
+from optax.contrib import ReduceLROnPlateauState as PlateauState
 
 from senet_jax.errors import UsageError
 from senet_jax.training.config import OptimizerConfig
@@ -118,9 +119,6 @@ def _update(config: OptimizerConfig, schedule: optax.Schedule) -> optax.Gradient
         optax.add_decayed_weights(config.weight_decay, mask=decayed),
         optax.sgd(schedule, momentum=config.momentum, nesterov=config.nesterov),
     )
-
-
-PlateauState = optax.contrib.ReduceLROnPlateauState
 
 
 def _scale_by_plateau() -> optax.GradientTransformation:

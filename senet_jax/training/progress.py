@@ -10,10 +10,10 @@ from typing import Self
 import jax
 from tqdm import tqdm
 
-from senet_jax.data.loader import Batch
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.logging import Line
 from senet_jax.training.state import TrainState
+from senet_jax.training.step import DeviceBatch
 
 
 class Clock:
@@ -27,9 +27,9 @@ class Clock:
         self._compiling, self._compiled = False, 0.0
         self._steps, self._spent, self._waited = 0, 0.0, 0.0
         self._recent: collections.deque[float] = collections.deque(maxlen=100)
-        self.resume()
+        self._began = self._ticked = time.perf_counter()
 
-    def reading(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def reading(self, batches: Iterable[DeviceBatch]) -> Iterator[DeviceBatch]:
         """Yields the batches and counts the time that they are waited for."""
         iterator = iter(batches)
         while True:

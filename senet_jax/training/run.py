@@ -1,7 +1,9 @@
 """A run that is set up: model, data, mesh and optimizer, checked before anything is written."""
 
+import dataclasses
 import functools
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -25,7 +27,13 @@ from senet_jax.training.optimizer import (
     scaled_to,
 )
 from senet_jax.training.state import TrainState, init_state
-from senet_jax.training.step import EvalStep, TrainStep, make_eval_step, make_train_step
+from senet_jax.training.step import (
+    DeviceBatch,
+    EvalStep,
+    TrainStep,
+    make_eval_step,
+    make_train_step,
+)
 
 
 class Run:
@@ -127,7 +135,7 @@ class Run:
     def observe(self, state: TrainState, loss: float) -> TrainState:
         """Tells the schedule of a validation loss; returns the state to go on with."""
         opt_state = observe_validation(self.config.optimizer, state.opt_state, loss)
-        return state.replace(opt_state=opt_state)
+        return dataclasses.replace(state, opt_state=opt_state)
 
     @functools.cached_property
     def _eval_step(self) -> EvalStep:
@@ -142,6 +150,15 @@ class Run:
         """Evaluates ``params`` and ``batch_stats`` on the validation split."""
         size = self.config.data.eval_batch_size
         return evaluate(self._eval_step, variables, self.dataset.val, size, self.mesh)
+
+    def read_ahead(self, start: int) -> Iterator[DeviceBatch]:
+        """Yields the training batches from step ``start`` on, as global arrays.
+
+        A batch is sent to the devices when it is asked for, which is while they compute the step
+        before.
+        """
+        for batch in self.batches.read_ahead(start):
+            yield meshes.to_devices(dict(batch), self.mesh)
 
     def describe(self) -> str:
         """What is trained, on what, in a few lines."""

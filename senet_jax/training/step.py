@@ -80,7 +80,10 @@ def make_train_step(
     changes = {name: getattr(augmentation, name) for name in ("pad", "flip", "cutout")}
     fill = np.round(255 * np.array(mean)).astype(np.uint8)
 
-    ramped = drop_block_steps is not None and getattr(model, "drop_block", 0) > 0
+    def scales(state: TrainState) -> dict[str, Any]:
+        if drop_block_steps is None or not getattr(model, "drop_block", 0):
+            return {}
+        return {"drop_block_scale": state.step / drop_block_steps}
 
     @_traced(mesh, conv_lowering)
     def step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
@@ -88,7 +91,6 @@ def make_train_step(
         augment_key, dropout_key = jax.random.split(key)
         images = augment(batch["image"], augment_key, fill=fill, **changes)
         images, labels = normalize(images, mean, std), batch["label"]
-        scales = {"drop_block_scale": state.step / drop_block_steps} if ramped else {}
 
         def loss_fn(params: Any) -> tuple[Array, tuple[Array, Any]]:
             logits, updated = model.apply(
@@ -97,7 +99,7 @@ def make_train_step(
                 train=True,
                 mutable=["batch_stats"],
                 rngs={"dropout": dropout_key},
-                **scales,
+                **scales(state),
             )
             targets = jax.nn.one_hot(labels, logits.shape[-1])
             targets = optax.smooth_labels(targets, label_smoothing)
