@@ -20,7 +20,7 @@ def scaled_to(config: OptimizerConfig, batch_size: int) -> OptimizerConfig:
     """The config with the learning rate for a batch of another size, in proportion."""
     if config.base_batch is None:
         return config
-    rate = config.learning_rate * batch_size / config.base_batch
+    rate = config.learning_rate * (batch_size / config.base_batch)
     return dataclasses.replace(config, learning_rate=rate, base_batch=batch_size)
 
 

@@ -162,7 +162,7 @@ class ProgressBar:
             dynamic_ncols=True,
             disable=None,
             # tqdm's own time left knows nothing of validations.
-            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps{postfix}",
+            bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt}{postfix}",
         )
         self._total, self._step, self._epochs = total, start, epochs
         self._every = 60.0 if self._bar.disable else 0.5

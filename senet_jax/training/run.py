@@ -174,12 +174,12 @@ class Run:
         )
 
     def _describe_rate(self) -> str:
-        config, batch = self.config.optimizer, self.config.data.batch_size
-        rate = scaled_to(config, batch).learning_rate
-        text = f"peak learning rate {rate:g}"
-        if rate != config.learning_rate:
-            text += f": {config.learning_rate:g} for {config.base_batch}, scaled to {batch} images"
-        return text
+        batch, base = self.config.data.batch_size, self.config.optimizer.base_batch
+        text = f"peak learning rate {scaled_to(self.config.optimizer, batch).learning_rate:g}"
+        if base in (None, batch):
+            return text
+        rate = self.config.optimizer.learning_rate
+        return f"{text}, scaled to batches of {batch}: {rate:g} is for {base}"
 
 
 def _batches(config: TrainConfig, dataset: Dataset) -> TrainBatches:

@@ -154,6 +154,21 @@ def test_drop_block_rises_from_nothing_to_its_rate_over_the_run(tiny):
     assert gradient(run.train_step, 28) != pytest.approx(gradient(constant, 28), rel=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        (None, "peak learning rate 0.05"),
+        (96, "peak learning rate 0.05"),
+        (384, "peak learning rate 0.0125, scaled to batches of 96: 0.05 is for 384"),
+    ],
+)
+def test_a_run_says_its_learning_rate(tiny, base, said):
+    optimizer = dataclasses.replace(tiny.optimizer, base_batch=base)
+    run = Run(dataclasses.replace(tiny, optimizer=optimizer))
+    assert run.describe().splitlines()[-1] == said
+    assert float(run.schedule(7)) == pytest.approx(float(said.split()[3].rstrip(",")))
+
+
 def test_normalize_gives_zero_mean_and_unit_deviation():
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     mean, std = ((images / 255).mean((0, 1, 2)), (images / 255).std((0, 1, 2)))
