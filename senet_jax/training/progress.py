@@ -28,6 +28,7 @@ class Clock:
         self._steps, self._spent, self._waited = 0, 0.0, 0.0
         self._recent: collections.deque[float] = collections.deque(maxlen=100)
         self._began = self._ticked = time.perf_counter()
+        self._idle = True
 
     def reading(self, batches: Iterable[DeviceBatch]) -> Iterator[DeviceBatch]:
         """Yields the batches and counts the time that they are waited for."""
@@ -51,12 +52,16 @@ class Clock:
         return self._compiling
 
     def resume(self) -> None:
-        """Starts the clock."""
+        """Starts the clock; the device is idle."""
         self._began = self._ticked = time.perf_counter()
+        self._idle = True
 
     def pause(self) -> None:
         """Stops the clock; called when the device has nothing left to do."""
-        self._spent += time.perf_counter() - self._began
+        now = time.perf_counter()
+        self._spent += now - self._began
+        if not self._idle:
+            self._recent.append(now - self._ticked)
 
     def tick(self, state: TrainState) -> None:
         """Counts a step. One that compiles is waited for, and does not count."""
@@ -67,9 +72,14 @@ class Clock:
             self._recent.clear()
             self.resume()
             return
+        self._steps += 1
+        if self._idle:
+            # Dispatched to an idle device, and not done: its time ends at the next tick.
+            self._idle = False
+            return
         now = time.perf_counter()
         self._recent.append(now - self._ticked)
-        self._steps, self._ticked = self._steps + 1, now
+        self._ticked = now
 
     @property
     def recent_step_s(self) -> float | None:

@@ -63,6 +63,18 @@ def test_the_first_step_of_another_size_compiles_too(clock_time):
     assert clock.recent_step_s == pytest.approx(2.0)
 
 
+def test_a_step_that_is_only_dispatched_is_not_taken_for_a_quick_one(clock_time):
+    clock = Clock()
+    for number, _ in enumerate(clock.reading(batches(clock_time, 0.0, [8] * 5))):
+        # The step that compiles, one that is dispatched, and then each waits for the one before.
+        clock_time([10.0, 0.1, 1.0, 1.0, 1.0][number])
+        clock.tick({})
+        assert clock.recent_step_s in (None, pytest.approx(1.1), pytest.approx(1.05, rel=0.03))
+    clock_time(1.0)
+    clock.pause()
+    assert clock.recent_step_s == pytest.approx(4.1 / 4)
+
+
 CONFIG = TrainConfig(
     epochs=5,
     eval_every_epochs=2,
