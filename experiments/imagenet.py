@@ -59,8 +59,10 @@ SENET = TrainConfig(
     ),
 )
 """SENet, section 5.1, with the rotation and the pixel jitter that the README of the released models
-names. Neither says the weight decay (ResNet's, 1e-4) or the batch norm's (32 images a device: give
---model.norm-group 32). SENet-154 had --model.dropout 0.2; in section 6 labels are smoothed."""
+names. Neither says the weight decay, for which ResNet's stands. Their batch norms saw the 32 images
+of a device: --model.norm-group 32. SENet-154 (appendix) is senet154 with --model.dropout 0.2
+--label-smoothing 0.1 --data.batch-size 2048 --optimizer.learning-rate 1 --optimizer.base-batch 2048;
+that its batch norms were frozen for the last few epochs is not offered here."""
 
 RESNEST = TrainConfig(
     run_dir=Path("runs/imagenet-resnest"),

@@ -151,8 +151,8 @@ def _loop(
                 if validate:
                     began = time.perf_counter()
                     validation = run.evaluate(position.state.eval_variables).metrics()
-                    forecast.validation_s = time.perf_counter() - began
-                    line |= {**validation, "time/validation_s": forecast.validation_s}
+                    line |= {**validation, "time/validation_s": time.perf_counter() - began}
+                    forecast.validated(line["time/validation_s"])
                     if not math.isfinite(validation["val/loss"]):
                         raise _diverged("validation loss", step, config)
                     position.state = run.observe(position.state, validation["val/loss"])
@@ -167,7 +167,7 @@ def _loop(
                     checkpoints.save(position.state, extra, validation.get("val/top1"))
                 except NotFinite:
                     raise _diverged("state", step, config) from None
-                forecast.save_s = time.perf_counter() - began
+                forecast.saved(time.perf_counter() - began)
             if stopping and not last:
                 checkpoints.wait()
                 raise Preempted(f"stopped by a signal after step {step:,}; the state is saved.")

@@ -115,12 +115,18 @@ class Forecast:
         self, config: TrainConfig, steps_per_epoch: int, val_images: int, sizes: Sequence[int]
     ) -> None:
         self._config, self._per_epoch, self._sizes = config, steps_per_epoch, sizes
-        # Before the first validation: as if its images were trained on, which is too long.
         self._val_steps = val_images / config.data.batch_size
-        self.validation_s: float | None = None
-        """What the last validation took."""
-        self.save_s = 0.0
-        """What the loop waited for the last checkpoint."""
+        # The first of each compiles, and is not what the others will take.
+        self._validations: collections.deque[float] = collections.deque(maxlen=2)
+        self._saves: collections.deque[float] = collections.deque(maxlen=2)
+
+    def validated(self, seconds: float) -> None:
+        """Takes in what a validation took."""
+        self._validations.append(seconds)
+
+    def saved(self, seconds: float) -> None:
+        """Takes in for how long a checkpoint held the loop up."""
+        self._saves.append(seconds)
 
     def left(self, step: int, step_s: float) -> float:
         """Seconds to the end of the run.
@@ -142,11 +148,12 @@ class Forecast:
         saves = self._events(epoch, self._config.checkpoint.every_epochs)
         if every := self._config.checkpoint.every_steps:
             saves += self._config.epochs * self._per_epoch // every - step // every
-        validation_s = self.validation_s
-        if validation_s is None:
-            validation_s = self._val_steps * step_s
+        # Before one is known: as if its images were trained on, which is too long.
+        known = len(self._validations) == 2
+        validation_s = self._validations[-1] if known else self._val_steps * step_s
+        save_s = self._saves[-1] if len(self._saves) == 2 else 0.0
         steps_s = epochs * self._per_epoch * step_s
-        return steps_s + validations * validation_s + saves * self.save_s
+        return steps_s + validations * validation_s + saves * save_s
 
     def _events(self, epoch: int, every: int) -> int:
         """How often something happens after every so many epochs, and after the last."""

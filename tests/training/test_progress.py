@@ -100,15 +100,21 @@ def simulated(config, sizes, step_s, validation_s, save_s, start):
 @pytest.mark.parametrize("sizes", [[8] * 5, [8, 8, 16, 16, 16]])
 def test_the_time_left_is_that_of_all_that_is_to_come(start, sizes):
     forecast = Forecast(CONFIG, 10, 500, sizes)
-    forecast.validation_s, forecast.save_s = 7.0, 3.0
+    for seconds in (100.0, 7.0):
+        forecast.validated(seconds)
+    for seconds in (100.0, 3.0):
+        forecast.saved(seconds)
     expected = simulated(CONFIG, sizes, 0.5, 7.0, 3.0, start)
     assert forecast.left(start, 0.5) == pytest.approx(expected)
 
 
-def test_before_the_first_validation_it_is_taken_for_training():
+def test_before_a_validation_without_compiling_it_is_taken_for_training():
     config = dataclasses.replace(CONFIG, epochs=1)
     forecast = Forecast(config, 10, val_images=config.data.batch_size * 3, sizes=[8])
-    assert forecast.left(4, 2.0) == pytest.approx((6 + 3) * 2.0)
+    for _ in range(2):
+        assert forecast.left(4, 2.0) == pytest.approx((6 + 3) * 2.0)
+        forecast.validated(1000.0)
+        forecast.saved(1000.0)
 
 
 def test_where_there_is_no_terminal_a_line_comes_now_and_then(clock_time, capsys):
