@@ -34,7 +34,6 @@ from senet_jax.training.config import ModelConfig, OptimizerConfig, TrainConfig
 
 _IMAGENET = DataConfig(
     name="imagenet2012",
-    image_size=224,
     batch_size=256,
     eval_batch_size=256,
     workers=8,
@@ -60,9 +59,9 @@ SENET = TrainConfig(
 )
 """SENet, section 5.1, with the rotation and the pixel jitter that the README of the released models
 names. Neither says the weight decay, for which ResNet's stands. Their batch norms saw the 32 images
-of a device: --model.norm-group 32. SENet-154 (appendix) is senet154 with --model.dropout 0.2
---label-smoothing 0.1 --data.batch-size 2048 --optimizer.learning-rate 1 --optimizer.base-batch 2048;
-that its batch norms were frozen for the last few epochs is not offered here."""
+of a device: --model.norm-group 32. SENet-154 (appendix) had a rate of 1 for batches of 2048,
+--model.dropout 0.2, --label-smoothing 0.1, and for the last few epochs frozen batch norms, which are
+not offered here."""
 
 RESNEST = TrainConfig(
     run_dir=Path("runs/imagenet-resnest"),
@@ -79,8 +78,8 @@ RESNEST = TrainConfig(
     label_smoothing=0.1,
 )
 """ResNeSt, section 4. Batches of 4096 for ResNeSt-101 and of 2048 for 200 and 269, which also have
---model.dropout 0.2; crops of 256, 320 and 416 pixels, evaluated with --data.eval-interpolation
-bicubic."""
+--model.dropout 0.2; the crops, of 256, 320 and 416 pixels, come with the name of the network, and
+larger ones were evaluated with --data.eval-interpolation bicubic."""
 
 SHORT = TrainConfig(
     run_dir=Path("runs/imagenet-short"),
