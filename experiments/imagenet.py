@@ -60,8 +60,8 @@ SENET = TrainConfig(
 """SENet, section 5.1, with the rotation and the pixel jitter that the README of the released models
 names. Neither says the weight decay, for which ResNet's stands. Their batch norms saw the 32 images
 of a device: --model.norm-group 32. SENet-154 (appendix) had a rate of 1 for batches of 2048,
---model.dropout 0.2, --label-smoothing 0.1, and for the last few epochs frozen batch norms, which are
-not offered here."""
+--model.dropout 0.2, --label-smoothing 0.1, and for the last few epochs frozen batch norms, which
+are not offered here."""
 
 RESNEST = TrainConfig(
     run_dir=Path("runs/imagenet-resnest"),
