@@ -78,10 +78,9 @@ def decode_crop(
 ) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """Decodes a part of an image, scaled to a square; the fast way, for training.
 
-    Of a JPEG the rows below the part are not decoded, and a part that is at least twice (four, eight
-    times) as large as the square is decoded at half (a quarter, an eighth of) the scale. What
-    remains, a reduction by less than two, is interpolated without antialiasing, as the papers'
-    OpenCV did.
+    Of a JPEG the rows below the part are not decoded, and a part that is twice, four or eight times
+    as large as the square is decoded at half, a quarter or an eighth of the scale. What remains, a
+    reduction by less than two, is interpolated without antialiasing, as the papers' OpenCV did.
 
     Args:
         data: The encoded image.

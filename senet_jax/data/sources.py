@@ -19,27 +19,6 @@ LOGGER = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff")
 
 
-class ImageSource(Protocol):
-    """A split of a data set with random access to decoded images, all of one size."""
-
-    @property
-    def labels(self) -> Int[np.ndarray, " n"]:
-        """Class of every image."""
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of what ``read`` gives."""
-
-    def read(
-        self, indices: Int[np.ndarray, " b"]
-    ) -> tuple[UInt8[np.ndarray, "b h w c"], Bool[np.ndarray, " b"]]:
-        """Reads images.
-
-        Returns:
-            The images, 0 to 255, and which of them could be read; the others are zeros.
-        """
-
-
 @dataclasses.dataclass(frozen=True)
 class ArraySource:
     """Images that lie in memory."""
@@ -47,14 +26,23 @@ class ArraySource:
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int[np.ndarray, " n"]
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
         height, width, channels = self.images.shape[1:]
         return height, width, channels
 
     def read(
         self, indices: Int[np.ndarray, " b"]
     ) -> tuple[UInt8[np.ndarray, "b h w c"], Bool[np.ndarray, " b"]]:
+        """Reads images.
+
+        Returns:
+            The images, and which of them could be read: all.
+        """
         return self.images[indices], np.ones(len(indices), bool)
 
 
@@ -76,7 +64,7 @@ class EncodedSource(Protocol):
     def labels(self) -> Int[np.ndarray, " n"]:
         """Class of every image, in order."""
 
-    def where(self, index: int) -> str:
+    def name(self, index: int) -> str:
         """Names an image, for a person."""
 
 
@@ -122,7 +110,7 @@ class FolderSource:
                 raise _gone(self._folder) from error
             raise Unreadable(error.strerror or str(error)) from error
 
-    def where(self, index: int) -> str:
+    def name(self, index: int) -> str:
         return str(self._folder / self._files[index])
 
 
@@ -184,7 +172,7 @@ class RecordSource:
         )
         return np.array([self[index][1] for index in range(len(self))], np.int32)
 
-    def where(self, index: int) -> str:
+    def name(self, index: int) -> str:
         return f"record {index} of {self._split} in {Path(self._files[0]).parent}"
 
 
@@ -195,6 +183,10 @@ class ViewedSource:
     source: EncodedSource
     view: Callable[[bytes], UInt8[np.ndarray, "..."]]
     """Raises Unreadable for bytes that are no image."""
+    image_shape: tuple[int, ...]
+    """Shape of what ``view`` makes."""
+    workers: int = 0
+    """Processes that prepare the views; 0 means threads."""
 
     def __len__(self) -> int:
         return len(self.source)
