@@ -178,7 +178,7 @@ def _forecast(run: Run) -> Forecast:
     config = run.config
     sizes = config.data.train_sizes or (run.dataset.image_shape[0],)
     by_epoch = [sizes[epoch * len(sizes) // config.epochs] for epoch in range(config.epochs)]
-    return Forecast(config, run.batches.steps_per_epoch, len(run.dataset.val.labels), by_epoch)
+    return Forecast(config, run.batches.steps_per_epoch, len(run.dataset.val), by_epoch)
 
 
 def _due(step: int, every: int | None) -> bool:
