@@ -19,8 +19,9 @@ from pathlib import Path
 import tyro
 
 from senet_jax.analysis.report import report_run
-from senet_jax.training.config import ModelConfig, TrainConfig, preset
+from senet_jax.training.config import ModelConfig, TrainConfig
 from senet_jax.training.loop import train
+from senet_jax.training.presets import preset
 
 
 @dataclasses.dataclass(frozen=True)

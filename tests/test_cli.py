@@ -234,7 +234,7 @@ def test_a_stopped_run_has_a_code_of_its_own_and_resumes(capsys, tiny_run, monke
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Clock, "tick", stop)
+        patch.setattr(loop.Clock, "tick", stop)
         code, _, err = run(capsys, *arguments)
     assert code == 75
     assert "after step 1; the state is saved" in err

@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    from senet_jax.training.config import DataConfig, ModelConfig, TrainConfig
+    from senet_jax.data.config import DataConfig
+    from senet_jax.training.config import ModelConfig, TrainConfig
     from senet_jax.training.restore import evaluate_run, evaluate_weights
 
     if (options.path is None) == (options.weights is None):

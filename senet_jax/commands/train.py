@@ -1,8 +1,12 @@
 """`senet-jax train`."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from senet_jax.errors import UsageError, choose
+
+if TYPE_CHECKING:
+    from senet_jax.training.config import TrainConfig
 
 DIVERGED, PREEMPTED = 3, 75
 
@@ -16,6 +20,7 @@ EXAMPLES = """examples:
   senet-jax train cifar100 --init-weights cifar10.npz --drop-head --frozen 'stem/*' 'stage2/*' \\
       --body-rate 0.1 --run-dir runs/finetuned             fine-tuning
 
+The recipes for ImageNet: python experiments/imagenet.py --help.
 A preset (demo, cifar10, cifar100) comes first; flags change any field of it, and
 `senet-jax train PRESET --help` lists them. The same command on the same --run-dir resumes.
 On a GPU or TPU compiled programs are kept in ~/.cache/senet_jax/xla, and the second start is
@@ -24,24 +29,46 @@ quicker; --compilation-cache True does so on a CPU, --compilation-cache False no
 
 def run(arguments: list[str]) -> int:
     """Runs the command, whose arguments tyro reads: a flag for every field of the config."""
-    import tyro
-
-    from senet_jax.training.config import TrainConfig, field_names, preset
+    from senet_jax.training.config import TrainConfig
+    from senet_jax.training.presets import preset
 
     named = bool(arguments) and not arguments[0].startswith("-")
     default = preset(arguments.pop(0)) if named else TrainConfig()
+    prog = "senet-jax train"
+    return run_flags(default, arguments, f"{prog} [PRESET]", f"{SUMMARY}\n\n{EXAMPLES}")
+
+
+def run_flags(default: "TrainConfig", flags: list[str], prog: str, description: str) -> int:
+    """Trains with a config of which flags change fields.
+
+    Args:
+        default: The config without flags.
+        flags: The flags.
+        prog: What the help calls the program.
+        description: What the help says of it.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: An unknown flag, or a config that cannot be run.
+    """
+    import tyro
+
+    from senet_jax.training.config import TrainConfig, field_names
+
     config, unknown = tyro.cli(
         TrainConfig,
-        prog="senet-jax train [PRESET]",
-        description=f"{SUMMARY}\n\n{EXAMPLES}",
+        prog=prog,
+        description=description,
         default=default,
-        args=arguments,
+        args=flags,
         return_unknown_args=True,
     )
     if unknown:
-        flags = [f"--{name.replace('_', '-')}" for name in field_names(default)]
-        choose("argument", unknown[0].partition("=")[0].replace("_", "-"), flags)
-        raise UsageError(f"{unknown[0]!r} is no argument of train: see senet-jax train --help.")
+        names = [f"--{name.replace('_', '-')}" for name in field_names(default)]
+        choose("argument", unknown[0].partition("=")[0].replace("_", "-"), names)
+        raise UsageError(f"{unknown[0]!r} is no argument of train: see {prog} --help.")
 
     from senet_jax.analysis.report import report_run
     from senet_jax.training.loop import Diverged, Preempted, train

@@ -1,4 +1,4 @@
-"""An experiment as a value: frozen dataclasses, one flag a field, presets by name.
+"""An experiment as a value: frozen dataclasses, one flag a field.
 
 This file imports neither jax nor the models, so that ``--help`` answers at once.
 """
@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import dacite
 
-from senet_jax.data.config import AugmentConfig, DataConfig
-from senet_jax.errors import UsageError, choose
+from senet_jax.data.config import DataConfig
+from senet_jax.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,10 @@ class ModelConfig:
     """Start the last batch norm scale of each block at zero."""
     dropout: float = 0.0
     """Rate of dropout before the classifier."""
+    stochastic_depth: float = 0.0
+    """Probability to drop the residual branch of the last block; it grows linearly with depth."""
+    drop_block: float = 0.0
+    """Rate of DropBlock in the last two stages at the end of the run; it rises linearly from 0."""
     norm_group: int | None = None
     """Samples whose statistics a batch norm takes together: those of one device, as in the papers,
     or fewer; None means the whole batch, over all devices."""
@@ -75,14 +79,23 @@ class OptimizerConfig:
     """SGD with momentum, or AdamW."""
     learning_rate: float = 0.1
     """Peak learning rate."""
-    schedule: Literal["cosine", "step"] = "cosine"
-    """After the warm-up: a half cosine down to zero, or steps."""
+    base_batch: int | None = None
+    """The batch that ``learning_rate`` is for: with another, the rate is scaled in proportion
+    (arXiv 1706.02677); None means the rate as it is."""
+    schedule: Literal["cosine", "step", "plateau"] = "cosine"
+    """After the warm-up: a half cosine down to zero, steps, or a drop whenever the validation loss
+    has stopped falling."""
     warmup_epochs: float = 0.0
     """Epochs over which the rate rises linearly from zero."""
     milestones: tuple[float, ...] = ()
     """Epochs at which the step schedule multiplies the rate by ``decay``."""
     decay: float = 0.1
-    """What the step schedule multiplies with."""
+    """What the step and the plateau schedule multiply with."""
+    patience: int = 10
+    """Validations in a row without a lower loss (by a ten-thousandth) after which the plateau
+    schedule drops the rate."""
+    max_drops: int = 3
+    """How often the plateau schedule drops the rate at most."""
     momentum: float = 0.9
     """Momentum of SGD."""
     nesterov: bool = True
@@ -183,9 +196,18 @@ class TrainConfig:
         for field in ("pad", "cutout"):
             value = getattr(self.data.augment, field)
             _require(value >= 0, f"data.augment.{field}", value, "at least 0")
+        for field in ("dropout", "stochastic_depth", "drop_block"):
+            value = getattr(self.model, field)
+            _require(0 <= value < 1, f"model.{field}", value, "in [0, 1)")
         for field in ("learning_rate", "warmup_epochs", "weight_decay", "momentum", "decay"):
             value = getattr(self.optimizer, field)
             _require(value >= 0, f"optimizer.{field}", value, "at least 0")
+        for field in ("base_batch", "patience", "max_drops"):
+            value = getattr(self.optimizer, field)
+            _require(value is None or value >= 1, f"optimizer.{field}", value, "at least 1")
+        if self.optimizer.schedule == "plateau":
+            decay = self.optimizer.decay
+            _require(0 < decay < 1, "optimizer.decay of the plateau schedule", decay, "in (0, 1)")
         if self.optimizer.milestones and self.optimizer.schedule != "step":
             raise UsageError("optimizer.milestones need --optimizer.schedule step.")
         if self.optimizer.schedule == "step" and not self.optimizer.milestones:
@@ -240,39 +262,3 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def field_names(config: TrainConfig) -> list[str]:
     """All fields, dotted, as the command line names them."""
     return list(_flat(config.to_json()))
-
-
-_CIFAR = TrainConfig(
-    run_dir=Path("runs/cifar10"),
-    epochs=164,
-    data=DataConfig(augment=AugmentConfig(pad=4, flip=True)),
-    optimizer=OptimizerConfig(schedule="step", milestones=(82, 123), nesterov=False),
-)
-
-PRESETS: dict[str, TrainConfig] = {
-    "demo": TrainConfig(
-        run_dir=Path("runs/demo"),
-        epochs=30,
-        model=ModelConfig(name="cifar_seresnet8"),
-        data=DataConfig(name="digits", batch_size=64, augment=AugmentConfig(pad=1)),
-        optimizer=OptimizerConfig(warmup_epochs=1),
-    ),
-    "cifar10": _CIFAR,
-    "cifar100": dataclasses.replace(
-        _CIFAR,
-        run_dir=Path("runs/cifar100"),
-        data=dataclasses.replace(_CIFAR.data, name="cifar100"),
-    ),
-}
-"""``demo`` is what `make demo` runs; ``cifar10`` and ``cifar100`` follow ResNet (arXiv 1512.03385),
-section 4.2: 64,000 steps of 128 images, which is 164 epochs, the rate divided by 10 at 82 and
-123."""
-
-
-def preset(name: str) -> TrainConfig:
-    """Returns a preset.
-
-    Raises:
-        UsageError: An unknown name.
-    """
-    return PRESETS[choose("preset", name, PRESETS)]

@@ -1,12 +1,12 @@
-"""What a run writes down: ``metrics.jsonl``, TensorBoard files and a progress bar."""
+"""What a run writes down: ``metrics.jsonl`` and TensorBoard files."""
 
 import json
 import os
 from pathlib import Path
-from typing import Self
 
+import numpy as np
 import tensorboardX
-from tqdm import tqdm
+from jaxtyping import UInt8
 
 Line = dict[str, float]
 
@@ -49,6 +49,16 @@ class MetricsLog:
                 self._board.add_scalar(key, value, int(line["step"]))
         self._board.flush()
 
+    def images(self, step: int, images: UInt8[np.ndarray, "b h w c"]) -> None:
+        """Shows the first sixteen images of a batch in TensorBoard, as the step is given them.
+
+        Args:
+            step: The step that trains on them, from 1.
+            images: The batch.
+        """
+        self._board.add_images("train/images", images[:16], step, dataformats="NHWC")
+        self._board.flush()
+
     def close(self) -> None:
         """Closes the files."""
         self._file.close()
@@ -71,33 +81,3 @@ class Meter:
         sums, self.sums = self.sums, {}
         steps = sums.pop("steps")
         return {f"train/{name}": value / steps for name, value in sums.items()}
-
-
-class ProgressBar:
-    """A bar over the steps of a run, and a sentence for each line of metrics.
-
-    Where the output is no terminal, the sentences alone.
-    """
-
-    def __init__(self, total: int, start: int) -> None:
-        self._bar = tqdm(total=total, initial=start, unit="step", dynamic_ncols=True, disable=None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
-
-    def update(self) -> None:
-        """Counts a step."""
-        self._bar.update()
-
-    def say(self, line: Line) -> None:
-        """Prints a line of metrics above the bar."""
-        text = f"epoch {line['epoch']:6.2f} | train loss {line['train/loss']:.4f}"
-        text += f" top-1 {line['train/top1']:7.2%}"
-        if "val/loss" in line:
-            text += f" | val loss {line['val/loss']:.4f} top-1 {line['val/top1']:7.2%}"
-        if "time/images_per_s" in line:
-            text += f" | {line['time/images_per_s']:,.0f} images/s"
-        self._bar.write(text)

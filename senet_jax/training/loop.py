@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-import jax
+import numpy as np
 
 from senet_jax.training import mesh as meshes
 from senet_jax.training.checkpoint import Checkpoints, NotFinite
 from senet_jax.training.config import TrainConfig
-from senet_jax.training.logging import Line, Meter, MetricsLog, ProgressBar, read_metrics
+from senet_jax.training.flops import Utilization
+from senet_jax.training.logging import Line, Meter, MetricsLog, read_metrics
+from senet_jax.training.progress import Clock, Forecast, ProgressBar
 from senet_jax.training.run import Run
 from senet_jax.training.run_dir import check_run_dir, claim_run_dir
 from senet_jax.training.state import TrainState
@@ -81,6 +83,8 @@ class Position:
     """Sums of the training metrics since the last line."""
     pending: Metrics | None = None
     """Metrics of the newest step, not read yet, so that the device need not wait for the host."""
+    newest: dict[str, float] = dataclasses.field(default_factory=dict)
+    """The metrics that were read last."""
 
     def settle(self, config: TrainConfig) -> None:
         """Waits for the newest step and takes its metrics in.
@@ -96,22 +100,33 @@ class Position:
             if not math.isfinite(value):
                 raise _diverged(name, self.step, config)
         self.meter.add(values)
+        self.newest = values
 
 
 def _loop(
     run: Run, position: Position, checkpoints: Checkpoints, log: MetricsLog, stop: list[int]
 ) -> None:
     config, total, per_epoch = run.config, run.batches.steps, run.batches.steps_per_epoch
-    clock = _Clock()
-    with ProgressBar(total, position.step) as bar:
-        for batch in run.batches.read_ahead(position.step):
-            state, metrics = run.train_step(
-                position.state, meshes.to_devices(dict(batch), run.mesh)
-            )
+    clock, forecast = Clock(), _forecast(run)
+    utilization = Utilization(run.model, config.model.dtype, run.mesh)
+
+    def status() -> Line:
+        now: Line = {f"train/{name}": value for name, value in position.newest.items()}
+        if step_s := clock.recent_step_s:
+            now["time/images_per_s"] = config.data.batch_size / step_s
+            now["time/step_s"] = step_s
+            now["time/left_s"] = forecast.left(position.step, step_s)
+        return now
+
+    with ProgressBar(total, position.step, config.epochs) as bar:
+        for batch in clock.reading(run.read_ahead(position.step)):
+            if clock.compiling:
+                log.images(position.step + 1, np.asarray(batch["image"].addressable_data(0)))
+            state, metrics = run.train_step(position.state, batch)
             position.settle(config)
             position.state, position.pending, position.step = state, metrics, position.step + 1
             clock.tick(state)
-            bar.update()
+            bar.update(status)
 
             step, (epoch, rest) = position.step, divmod(position.step, per_epoch)
             stopping, last, epoch_end = bool(stop), step == total, rest == 0
@@ -128,26 +143,42 @@ def _loop(
             if write:
                 line: Line = {"step": step, "epoch": step / per_epoch}
                 line |= position.meter.means()
-                line["train/learning_rate"] = float(run.schedule(step - 1))
+                line["train/learning_rate"] = run.learning_rate(position.state)
                 line |= clock.lap(config.data.batch_size)
+                if "time/images_per_s" in line:
+                    share = utilization.of(batch["image"].shape[1:], line["time/images_per_s"])
+                    line |= {} if share is None else {"time/mfu": share}
                 if validate:
                     began = time.perf_counter()
                     validation = run.evaluate(position.state.eval_variables).metrics()
                     line |= {**validation, "time/validation_s": time.perf_counter() - began}
+                    forecast.validated(line["time/validation_s"])
                     if not math.isfinite(validation["val/loss"]):
                         raise _diverged("validation loss", step, config)
+                    position.state = run.observe(position.state, validation["val/loss"])
+                if step_s := clock.recent_step_s:
+                    line["time/left_s"] = forecast.left(step, step_s)
                 log.write(line)
                 bar.say(line)
             if save:
+                began = time.perf_counter()
                 try:
                     extra = {"meter": position.meter.sums}
                     checkpoints.save(position.state, extra, validation.get("val/top1"))
                 except NotFinite:
                     raise _diverged("state", step, config) from None
+                forecast.saved(time.perf_counter() - began)
             if stopping and not last:
                 checkpoints.wait()
                 raise Preempted(f"stopped by a signal after step {step:,}; the state is saved.")
             clock.resume()
+
+
+def _forecast(run: Run) -> Forecast:
+    config = run.config
+    sizes = config.data.train_sizes or (run.dataset.image_shape[0],)
+    by_epoch = [sizes[epoch * len(sizes) // config.epochs] for epoch in range(config.epochs)]
+    return Forecast(config, run.batches.steps_per_epoch, len(run.dataset.val), by_epoch)
 
 
 def _due(step: int, every: int | None) -> bool:
@@ -160,42 +191,6 @@ def _diverged(what: str, step: int, config: TrainConfig) -> Diverged:
         f"{config.optimizer.learning_rate:g}, a longer --optimizer.warmup-epochs or "
         "--optimizer.clip-norm 1; the last good checkpoint is kept."
     )
-
-
-class _Clock:
-    """Time of the steps alone: without the first, which compiles, and without what is between."""
-
-    def __init__(self) -> None:
-        self._first: float | None = None
-        self._steps, self._spent = 0, 0.0
-        self.resume()
-
-    def resume(self) -> None:
-        """Starts the clock."""
-        self._began = time.perf_counter()
-
-    def pause(self) -> None:
-        """Stops the clock; called when the device has nothing left to do."""
-        self._spent += time.perf_counter() - self._began
-
-    def tick(self, state: TrainState) -> None:
-        """Counts a step. The first of a process is waited for."""
-        if self._first is not None:
-            self._steps += 1
-            return
-        jax.block_until_ready(state)
-        self._first = time.perf_counter() - self._began
-        self.resume()
-
-    def lap(self, batch_size: int) -> Line:
-        """The timings since the last lap."""
-        timings = {"time/steps_s": self._spent}
-        if self._first:
-            timings["time/first_step_s"], self._first = self._first, 0.0
-        if self._steps:
-            timings["time/images_per_s"] = self._steps * batch_size / self._spent
-        self._steps, self._spent = 0, 0.0
-        return timings
 
 
 @contextmanager

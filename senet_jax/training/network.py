@@ -33,7 +33,7 @@ def model_fields(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     """
     fields: dict[str, Any] = {"num_classes": num_classes, "dtype": jnp.dtype(config.dtype)}
     defaults = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
-    for name in ("placement", "stages", "shortcut", "zero_init_last", "dropout", "norm_group"):
+    for name in _PASSED_ON:
         if getattr(config, name) != defaults[name]:
             fields[name] = getattr(config, name)
     own: Mechanism | None = getattr(zoo.create_model(config.name), "attention", None)
@@ -45,6 +45,16 @@ def model_fields(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     return fields
 
 
+_PASSED_ON = (
+    "placement",
+    "stages",
+    "shortcut",
+    "zero_init_last",
+    "dropout",
+    "stochastic_depth",
+    "drop_block",
+    "norm_group",
+)
 _ADD = "give it one with --model.attention.kind se, or take a network that has one"
 
 

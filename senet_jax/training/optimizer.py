@@ -1,19 +1,34 @@
 """Optimizers and schedules, from optax."""
 
+import dataclasses
 import fnmatch
+import functools
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import traverse_util
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
+from optax.contrib import ReduceLROnPlateauState as PlateauState
 
 from senet_jax.errors import UsageError
 from senet_jax.training.config import OptimizerConfig
 
 
+def scaled_to(config: OptimizerConfig, batch_size: int) -> OptimizerConfig:
+    """The config with the learning rate for a batch of another size, in proportion."""
+    if config.base_batch is None:
+        return config
+    rate = config.learning_rate * (batch_size / config.base_batch)
+    return dataclasses.replace(config, learning_rate=rate, base_batch=batch_size)
+
+
 def make_schedule(config: OptimizerConfig, steps_per_epoch: int, epochs: int) -> optax.Schedule:
-    """Learning rate by step: a linear warm-up, then a half cosine to zero, or steps.
+    """Learning rate by step: a linear warm-up, then a half cosine to zero, steps, or the peak.
+
+    What the plateau schedule takes off is not in it but in the optimizer's state: see
+    ``plateau_scale``.
 
     Args:
         config: Peak, form and milestones.
@@ -22,14 +37,17 @@ def make_schedule(config: OptimizerConfig, steps_per_epoch: int, epochs: int) ->
     """
     warmup = round(config.warmup_epochs * steps_per_epoch)
     peak, total = config.learning_rate, epochs * steps_per_epoch
+    after: optax.Schedule
     if config.schedule == "cosine":
-        after: optax.Schedule = optax.cosine_decay_schedule(peak, max(total - warmup, 1))
-    else:
+        after = optax.cosine_decay_schedule(peak, max(total - warmup, 1))
+    elif config.schedule == "step":
         # The milestones count from the start of the run, this schedule from the warm-up's end.
         boundaries = {
             round(epoch * steps_per_epoch) - warmup: config.decay for epoch in config.milestones
         }
         after = optax.piecewise_constant_schedule(peak, boundaries)
+    else:
+        after = optax.constant_schedule(peak)
     if not warmup:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
@@ -86,6 +104,8 @@ def make_optimizer(
             {True: optax.set_to_zero(), False: update},
             lambda params: matching(params, frozen),
         )
+    if config.schedule == "plateau":
+        update = optax.chain(update, _scale_by_plateau())
     return update
 
 
@@ -99,3 +119,60 @@ def _update(config: OptimizerConfig, schedule: optax.Schedule) -> optax.Gradient
         optax.add_decayed_weights(config.weight_decay, mask=decayed),
         optax.sgd(schedule, momentum=config.momentum, nesterov=config.nesterov),
     )
+
+
+def _scale_by_plateau() -> optax.GradientTransformation:
+    """Scales the updates by what ``observe_validation`` has made of the scale."""
+
+    def init(params: PyTree[jax.Array]) -> PlateauState:
+        zero = jnp.zeros((), jnp.int32)
+        return PlateauState(
+            scale=jnp.ones(()),
+            # Not infinity, as in optax: a checkpoint holds nothing that is not finite.
+            best_value=jnp.asarray(jnp.finfo(jnp.float32).max),
+            plateau_count=zero,
+            cooldown_count=zero,
+            count=zero,
+            avg_value=jnp.zeros(()),
+        )
+
+    def update(
+        updates: PyTree[jax.Array], state: PlateauState, params: PyTree[jax.Array] | None = None
+    ) -> tuple[PyTree[jax.Array], PlateauState]:
+        return jax.tree.map(lambda x: x * state.scale, updates), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def plateau_scale(config: OptimizerConfig, opt_state: PyTree[jax.Array]) -> float:
+    """What the plateau schedule multiplies the learning rate with; 1 for other schedules."""
+    return float(opt_state[-1].scale) if config.schedule == "plateau" else 1.0
+
+
+def observe_validation(
+    config: OptimizerConfig, opt_state: PyTree[jax.Array], loss: float
+) -> PyTree[jax.Array]:
+    """Tells the plateau schedule of a validation; for other schedules nothing changes.
+
+    Args:
+        config: The schedule.
+        opt_state: State of the optimizer.
+        loss: Validation loss.
+
+    Returns:
+        The state with which training goes on.
+    """
+    if config.schedule != "plateau":
+        return opt_state
+    *rest, before = opt_state
+    after = _observe(config, before, loss)
+    # Laid out as before, so that the training step is not compiled again.
+    return (*rest, jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), after, before))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _observe(config: OptimizerConfig, state: PlateauState, loss: Float[Array, ""]) -> PlateauState:
+    plateau = optax.contrib.reduce_on_plateau(
+        config.decay, config.patience, min_scale=config.decay**config.max_drops
+    )
+    return plateau.update((), state, value=loss)[1]

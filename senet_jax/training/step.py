@@ -49,6 +49,7 @@ def make_train_step(
     augmentation: AugmentConfig,
     label_smoothing: float = 0.0,
     ema_decay: float | None = None,
+    drop_block_steps: int | None = None,
     conv_lowering: Lowering | None = None,
 ) -> TrainStep:
     """Builds the jitted step; it donates the state that it is given.
@@ -68,6 +69,8 @@ def make_train_step(
             1512.00567, section 7).
         ema_decay: Decay of the averages. It is (1 + step) / (10 + step) as long as that is less,
             so that the start is forgotten.
+        drop_block_steps: Steps over which a network with DropBlock raises its rate from 0, as
+            ResNeSt does over the run (arXiv 2004.08955, section 4.2); None means the full rate.
         conv_lowering: Form in which XLA is given the convolutions; None chooses for each.
 
     Returns:
@@ -76,6 +79,11 @@ def make_train_step(
     """
     changes = {name: getattr(augmentation, name) for name in ("pad", "flip", "cutout")}
     fill = np.round(255 * np.array(mean)).astype(np.uint8)
+
+    def scales(state: TrainState) -> dict[str, Any]:
+        if drop_block_steps is None or not getattr(model, "drop_block", 0):
+            return {}
+        return {"drop_block_scale": state.step / drop_block_steps}
 
     @_traced(mesh, conv_lowering)
     def step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
@@ -91,6 +99,7 @@ def make_train_step(
                 train=True,
                 mutable=["batch_stats"],
                 rngs={"dropout": dropout_key},
+                **scales(state),
             )
             targets = jax.nn.one_hot(labels, logits.shape[-1])
             targets = optax.smooth_labels(targets, label_smoothing)

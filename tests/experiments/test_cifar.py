@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from experiments.cifar import Study, config
-from senet_jax.training.config import preset
+from senet_jax.training.presets import preset
 
 
 def test_the_study_is_the_recipe_with_a_network_and_a_seed():

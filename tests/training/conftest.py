@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.models import zoo
 from senet_jax.models.resnet import SE, ResNet
 from senet_jax.training.config import (
-    AugmentConfig,
     CheckpointConfig,
-    DataConfig,
     ModelConfig,
     OptimizerConfig,
     TrainConfig,

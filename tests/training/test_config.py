@@ -2,22 +2,21 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import UsageError
 from senet_jax.training.config import (
-    PRESETS,
     AttentionOverrides,
-    AugmentConfig,
     CheckpointConfig,
-    DataConfig,
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
     field_names,
-    preset,
 )
+from senet_jax.training.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -27,6 +26,13 @@ def test_a_config_survives_json(name):
     )
     text = json.dumps(config.to_json())
     assert TrainConfig.from_json(json.loads(text)) == config
+
+
+def test_the_config_of_a_run_from_before_a_field_was_there_is_read():
+    old = json.loads(Path(__file__).with_name("config_before_imagenet.json").read_text())
+    assert "base_batch" not in old["optimizer"]
+    assert "drop_block" not in old["model"]
+    assert TrainConfig.from_json(old) == preset("cifar10")
 
 
 def test_differences_name_the_fields_and_not_the_folder(tmp_path):
@@ -64,6 +70,12 @@ def test_what_is_no_config_is_refused(values):
         ({"data": DataConfig(augment=AugmentConfig(cutout=-1))}, "data.augment.cutout"),
         ({"checkpoint": CheckpointConfig(keep_last=0)}, "checkpoint.keep_last"),
         ({"optimizer": OptimizerConfig(learning_rate=-0.1)}, "optimizer.learning_rate"),
+        ({"optimizer": OptimizerConfig(base_batch=0)}, "optimizer.base_batch"),
+        ({"optimizer": OptimizerConfig(patience=0)}, "optimizer.patience"),
+        ({"optimizer": OptimizerConfig(max_drops=0)}, "optimizer.max_drops"),
+        ({"optimizer": OptimizerConfig(schedule="plateau", decay=1.0)}, "plateau schedule"),
+        ({"model": ModelConfig(drop_block=1.0)}, "model.drop_block"),
+        ({"model": ModelConfig(stochastic_depth=-0.1)}, "model.stochastic_depth"),
         ({"optimizer": OptimizerConfig(schedule="step")}, "milestones"),
         ({"optimizer": OptimizerConfig(milestones=(1,))}, "schedule step"),
     ],

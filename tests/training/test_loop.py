@@ -1,18 +1,22 @@
 import dataclasses
 import functools
 import json
+import math
 import os
 import signal
+from io import BytesIO
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from senet_jax.errors import UsageError
 from senet_jax.models import zoo
 from senet_jax.models.vgg import VGG
 from senet_jax.training import loop
 from senet_jax.training.checkpoint import Checkpoints
+from senet_jax.training.config import OptimizerConfig
 from senet_jax.training.logging import read_metrics
 from senet_jax.training.loop import Diverged, Preempted, train
 from senet_jax.training.restore import evaluate_run
@@ -36,7 +40,7 @@ def outcome(config):
 
 def at_step(monkeypatch, wanted, action):
     """Calls ``action`` when a run has dispatched its ``wanted``-th step."""
-    tick = loop._Clock.tick
+    tick = loop.Clock.tick
     counted = iter(range(1, 10**6))
 
     def counting(self, state):
@@ -44,7 +48,7 @@ def at_step(monkeypatch, wanted, action):
         if next(counted) == wanted:
             action()
 
-    monkeypatch.setattr(loop._Clock, "tick", counting)
+    monkeypatch.setattr(loop.Clock, "tick", counting)
 
 
 def test_a_network_without_batch_norm_trains_and_is_restored(tiny, monkeypatch):
@@ -103,6 +107,82 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(tiny, tmp_path, monkeypatc
     state, lines = outcome(tiny)
     assert lines == expected_lines
     assert state == expected
+
+
+@pytest.fixture
+def long_recipe(tiny):
+    """All that changes from step to step: a plateau, an average, DropBlock, stochastic depth."""
+    return dataclasses.replace(
+        tiny,
+        epochs=4,
+        model=dataclasses.replace(tiny.model, drop_block=0.1, stochastic_depth=0.1),
+        optimizer=OptimizerConfig(
+            learning_rate=2.0, base_batch=96, schedule="plateau", patience=1, max_drops=2
+        ),
+    )
+
+
+def test_the_rate_drops_on_a_plateau_and_a_killed_run_does_the_same(
+    long_recipe, tmp_path, monkeypatch
+):
+    whole = dataclasses.replace(long_recipe, run_dir=tmp_path / "whole")
+    train(whole)
+    lines = read_metrics(whole.run_dir)
+    rate, best, expected = 2.0, math.inf, []
+    for line in lines:
+        expected.append(rate)
+        if "val/loss" in line:
+            fell = line["val/loss"] < best * (1 - 1e-4)
+            best = line["val/loss"] if fell else best
+            rate = rate if fell else max(rate / 10, 0.02)
+    assert min(expected) < 2.0
+    assert [line["train/learning_rate"] for line in lines] == pytest.approx(expected)
+
+    def kill():
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 30, kill)
+        with pytest.raises(Killed):
+            train(long_recipe)
+    train(long_recipe)
+    assert outcome(long_recipe) == outcome(whole)
+
+
+def test_nothing_compiles_after_the_first_epoch(long_recipe, monkeypatch):
+    # 360 images in batches of 200: the last is padded.
+    lowered, after = [], []
+
+    def count(event, duration, **kwargs):
+        # Comes with every compilation, one that the cache on disk spares too.
+        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
+            lowered.append(event)
+
+    tick = loop.Clock.tick
+
+    def ticking(self, state):
+        tick(self, state)
+        after.append(len(lowered))
+
+    monkeypatch.setattr(loop.Clock, "tick", ticking)
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        train(dataclasses.replace(long_recipe, epochs=3))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    # The second step of an epoch comes after the validation and the checkpoint of the one before.
+    assert after[0] > 0
+    assert after[15] == after[-1]
+
+
+def test_the_images_of_the_first_batch_are_shown(tiny):
+    train(tiny)
+    (file,) = (tiny.run_dir / "tensorboard").iterdir()
+    content = file.read_bytes()
+    assert content.count(b"train/images") == 1
+    png = content[content.index(b"\x89PNG") :]
+    # Sixteen digits of 8x8 pixels, eight in a row.
+    assert Image.open(BytesIO(png)).size == (64, 16)
 
 
 def test_sigterm_saves_and_the_run_goes_on_from_there(tiny, tmp_path, monkeypatch):

@@ -67,6 +67,8 @@ def test_the_mechanism_can_be_taken_out_put_in_and_changed():
         ({"attention": AttentionOverrides(radix=2)}, "field of SqueezeExciteConfig 'radix'"),
         ({"stages": (9,)}, "stage 9 does not exist"),
         ({"placement": "before"}, "unknown placement"),
+        ({"name": "vgg11", "drop_block": 0.1}, "unknown field of vgg11 'drop_block'"),
+        ({"name": "densenet121", "stochastic_depth": 0.1}, "field of densenet121 'stochastic_"),
     ],
 )
 def test_what_cannot_be_built_is_said(fields, message):
@@ -78,3 +80,8 @@ def test_statistics_of_groups_are_one_field():
     assert build(norm_group=4) == create_model(
         "cifar_seresnet8", num_classes=7, dtype=jnp.float32, norm_group=4
     )
+
+
+def test_what_drops_is_passed_on():
+    model = build(stochastic_depth=0.2, drop_block=0.1)
+    assert (model.stochastic_depth, model.drop_block) == (0.2, 0.1)

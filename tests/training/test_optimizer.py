@@ -7,7 +7,14 @@ import pytest
 
 from senet_jax.models.zoo import create_model
 from senet_jax.training.config import OptimizerConfig
-from senet_jax.training.optimizer import decayed, make_optimizer, make_schedule
+from senet_jax.training.optimizer import (
+    decayed,
+    make_optimizer,
+    make_schedule,
+    observe_validation,
+    plateau_scale,
+    scaled_to,
+)
 
 
 def test_cosine_after_a_linear_warmup():
@@ -95,3 +102,52 @@ def test_the_gradient_is_clipped_to_its_global_norm():
     # The norm of the gradient is 1.3.
     for name, grad in GRADS.items():
         np.testing.assert_allclose(updates[name], -0.1 * 0.1 * grad, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("base", "batch", "expected"), [(None, 64, 0.6), (1024, 1024, 0.6), (1024, 256, 0.15)]
+)
+def test_the_rate_is_scaled_with_the_batch(base, batch, expected):
+    config = OptimizerConfig(learning_rate=0.6, base_batch=base, warmup_epochs=1)
+    rate = make_schedule(scaled_to(config, batch), steps_per_epoch=10, epochs=5)
+    assert rate(10) == pytest.approx(expected)
+    assert rate(5) == pytest.approx(expected / 2)
+
+
+LOSSES = [3.0, 2.0, 2.0, 1.9999, 2.1, 1.0, 1.0, 1.0, 1.5, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]
+
+
+@pytest.mark.parametrize("frozen", [(), ("bias",)])
+@pytest.mark.parametrize("patience", [1, 2, 3])
+def test_a_plateau_scales_the_updates(patience, frozen):
+    config = OptimizerConfig(
+        schedule="plateau", patience=patience, max_drops=2, decay=0.5, weight_decay=0, momentum=0
+    )
+    optimizer = make_optimizer(config, make_schedule(config, 10, 10), frozen=frozen)
+    state = optimizer.init(params())
+    best, waited, scale = math.inf, 0, 1.0
+    for loss in LOSSES:
+        state = observe_validation(config, state, loss)
+        fell = loss < best * (1 - 1e-4)
+        best, waited = (loss, 0) if fell else (best, waited + 1)
+        if waited == patience:
+            scale, waited = max(scale / 2, 0.25), 0
+        assert plateau_scale(config, state) == scale
+        updates, state = optimizer.update(GRADS, state, params())
+        np.testing.assert_allclose(updates["kernel"], -0.1 * scale * GRADS["kernel"], rtol=1e-6)
+        bias = 0.0 if frozen else -0.1 * scale * GRADS["bias"]
+        np.testing.assert_allclose(updates["bias"], bias, rtol=1e-6)
+    assert scale < 1
+
+
+def test_the_state_of_a_plateau_can_be_saved_before_the_first_validation():
+    config = OptimizerConfig(schedule="plateau")
+    state = make_optimizer(config, make_schedule(config, 10, 10)).init(params())
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_other_schedules_know_no_plateau():
+    config = OptimizerConfig()
+    state = make_optimizer(config, make_schedule(config, 10, 10)).init(params())
+    assert observe_validation(config, state, 1.0) is state
+    assert plateau_scale(config, state) == 1

@@ -128,6 +128,47 @@ def test_dropout_and_augmentation_depend_on_seed_and_step_alone(tiny):
     assert losses(0) != losses(1)
 
 
+def test_drop_block_rises_from_nothing_to_its_rate_over_the_run(tiny):
+    model = dataclasses.replace(tiny.model, dropout=0.0, drop_block=0.4)
+    run = Run(dataclasses.replace(tiny, model=model))
+    batch = meshes.to_devices(dict(run.batches[0]), run.mesh)
+    plain = Run(dataclasses.replace(tiny, model=dataclasses.replace(model, drop_block=0.0)))
+    full = Run(dataclasses.replace(tiny, model=dataclasses.replace(model, drop_block=0.2)))
+    constant = make_train_step(
+        full.model,
+        full.optimizer,
+        full.mesh,
+        **full.channel_stats,
+        seed=0,
+        augmentation=tiny.data.augment,
+        ema_decay=0.9,
+    )
+
+    def gradient(step, number):
+        state = run.fresh_state().replace(step=jnp.asarray(number, jnp.int32))
+        return float(step(state, batch)[1]["grad_norm"])
+
+    assert gradient(run.train_step, 0) == pytest.approx(gradient(plain.train_step, 0), rel=1e-5)
+    # Halfway through its 28 steps it has half its rate.
+    assert gradient(run.train_step, 14) == pytest.approx(gradient(constant, 14), rel=1e-6)
+    assert gradient(run.train_step, 28) != pytest.approx(gradient(constant, 28), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        (None, "peak learning rate 0.05"),
+        (96, "peak learning rate 0.05"),
+        (384, "peak learning rate 0.0125, scaled to batches of 96: 0.05 is for 384"),
+    ],
+)
+def test_a_run_says_its_learning_rate(tiny, base, said):
+    optimizer = dataclasses.replace(tiny.optimizer, base_batch=base)
+    run = Run(dataclasses.replace(tiny, optimizer=optimizer))
+    assert run.describe().splitlines()[-1] == said
+    assert float(run.schedule(7)) == pytest.approx(float(said.split()[3].rstrip(",")))
+
+
 def test_normalize_gives_zero_mean_and_unit_deviation():
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     mean, std = ((images / 255).mean((0, 1, 2)), (images / 255).std((0, 1, 2)))

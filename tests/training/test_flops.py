@@ -1,0 +1,47 @@
+import pytest
+
+from senet_jax.models.resnet import ResNet
+from senet_jax.training import mesh as meshes
+from senet_jax.training.flops import Utilization, peak_flops
+
+
+@pytest.mark.parametrize(
+    ("kind", "bfloat16", "float32"),
+    [
+        ("NVIDIA A100-SXM4-40GB", 312e12, 156e12),
+        ("NVIDIA A100 80GB PCIe", 312e12, 156e12),
+        ("NVIDIA H100 80GB HBM3", 989.4e12, 494.7e12),
+        ("TPU v5 lite", 197e12, 197e12),
+        ("TPU v5p", 459e12, 459e12),
+    ],
+)
+def test_the_peak_of_a_device_is_found_by_its_name(kind, bfloat16, float32):
+    assert (peak_flops(kind, "bfloat16"), peak_flops(kind, "float32")) == (bfloat16, float32)
+
+
+@pytest.mark.parametrize(
+    "kind", ["cpu", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA H100 NVL", "TPU v4 lite"]
+)
+def test_no_number_is_made_up_for_another(kind):
+    assert peak_flops(kind, "bfloat16") is None
+
+
+def utilization(monkeypatch, kind, devices):
+    if kind is not None:
+        monkeypatch.setattr("senet_jax.training.flops.peak_flops", lambda k, d: kind)
+    model = ResNet(blocks=(1,), widths=(4,), stem="cifar", stem_width=4, bottleneck=False)
+    return Utilization(model, "float32", meshes.make_mesh(devices))
+
+
+def test_it_is_six_operations_a_mac_over_the_peak_of_all_devices(monkeypatch):
+    # Three 3x3 convolutions at 8x8, of 3 -> 4, 4 -> 4 and 4 -> 4 channels, and the classifier.
+    macs = 64 * 9 * (3 * 4 + 2 * 4 * 4) + 4 * 1000
+    share = utilization(monkeypatch, 1e9, 2).of((8, 8, 3), 500.0)
+    assert share == pytest.approx(6 * macs * 500 / 2e9)
+    # Convolutions of twice the side cost four times as much.
+    larger = utilization(monkeypatch, 1e9, 2).of((16, 16, 3), 500.0)
+    assert larger == pytest.approx(6 * (4 * (macs - 4000) + 4000) * 500 / 2e9)
+
+
+def test_a_cpu_has_none(monkeypatch):
+    assert utilization(monkeypatch, None, 1).of((8, 8, 3), 500.0) is None
