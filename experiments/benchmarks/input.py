@@ -268,10 +268,10 @@ def main() -> None:
                 rows += measure_step(folder, settings)
             else:
                 rows += measure_memory(folder, settings)
+            write(settings.out, rows, photographs=count, workers=settings.workers)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     shown = [c for c in columns if c not in ("cpu_s", "versions", "all", "step_s")]
     print(table(rows, shown))
-    write(settings.out, rows, photographs=count, workers=settings.workers)
 
 
 if __name__ == "__main__":

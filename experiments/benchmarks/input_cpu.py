@@ -4,28 +4,19 @@ import os
 import time
 from pathlib import Path
 
+PROC = Path("/proc")
+
 
 def children() -> list[int]:
     """Processes that this one has started and that live."""
-    own = str(os.getpid())
-    return [pid for pid, fields in _all_stats() if fields[1] == own]
-
-
-def cpu_seconds() -> float:
-    """CPU seconds of this process and its children, in steps of a clock tick."""
-    own = os.getpid()
-    ticks = sum(
-        int(fields[11]) + int(fields[12])
-        for pid, fields in _all_stats()
-        if own in (pid, int(fields[1]))
-    )
-    return ticks / os.sysconf("SC_CLK_TCK")
+    lists = [task.read_text() for task in PROC.glob("self/task/*/children")]
+    return [int(pid) for line in lists for pid in line.split()]
 
 
 def idle_cpu_seconds() -> float:
-    """As ``cpu_seconds``, once nothing is being done any more."""
+    """CPU seconds of this process and its children, once nothing is being done any more."""
     before = -1.0
-    while (now := cpu_seconds()) > before:
+    while (now := _cpu_seconds()) > before:
         before = now
         time.sleep(0.3)
     return now
@@ -33,16 +24,13 @@ def idle_cpu_seconds() -> float:
 
 def resident_mib(pid: int) -> float:
     """Memory that only this process holds, MiB; shared memory does not count."""
-    pages = (Path("/proc") / str(pid) / "statm").read_text().split()
+    pages = (PROC / str(pid) / "statm").read_text().split()
     return (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def _all_stats() -> list[tuple[int, list[str]]]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        found.append((int(stat.parent.name), fields))
-    return found
+def _cpu_seconds() -> float:
+    ticks = 0
+    for pid in (os.getpid(), *children()):
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
