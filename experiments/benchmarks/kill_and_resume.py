@@ -7,9 +7,15 @@ time, which falls into start-up, compilation, steps, validation and saving alike
 parameters and the optimizer's state must be bit-identical to those of the uninterrupted run, and
 ``metrics.jsonl`` must have the same lines, timings apart. Prints the count; exits with 1 if one
 run differs. One to three minutes a run on 2 cores.
+
+    python experiments/benchmarks/kill_and_resume.py --data-dir DATA --workers 0 1 2
+
+does it with the photographs of the prepared ``imagenet2012`` instead, at 64 pixels; each start of
+a run has the next of the numbers of workers, while the uninterrupted run has none.
 """
 
 import dataclasses
+import itertools
 import json
 import random
 import shutil
@@ -40,29 +46,43 @@ class Benchmark:
     """How often each is killed before it may end."""
     seed: int = 0
     """Seed of the moments."""
+    data_dir: Path | None = None
+    """Where `senet-jax prepare` put imagenet2012; None means digits."""
+    workers: tuple[int, ...] = (0,)
+    """Worker processes of the starts of a run, in turn."""
     out: Path | None = None
     """Folder of the runs; None means a temporary one."""
 
 
-def command(run_dir: Path) -> list[str]:
+def command(run_dir: Path, data_dir: Path | None, workers: int = 0) -> list[str]:
     """The command of a run: it saves every few steps, so that many kills fall into a save."""
-    flags = "--epochs 12 --checkpoint.every-steps 5 --ema-decay 0.99 --log-every-steps 7"
+    flags = "--checkpoint.every-steps 5 --ema-decay 0.99 --log-every-steps 7"
+    if data_dir is None:
+        flags += " --epochs 12"
+    else:
+        flags += (
+            f" --epochs 2 --data.name imagenet2012 --data.dir {data_dir} --data.image-size 64"
+            f" --data.batch-size 32 --data.augment.pad 0 --data.augment.flip"
+            f" --data.workers {workers}"
+        )
     return [
         *(sys.executable, "-m", "senet_jax.cli", "train", "demo"),
         *("--run-dir", str(run_dir), *flags.split()),
     ]
 
 
-def kill_and_resume(run_dir: Path, kills: int, longest: float, rng: random.Random) -> list[str]:
-    """Runs to the end with ``kills`` kills; returns what was on disk at each kill.
+def kill_and_resume(
+    run_dir: Path, benchmark: Benchmark, longest: float, rng: random.Random
+) -> list[str]:
+    """Runs to the end with so many kills; returns what was on disk at each kill.
 
     A run that ends before its moment has come does not count and starts anew.
     """
     moments: list[str] = []
-    while len(moments) < kills:
-        process = subprocess.Popen(
-            command(run_dir), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+    starts = itertools.cycle(benchmark.workers)
+    while len(moments) < benchmark.kills:
+        start = command(run_dir, benchmark.data_dir, next(starts))
+        process = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             process.wait(rng.uniform(0.3, 1.0) * longest)
         except subprocess.TimeoutExpired:
@@ -75,7 +95,8 @@ def kill_and_resume(run_dir: Path, kills: int, longest: float, rng: random.Rando
         saved = sorted(path.name for path in (run_dir / "checkpoints").glob("*"))
         lines = len(read_metrics(run_dir))
         moments.append(f"{lines} lines, {saved[-1] if saved else 'no checkpoint'}")
-    subprocess.run(command(run_dir), check=True, stdout=subprocess.DEVNULL)
+    last = command(run_dir, benchmark.data_dir, next(starts))
+    subprocess.run(last, check=True, stdout=subprocess.DEVNULL)
     return moments
 
 
@@ -97,14 +118,15 @@ def main() -> None:
     rng = random.Random(benchmark.seed)
     folder = benchmark.out or Path(tempfile.mkdtemp(prefix="kill-and-resume-"))
     began = time.perf_counter()
-    subprocess.run(command(folder / "whole"), check=True, stdout=subprocess.DEVNULL)
+    whole = command(folder / "whole", benchmark.data_dir)
+    subprocess.run(whole, check=True, stdout=subprocess.DEVNULL)
     longest = time.perf_counter() - began
     print(f"uninterrupted: {longest:.0f} s", flush=True)
     arrays, lines = outcome(folder / "whole")
     same = 0
     for index in range(benchmark.runs):
         run_dir = folder / f"killed{index}"
-        moments = kill_and_resume(run_dir, benchmark.kills, longest, rng)
+        moments = kill_and_resume(run_dir, benchmark, longest, rng)
         killed_arrays, killed_lines = outcome(run_dir)
         identical = json.dumps(lines) == json.dumps(killed_lines) and all(
             a.tobytes() == b.tobytes() for a, b in zip(arrays, killed_arrays, strict=True)

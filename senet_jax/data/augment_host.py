@@ -22,6 +22,10 @@ ERASED_AREA, ERASED_RATIO = (0.02, 0.4), (0.3, 1 / 0.3)
 """Share and shape of the rectangle that is erased (arXiv 1708.04896, section 4)."""
 
 
+_CHANGES = ("rotation", "policy", "color_jitter", "pixel_shift", "lighting", "erasing")
+"""Fields that ask for a change."""
+
+
 def change_image(
     image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator, config: AugmentConfig
 ) -> UInt8[np.ndarray, "h w 3"]:
@@ -39,6 +43,8 @@ def change_image(
     Returns:
         An image of the same size.
     """
+    if not any(getattr(config, field) for field in _CHANGES):
+        return image
     changed = Image.fromarray(image)
     if config.rotation:
         changed = rotate(changed, rng.uniform(-config.rotation, config.rotation))

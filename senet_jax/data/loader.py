@@ -106,7 +106,7 @@ class TrainBatches:
         return self._transform(step).size
 
     def _transform(self, step: int) -> Transform:
-        epoch, epochs = step // self.steps_per_epoch, self.steps // self.steps_per_epoch
+        epoch, epochs = step // self.steps_per_epoch, -(-self.steps // self.steps_per_epoch)
         return self.transforms[epoch * len(self.transforms) // epochs]
 
     def __getitem__(self, step: int) -> Batch:

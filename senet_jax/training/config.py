@@ -233,13 +233,14 @@ class TrainConfig:
     def differences(self, other: "TrainConfig") -> list[str]:
         """Fields in which two runs differ, as "field: this, not that".
 
-        Where the run lies and whether compiled programs are kept make no difference.
+        Where the run lies, whether compiled programs are kept and how many processes read the
+        data make no difference.
         """
         mine, theirs = _flat(self.to_json()), _flat(other.to_json())
         return [
             f"{field}: {mine.get(field)}, not {theirs.get(field)}"
             for field in sorted(mine.keys() | theirs.keys())
-            if field not in ("run_dir", "compilation_cache")
+            if field not in ("run_dir", "compilation_cache", "data.workers")
             and mine.get(field) != theirs.get(field)
         ]
 

@@ -111,3 +111,60 @@ def test_every_name_of_the_catalogue_opens_or_says_what_is_missing(tmp_path):
             continue
         with pytest.raises(UsageError, match=str(tmp_path)):
             open_dataset(name, tmp_path / "none", 8)
+
+
+with tfds.core.registered.skip_registration():
+
+    class Kittens(tfds.core.GeneratorBasedBuilder):
+        """Photographs of three sizes; a set of which senet_jax knows nothing."""
+
+        VERSION = tfds.core.Version("1.0.0")
+        BUILDER_CONFIGS = (
+            tfds.core.BuilderConfig(name="large", version="1.0.0"),
+            tfds.core.BuilderConfig(name="small", version="1.0.0"),
+        )
+
+        def _info(self):
+            large = self.builder_config.name == "large"
+            features = tfds.features.FeaturesDict(
+                {
+                    "photo": tfds.features.Image(shape=(None, None, 3) if large else (8, 8, 3)),
+                    "kind": tfds.features.ClassLabel(names=["tabby", "siamese"]),
+                }
+            )
+            keys = ("photo", "kind")
+            return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=keys)
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples(6), "validation": self._generate_examples(3)}
+
+        def _generate_examples(self, count):
+            for index in range(count):
+                large = self.builder_config.name == "large"
+                size = (30 + index, 20) if large else (8, 8)
+                photo = BytesIO()
+                Image.new("RGB", size, (50 * index, 0, 255)).save(photo, "png")
+                photo.seek(0)
+                yield index, {"photo": photo, "kind": index % 2}
+
+
+def test_any_prepared_set_of_photographs_opens_by_its_name(tmp_path):
+    Kittens(config="large", data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    dataset = open_dataset("kittens/large", tmp_path, 16)
+    assert dataset.classes == ["tabby", "siamese"]
+    assert dataset.image_shape == (16, 16, 3)
+    assert (len(dataset.train), len(dataset.val)) == (6, 3)
+    records = [dataset.train[index] for index in range(6)]
+    sizes = [Image.open(BytesIO(data)).width for data, _ in records]
+    assert sorted(sizes) == list(range(30, 36))
+    assert [label for _, label in records] == [size % 2 for size in sizes]
+    assert dataset.train.labels.tolist() == [label for _, label in records]
+
+
+def test_small_images_are_kept_in_memory_with_their_own_statistics(tmp_path):
+    Kittens(config="small", data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    dataset = open_dataset("kittens/small", tmp_path)
+    assert dataset.train.images.shape == (6, 8, 8, 3)
+    assert sorted(dataset.train.images[:, 0, 0, 0].tolist()) == [0, 50, 100, 150, 200, 250]
+    assert dataset.mean == pytest.approx((125 / 255, 0, 1))
+    assert dataset.std == pytest.approx((np.std([0, 50, 100, 150, 200, 250]) / 255, 0, 0), abs=1e-9)

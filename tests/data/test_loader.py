@@ -1,32 +1,38 @@
+import dataclasses
+import logging
+import shutil
+
 import numpy as np
 import pytest
+from photographs import write_photographs
 
-from senet_jax.data.datasets import Dataset
-from senet_jax.data.loader import TrainBatches, eval_batches
-from senet_jax.data.sources import ArraySource
+from senet_jax.data import workers
+from senet_jax.data.config import AugmentConfig
+from senet_jax.data.datasets import Dataset, open_dataset
+from senet_jax.data.loader import Host, TrainBatches, eval_batches
+from senet_jax.data.sources import ArraySource, ViewedSource
+from senet_jax.data.transforms import EvalTransform, TrainTransform
 from senet_jax.errors import UsageError
 
 
-class BrokenSource(ArraySource):
-    """Images with an odd index cannot be read."""
-
-    def read(self, indices):
-        images, _ = super().read(indices)
-        return images, indices % 2 == 0
-
-
-def source(count, kind=ArraySource):
+def source(count):
     images = np.arange(count, dtype=np.uint8)[:, None, None, None]
-    return kind(images, np.arange(count, dtype=np.int32))
+    return ArraySource(images, np.arange(count, dtype=np.int32))
 
 
-def batches(count=10, batch_size=3, seed=0, steps=9, kind=ArraySource):
-    dataset = Dataset("x", source(count, kind), source(count), list("ab"), (0.5,), (0.5,))
-    return TrainBatches(dataset, batch_size, seed, steps)
+def batches(count=10, batch_size=3, seed=0, steps=9, **fields):
+    dataset = Dataset("x", source(count), source(count), list("ab"), (0.5,), (0.5,))
+    return TrainBatches(dataset, batch_size, seed, steps, **fields)
 
 
 def labels(sequence):
     return [batch["label"].tolist() for batch in sequence]
+
+
+def same(left, right):
+    return all(
+        a.tobytes() == b.tobytes() for a, b in zip(left.values(), right.values(), strict=True)
+    )
 
 
 def test_an_epoch_shows_every_image_at_most_once_and_drops_the_rest():
@@ -56,24 +62,6 @@ def test_reading_ahead_from_any_step_gives_the_batches_of_random_access(start):
     assert labels(run.read_ahead(start)) == labels(run[step] for step in range(start, 9))
 
 
-def test_images_that_cannot_be_read_are_replaced_the_same_way_every_time():
-    drawn = [labels(batches(kind=BrokenSource)[step] for step in range(9)) for _ in range(2)]
-    assert drawn[0] == drawn[1]
-    assert all(label % 2 == 0 for batch in drawn[0] for label in batch)
-
-
-def test_a_split_that_is_broken_throughout_is_refused():
-    class Hopeless(ArraySource):
-        def read(self, indices):
-            return super().read(indices)[0], np.zeros(len(indices), bool)
-
-    with pytest.raises(UsageError, match="nearly all"):
-        batches(kind=Hopeless)[0]
-    # Also through the threads that read ahead.
-    with pytest.raises(UsageError, match="nearly all"):
-        list(batches(kind=Hopeless).read_ahead(0))
-
-
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 10, 16])
 def test_evaluation_counts_every_image_once(batch_size):
     parts = list(eval_batches(source(10), batch_size))
@@ -83,7 +71,127 @@ def test_evaluation_counts_every_image_once(batch_size):
     assert all(len(part["label"]) == batch_size for part in parts)
 
 
-def test_evaluation_does_not_count_what_cannot_be_read():
-    parts = list(eval_batches(source(10, BrokenSource), 4))
-    weights = np.concatenate([part["weight"] for part in parts])
-    assert weights.sum() == 5
+@pytest.fixture
+def photographs(tmp_path):
+    """18 training photographs of 3 classes, and 5 of validation."""
+    write_photographs(tmp_path / "train")
+    write_photographs(tmp_path / "val", (2, 2, 1), seed=1)
+    return tmp_path
+
+
+def photo_batches(folder, sizes=(12,), **fields):
+    transforms = [TrainTransform(size, AugmentConfig(flip=True)) for size in sizes]
+    settings = {"batch_size": 4, "seed": 0, "steps": 12, "transforms": transforms, **fields}
+    return TrainBatches(open_dataset("folder", folder, 12), **settings)
+
+
+def views(folder, workers=0):
+    dataset = open_dataset("folder", folder, 12)
+    return ViewedSource(dataset.val, EvalTransform(12, 1.0, "bilinear"), (12, 12, 3), workers)
+
+
+def test_any_number_of_workers_and_any_start_give_the_same_batches(photographs):
+    expected = [photo_batches(photographs)[step] for step in range(12)]
+    assert expected[0]["image"].shape == (4, 12, 12, 3)
+    assert not same(expected[0], expected[4])
+    for workers_, start in ((0, 0), (0, 5), (1, 2), (2, 7)):
+        read = list(photo_batches(photographs, workers=workers_).read_ahead(start))
+        assert len(read) == 12 - start
+        assert all(same(a, b) for a, b in zip(expected[start:], read, strict=True))
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_read_the_rows_of_the_same_global_batch(photographs, hosts, balanced):
+    whole = photo_batches(photographs, balanced=balanced)
+    parts = [dataclasses.replace(whole, host=Host(index, hosts)) for index in range(hosts)]
+    for step in (0, 3, 9):
+        for key, value in whole[step].items():
+            assert np.array_equal(np.concatenate([part[step][key] for part in parts]), value)
+
+
+def test_hosts_stay_in_step_where_images_are_broken(photographs):
+    for index in range(0, 9, 2):
+        (photographs / "train" / "cat" / f"{index:02}.jpg").write_bytes(b"")
+    whole = photo_batches(photographs)
+    parts = [dataclasses.replace(whole, host=Host(index, 2)) for index in range(2)]
+    for step in range(12):
+        halves = [part[step] for part in parts]
+        assert np.array_equal(np.concatenate([h["image"] for h in halves]), whole[step]["image"])
+
+
+def test_balanced_classes_come_equally_often(photographs):
+    run = photo_batches(photographs, batch_size=6, steps=6, balanced=True)
+    for epoch in range(2):
+        drawn = np.concatenate([run[3 * epoch + place]["label"] for place in range(3)])
+        assert np.bincount(drawn).tolist() == [6, 6, 6]
+
+
+def test_sizes_take_equal_shares_of_the_epochs(photographs):
+    run = photo_batches(photographs, sizes=(4, 8, 12))
+    sides = [batch["image"].shape[1] for batch in run.read_ahead(0)]
+    assert sides == [4] * 4 + [8] * 4 + [12] * 4
+
+
+def break_photographs(folder, count):
+    for file in sorted((folder / "train").glob("*/*.jpg"))[:count]:
+        file.write_bytes(file.read_bytes()[:300])
+
+
+@pytest.mark.parametrize("workers_", [0, 1])
+def test_broken_images_are_replaced_and_each_is_named_once(photographs, caplog, workers_):
+    break_photographs(photographs, 5)
+    with caplog.at_level(logging.WARNING, "senet_jax"):
+        read = list(photo_batches(photographs, workers=workers_).read_ahead(0))
+    again = photo_batches(photographs)
+    assert all(same(batch, again[step]) for step, batch in enumerate(read))
+    named = [record.getMessage() for record in caplog.records if "broken image" in record.message]
+    assert len(named) == 5
+    assert len({line for line in named if "cat/0" in line}) == 5
+    assert all(batch["weight"].all() for batch in read)
+
+
+def test_too_many_broken_images_stop_the_run(photographs):
+    break_photographs(photographs, 9)
+    assert len(list(photo_batches(photographs, steps=40).read_ahead(0))) == 40
+    break_photographs(photographs, 10)
+    with pytest.raises(UsageError, match=r"10 of 1\d training images .* --data.max-corrupt"):
+        list(photo_batches(photographs, steps=40).read_ahead(0))
+    assert len(list(photo_batches(photographs, steps=40, max_corrupt=0.7).read_ahead(0))) == 40
+
+
+def test_a_split_that_is_broken_throughout_is_refused(photographs):
+    break_photographs(photographs, 18)
+    with pytest.raises(UsageError, match="nearly all"):
+        photo_batches(photographs)[0]
+
+
+@pytest.mark.parametrize("workers_", [0, 1])
+def test_a_data_set_that_vanishes_gives_one_clear_error(photographs, workers_):
+    reading = photo_batches(photographs, steps=4000, workers=workers_).read_ahead(0)
+    next(reading)
+    shutil.rmtree(photographs)
+    with pytest.raises(UsageError, match="can no longer be read: bring it back"):
+        list(reading)
+
+
+@pytest.mark.parametrize("workers_", [0, 1])
+def test_views_are_evaluated_once_each_and_broken_ones_do_not_count(photographs, caplog, workers_):
+    (photographs / "val" / "dog" / "00.jpg").write_bytes(b"")
+    with caplog.at_level(logging.WARNING, "senet_jax"):
+        parts = list(eval_batches(views(photographs, workers_), 4))
+    assert [part["weight"].tolist() for part in parts] == [[1, 1, 0, 1], [1, 0, 0, 0]]
+    assert [part["label"].tolist()[:1] for part in parts] == [[0], [2]]
+    assert "dog/00.jpg" in caplog.text
+    halves = [list(eval_batches(views(photographs), 4, Host(index, 2))) for index in range(2)]
+    for part, *both in zip(parts, *halves, strict=True):
+        assert np.array_equal(np.concatenate([h["image"] for h in both]), part["image"])
+        assert np.array_equal(np.concatenate([h["weight"] for h in both]), part["weight"])
+
+
+def test_too_little_shared_memory_is_said_before_it_ends_in_a_bus_error(photographs, monkeypatch):
+    monkeypatch.setattr(
+        workers.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0)
+    )
+    with pytest.raises(UsageError, match="shm-size"):
+        next(photo_batches(photographs, workers=2).read_ahead(0))

@@ -1,74 +1,126 @@
-import logging
+import pickle
+import shutil
+from io import BytesIO
 
 import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
+from photographs import CLASSES, write_photographs
 from PIL import Image
+from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 
 from senet_jax.data.datasets import open_dataset
-from senet_jax.data.sources import FolderSource
+from senet_jax.data.decode import Unreadable
+from senet_jax.data.sources import FolderSource, RecordSource
 from senet_jax.errors import UsageError
-
-
-def write(file, size, colour, mode="RGB"):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, colour).save(file)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    for split in ("train", "val"):
-        write(tmp_path / split / "cat" / "a.png", (8, 8), (255, 0, 0))
-        write(tmp_path / split / "cat" / "b.png", (16, 8), (0, 255, 0))
-        write(tmp_path / split / "dog" / "c.png", (5, 11), 77, "L")
+    write_photographs(tmp_path / "train")
+    write_photographs(tmp_path / "val", (1, 1, 1))
     (tmp_path / "train" / "dog" / "notes.txt").write_text("no image")
     return tmp_path
 
 
 def test_a_folder_is_a_data_set_with_the_folders_as_classes(folder):
     dataset = open_dataset("folder", folder, 8)
-    assert dataset.classes == ["cat", "dog"]
-    assert dataset.train.labels.tolist() == [0, 0, 1]
-    images, intact = dataset.train.read(np.arange(3))
-    assert intact.all()
-    assert images.shape == (3, 8, 8, 3)
-    assert [image[4, 4].tolist() for image in images] == [[255, 0, 0], [0, 255, 0], [77] * 3]
-
-
-@pytest.mark.parametrize("size", [(8, 8), (16, 8), (8, 16), (9, 8), (31, 17)])
-def test_the_centre_is_cut_out_at_the_scale_of_the_shorter_side(tmp_path, size):
-    width, height = size
-    ramp = np.linspace(0, 255, width)[None, :, None] * np.ones((height, 1, 3))
-    (tmp_path / "x").mkdir()
-    Image.fromarray(ramp.astype(np.uint8)).save(tmp_path / "x" / "ramp.png")
-    image = FolderSource(tmp_path, 8, ["x"]).read(np.array([0]))[0][0]
-    # A ramp is symmetric about the centre, and so is a crop of its centre.
-    pairs = image[:, :, 0].astype(int) + image[:, ::-1, 0]
-    assert np.abs(pairs - 255).max() <= 4 + 255 // width
-    assert image.shape == (8, 8, 3)
-
-
-def test_a_broken_image_is_named_once_and_marked(folder, caplog):
-    whole = (folder / "train" / "cat" / "a.png").read_bytes()
-    (folder / "train" / "cat" / "a.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "train" / "cat" / "b.png").write_bytes(b"")
-    source = FolderSource(folder / "train", 8, ["cat", "dog"])
-    with caplog.at_level(logging.WARNING):
-        for _ in range(2):
-            _, intact = source.read(np.arange(3))
-            assert intact.tolist() == [False, False, True]
-    assert len(caplog.records) == 2
-    assert "a.png" in caplog.text
-    assert len(source.broken) == 2
+    assert dataset.classes == list(CLASSES)
+    assert dataset.image_shape == (8, 8, 3)
+    assert (len(dataset.train), len(dataset.val)) == (18, 3)
+    assert dataset.train.labels.tolist() == [0] * 9 + [1] * 6 + [2] * 3
+    for index in (0, 10, 17):
+        data, label = dataset.train[index]
+        assert label == dataset.train.labels[index]
+        assert data == (folder / "train" / dataset.train.name(index)).read_bytes()
 
 
 def test_what_is_missing_is_said(folder, tmp_path):
-    with pytest.raises(UsageError, match=r"--data\.dir and --data\.image-size"):
+    with pytest.raises(UsageError, match=r"--data\.dir"):
         open_dataset("folder")
     with pytest.raises(UsageError, match="there is no folder"):
         open_dataset("folder", tmp_path / "nowhere", 8)
-    write(folder / "val" / "bird" / "d.png", (8, 8), 0)
+    (folder / "val" / "bird").mkdir()
     with pytest.raises(UsageError, match="bird"):
         open_dataset("folder", folder, 8)
     (tmp_path / "none" / "empty").mkdir(parents=True)
     with pytest.raises(UsageError, match="no images"):
-        FolderSource(tmp_path / "none", 8, ["empty"])
+        FolderSource(tmp_path / "none", ["empty"])
+
+
+def test_a_file_that_is_gone_is_unreadable_and_a_folder_that_is_gone_ends_the_run(folder):
+    source = FolderSource(folder / "train", list(CLASSES))
+    (folder / "train" / "cat" / "00.jpg").unlink()
+    with pytest.raises(Unreadable, match="No such file"):
+        source[0]
+    shutil.rmtree(folder)
+    with pytest.raises(UsageError, match="can no longer be read: bring it back"):
+        source[1]
+
+
+def jpeg(value):
+    out = BytesIO()
+    Image.new("RGB", (9, 7), (value, value, value)).save(out, "JPEG")
+    return out.getvalue()
+
+
+def write_records(file, values):
+    writer = ArrayRecordWriter(str(file), "group_size:1,uncompressed")
+    for value in values:
+        example = tf_example.Example()
+        example.features.feature["image"].bytes_list.value.append(jpeg(value))
+        example.features.feature["label"].int64_list.value.append(value % 10)
+        writer.write(example.SerializeToString())
+    writer.close()
+
+
+@pytest.fixture
+def records(tmp_path):
+    """Two files of three and four records."""
+    files = [tmp_path / f"x-train.array_record-0000{part}-of-00002" for part in range(2)]
+    write_records(files[0], [10, 21, 32])
+    write_records(files[1], [43, 54, 65, 76])
+    return files
+
+
+def test_records_of_several_files_in_order(records):
+    source = RecordSource(records, "train")
+    assert len(source) == 7
+    for index, value in enumerate([10, 21, 32, 43, 54, 65, 76]):
+        assert source[index] == (jpeg(value), value % 10)
+    assert pickle.loads(pickle.dumps(source))[5] == source[5]
+
+
+def test_labels_come_from_their_file_or_else_from_the_records(records, caplog):
+    folder = records[0].parent
+    np.save(folder / "labels-train.npy", np.arange(7, dtype=np.int32))
+    assert RecordSource(records, "train").labels.tolist() == list(range(7))
+    assert not caplog.records
+    # Of another data set.
+    np.save(folder / "labels-train.npy", np.arange(6, dtype=np.int32))
+    assert RecordSource(records, "train").labels.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert "read for their labels" in caplog.text
+
+
+def test_a_damaged_record_is_unreadable_and_no_other(records):
+    damaged = bytearray(records[1].read_bytes())
+    damaged[damaged.index(jpeg(54)[-40:]) + 5] ^= 255
+    records[1].write_bytes(damaged)
+    source = RecordSource(records, "train")
+    with pytest.raises(Unreadable, match="damaged"):
+        source[4]
+    assert [source[index][1] for index in (0, 1, 2, 3, 5, 6)] == [0, 1, 2, 3, 5, 6]
+    assert source.name(4) == f"record 4 of train in {records[0].parent}"
+
+
+def test_records_that_are_gone_or_cut_short(records):
+    source = pickle.dumps(RecordSource(records, "train"))
+    whole = records[1].read_bytes()
+    records[1].write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UsageError, match="not whole"):
+        RecordSource(records, "train")
+    records[1].unlink()
+    with pytest.raises(UsageError, match="not whole"):
+        RecordSource(records, "train")
+    with pytest.raises(UsageError, match="can no longer be read"):
+        pickle.loads(source)[5]
