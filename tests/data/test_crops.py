@@ -2,6 +2,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from senet_jax.data.crops import draw_crop
 
@@ -76,3 +78,19 @@ def test_one_pixel_has_one_crop():
 def test_the_generator_determines_the_crops():
     assert np.array_equal(crops(300, 400, 9), crops(300, 400, 9))
     assert len(set(map(tuple, crops(300, 400, 9)))) == 9
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    height=st.integers(1, 3000),
+    width=st.integers(1, 3000),
+    seed=st.integers(0, 2**32),
+    area=st.tuples(st.floats(1e-6, 1), st.floats(1e-6, 1)).map(sorted),
+    ratio=st.tuples(st.floats(0.01, 100), st.floats(0.01, 100)).map(sorted),
+)
+def test_any_crop_is_at_least_a_pixel_and_inside(height, width, seed, area, ratio):
+    box = draw_crop(height, width, np.random.default_rng(seed), tuple(area), tuple(ratio))
+    left, top, crop_width, crop_height = box
+    assert 0 <= left < left + crop_width <= width
+    assert 0 <= top < top + crop_height <= height
+    assert all(type(value) is int for value in box)
