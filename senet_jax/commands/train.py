@@ -2,8 +2,6 @@
 
 import sys
 
-from senet_jax.errors import UsageError, choose
-
 DIVERGED, PREEMPTED = 3, 75
 
 SUMMARY = "Train a network, or resume."
@@ -24,24 +22,13 @@ quicker; --compilation-cache True does so on a CPU, --compilation-cache False no
 
 def run(arguments: list[str]) -> int:
     """Runs the command, whose arguments tyro reads: a flag for every field of the config."""
-    import tyro
-
-    from senet_jax.training.config import TrainConfig, field_names, preset
+    from senet_jax.commands.config import read_config
+    from senet_jax.training.config import TrainConfig, preset
 
     named = bool(arguments) and not arguments[0].startswith("-")
     default = preset(arguments.pop(0)) if named else TrainConfig()
-    config, unknown = tyro.cli(
-        TrainConfig,
-        prog="senet-jax train [PRESET]",
-        description=f"{SUMMARY}\n\n{EXAMPLES}",
-        default=default,
-        args=arguments,
-        return_unknown_args=True,
-    )
-    if unknown:
-        flags = [f"--{name.replace('_', '-')}" for name in field_names(default)]
-        choose("argument", unknown[0].partition("=")[0].replace("_", "-"), flags)
-        raise UsageError(f"{unknown[0]!r} is no argument of train: see senet-jax train --help.")
+    description = f"{SUMMARY}\n\n{EXAMPLES}"
+    config = read_config("train", "[PRESET]", description, default, arguments)
 
     from senet_jax.analysis.report import report_run
     from senet_jax.training.loop import Diverged, Preempted, train

@@ -12,6 +12,7 @@ import dacite
 
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import UsageError, choose
+from senet_jax.errors import require as _require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,9 +164,7 @@ class TrainConfig:
         """
         _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         _require(self.seed >= 0, "seed", self.seed, "at least 0")
-        for field in ("batch_size", "eval_batch_size", "image_size"):
-            value = getattr(self.data, field)
-            _require(value is None or value >= 1, f"data.{field}", value, "at least 1")
+        self.data.validate()
         _require(
             0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "in [0, 1)"
         )
@@ -180,9 +179,6 @@ class TrainConfig:
         for field in ("every_epochs", "every_steps", "keep_last"):
             value = getattr(self.checkpoint, field)
             _require(value is None or value >= 1, f"checkpoint.{field}", value, "at least 1")
-        for field in ("pad", "cutout"):
-            value = getattr(self.data.augment, field)
-            _require(value >= 0, f"data.augment.{field}", value, "at least 0")
         for field in ("learning_rate", "warmup_epochs", "weight_decay", "momentum", "decay"):
             value = getattr(self.optimizer, field)
             _require(value >= 0, f"optimizer.{field}", value, "at least 0")
@@ -220,11 +216,6 @@ class TrainConfig:
             if field not in ("run_dir", "compilation_cache")
             and mine.get(field) != theirs.get(field)
         ]
-
-
-def _require(holds: bool, field: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise UsageError(f"{field} must be {allowed}, not {value}.")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

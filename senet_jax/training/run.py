@@ -1,5 +1,6 @@
 """A run that is set up: model, data, mesh and optimizer, checked before anything is written."""
 
+import dataclasses
 import functools
 import os
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from senet_jax.data.config import AugmentConfig
 from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD, Dataset, open_dataset
 from senet_jax.data.loader import TrainBatches
+from senet_jax.data.sources import ArraySource
 from senet_jax.errors import UsageError
 from senet_jax.interchange import load_weights
 from senet_jax.models.cost import cost
@@ -18,6 +21,7 @@ from senet_jax.training.config import TrainConfig
 from senet_jax.training.evaluate import Evaluation, evaluate
 from senet_jax.training.network import build_model, model_fields
 from senet_jax.training.optimizer import make_optimizer, make_schedule
+from senet_jax.training.shown import ShownBatch, show_batch
 from senet_jax.training.state import TrainState, init_state
 from senet_jax.training.step import EvalStep, TrainStep, make_eval_step, make_train_step
 
@@ -41,6 +45,7 @@ class Run:
         self.mesh = meshes.make_mesh(config.devices)
         build_model(config.model, num_classes=1)
         self.dataset = open_dataset(config.data.name, config.data.dir, config.data.image_size)
+        config.data.check_images(not isinstance(self.dataset.train, ArraySource))
         self.model = build_model(config.model, len(self.dataset.classes))
         self.batches = _batches(config, self.dataset)
         self.schedule = make_schedule(config.optimizer, self.batches.steps_per_epoch, config.epochs)
@@ -96,6 +101,14 @@ class Run:
             return {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
         return {"mean": self.dataset.mean, "std": self.dataset.std}
 
+    @property
+    def device_augment(self) -> AugmentConfig:
+        """What the training step does to its images; the host has mirrored photographs already."""
+        augment = self.config.data.augment
+        if isinstance(self.dataset.train, ArraySource):
+            return augment
+        return dataclasses.replace(augment, flip=False)
+
     @functools.cached_property
     def train_step(self) -> TrainStep:
         """The jitted training step."""
@@ -105,10 +118,20 @@ class Run:
             self.mesh,
             **self.channel_stats,
             seed=self.config.seed,
-            augmentation=self.config.data.augment,
+            augmentation=self.device_augment,
             label_smoothing=self.config.label_smoothing,
             ema_decay=self.config.ema_decay,
             conv_lowering=self.config.conv_lowering,
+        )
+
+    def shown_batch(self, step: int) -> ShownBatch:
+        """The training images of a step as the network is shown them, before normalisation."""
+        return show_batch(
+            self.batches[step],
+            step,
+            seed=self.config.seed,
+            mean=self.channel_stats["mean"],
+            augmentation=self.device_augment,
         )
 
     @functools.cached_property
