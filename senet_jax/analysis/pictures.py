@@ -15,6 +15,9 @@ from senet_jax.analysis.plots import STYLE
 SIDE, TITLE_LINE = 1.4, 0.11
 """Side of an image and height of a line of its title, inches."""
 
+LINE = 26
+"""Letters of a line of a title."""
+
 
 def draw_images(file: Path, images: UInt8[np.ndarray, "n h w c"], titles: Sequence[str]) -> Path:
     """Draws images in rows, as near to a square as they go, into a PNG file.
@@ -22,9 +25,12 @@ def draw_images(file: Path, images: UInt8[np.ndarray, "n h w c"], titles: Sequen
     Args:
         file: The file, whose folder is made if need be.
         images: Grey or RGB images, 0 to 255.
-        titles: What stands over each; long ones are broken into lines.
+        titles: What stands over each; long lines are broken.
     """
-    wrapped = ["\n".join(textwrap.wrap(title, 24)) for title in titles]
+    wrapped = [
+        "\n".join(part for line in title.splitlines() for part in textwrap.wrap(line, LINE))
+        for title in titles
+    ]
     lines = max(title.count("\n") + 1 for title in wrapped)
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from senet_jax.errors import UsageError, choose, require
+from senet_jax.errors import choose, require
 from senet_jax.training.config import TrainConfig
 
 SUMMARY = "Draw a batch of training images, as the network is shown them."
@@ -40,6 +40,8 @@ def run(arguments: list[str]) -> int:
     description = f"{SUMMARY}\n\n{EXAMPLES}"
     config = read_config("show-data", "[PRESET | DATA]", description, default, arguments)
     require(config.images >= 1, "images", config.images, "at least 1")
+    out = config.out or Path(f"{config.data.name}-{config.step}.png")
+    require(out.suffix == ".png", "out", out, "a file that ends in .png")
 
     from senet_jax.analysis.pictures import draw_images
     from senet_jax.training.run import Run
@@ -48,9 +50,6 @@ def run(arguments: list[str]) -> int:
     steps = run.batches.steps
     require(0 <= config.step < steps, "step", config.step, f"in [0, {steps}), the steps of the run")
     shown = run.shown_batch(config.step)
-    out = config.out or Path(f"{config.data.name}-{config.step}.png")
-    if out.suffix != ".png":
-        raise UsageError(f"{out}: name a file that ends in .png.")
     count = min(config.images, len(shown.images))
     draw_images(out, shown.images[:count], shown.titles(run.dataset.classes)[:count])
     height, width = shown.images.shape[1:3]

@@ -25,12 +25,12 @@ class ShownBatch:
     None where nothing is mixed."""
 
     def titles(self, classes: Sequence[str]) -> list[str]:
-        """The name of each image's class, or of the two that it is mixed of, with their shares."""
+        """The name of each image's class; of mixed images two lines, each with its share."""
         names = [classes[label] for label in self.labels]
         if self.share is None:
             return names
         return [
-            f"{self.share:.2f} {own} + {1 - self.share:.2f} {other}"
+            f"{self.share:.2f} {own}\n{1 - self.share:.2f} {other}"
             for own, other in zip(names, [names[-1], *names[:-1]], strict=True)
         ]
 
