@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from senet_jax.data.augment_host import change_image, draw_lighting
+from senet_jax.data.augment_host import LIGHTING_DIRECTIONS, change_image, draw_lighting
 from senet_jax.data.config import AugmentConfig
 from senet_jax.data.image_ops import FILL
 
@@ -26,14 +26,11 @@ def change(config, seed=0, image=IMAGE):
     return change_image(image, np.random.default_rng(seed), config)
 
 
-def test_without_changes_it_is_a_copy_and_nothing_is_drawn():
+def test_without_changes_it_is_the_image_and_nothing_is_drawn():
     rng = np.random.default_rng(0)
     # What crop, flip and the device do is none of this function's business.
     config = AugmentConfig(flip=True, pad=4, cutout=8, mixup=0.2, cutmix=1.0)
-    out = change_image(IMAGE, rng, config)
-    assert np.array_equal(out, IMAGE)
-    assert out is not IMAGE
-    assert out.flags.writeable
+    assert change_image(IMAGE, rng, config) is IMAGE
     assert rng.random() == np.random.default_rng(0).random()
 
 
@@ -82,11 +79,16 @@ def test_lighting_has_the_covariance_of_the_published_components():
     assert np.corrcoef(along.T)[0, 1] == pytest.approx(0, abs=0.05)
 
 
+def test_the_published_components_are_orthonormal():
+    np.testing.assert_allclose(LIGHTING_DIRECTIONS.T @ LIGHTING_DIRECTIONS, np.eye(3), atol=2e-4)
+
+
 def test_lighting_adds_one_colour_rounded_to_all_pixels():
-    color = draw_lighting(np.random.default_rng(5), 0.5)
-    out = change(AugmentConfig(lighting=0.5), 5)
-    assert np.array_equal(out, np.rint(IMAGE + color).clip(0, 255))
-    assert not np.array_equal(out, IMAGE)
+    for seed in range(5):
+        color = draw_lighting(np.random.default_rng(seed), 0.5)
+        out = change(AugmentConfig(lighting=0.5), seed)
+        assert np.array_equal(out, np.rint(IMAGE + color).clip(0, 255))
+        assert not np.array_equal(out, IMAGE)
 
 
 def test_jitter_is_brightness_contrast_and_saturation_in_any_order():
@@ -156,7 +158,7 @@ def test_erasing_always_and_never():
     assert all(change(AugmentConfig(erasing=1.0), seed, image).any() for seed in range(50))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(
     seed=st.integers(0, 2**32),
     shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from senet_jax.data.config import AugmentConfig
+from senet_jax.data.device import change_batch
 from senet_jax.errors import UsageError
 from senet_jax.training import mesh as meshes
 from senet_jax.training.run import Run
+from senet_jax.training.step import step_key
 
 MIXING = AugmentConfig(mixup=0.4, cutmix=1.0)
 
@@ -26,32 +28,40 @@ def mixing(tiny):
 
 
 def step_at(run, step):
-    """The state and the metrics of a step that begins with the state of the start."""
+    """The state and the metrics of a step from a network that is sure of what it says."""
     batch = meshes.to_devices(dict(run.batches[step]), run.mesh)
-    state = run.fresh_state()
-    return run.train_step(state.replace(step=jnp.full_like(state.step, step)), batch)
+    return run.train_step(sure(run.fresh_state(), step), batch)
+
+
+def sure(state, step):
+    params = jax.tree.map(lambda leaf: 4 * leaf, state.params)
+    return state.replace(params=params, step=jnp.full_like(state.step, step))
 
 
 def test_loss_and_top1_are_those_of_the_mixed_images_and_smoothed_targets(mixing):
     run = Run(mixing)
-    start, kinds = run.fresh_state(), set()
+    start, kinds = sure(run.fresh_state(), 0), set()
     variables = {"params": start.params, "batch_stats": start.batch_stats}
+    config = mixing.data.augment
+    change = jax.jit(lambda images, key: change_batch(images, key, mean=(0.305,), config=config))
     apply = jax.jit(lambda x: run.model.apply(variables, x, train=True, mutable=["batch_stats"])[0])
     for step in range(4):
         _, metrics = step_at(run, step)
-        # The share, and the images up to rounding, are those that show-data draws.
-        shown = run.shown_batch(step)
-        before, labels = np.roll(shown.labels, 1), shown.labels
-        images = jnp.float32((shown.images / 255 - 0.305) / 0.376)
-        logits = apply(images)
+        batch = run.batches[step]
+        images, share = change(batch["image"], step_key(mixing.seed, step))
+        before, labels, share = np.roll(batch["label"], 1), batch["label"], float(share)
+        logits = apply((images / 255 - 0.305) / 0.376)
         own, other = np.eye(10)[labels], np.eye(10)[before]
-        targets = 0.9 * (shown.share * own + (1 - shown.share) * other) + 0.1 / 10
+        targets = 0.9 * (share * own + (1 - share) * other) + 0.1 / 10
         loss = -(targets * jax.nn.log_softmax(logits)).sum(-1).mean()
-        assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-3)
-        dominant = labels if shown.share >= 0.5 else before
+        assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
+        dominant = labels if share >= 0.5 else before
         right = (np.asarray(logits).argmax(-1) == dominant).mean()
-        assert float(metrics["top1"]) == pytest.approx(right, abs=2.5 / 96)
-        kinds.add((shown.share * 64 % 1 == 0, shown.share >= 0.5))
+        assert float(metrics["top1"]) == pytest.approx(right)
+        shown = run.shown_batch(step)
+        assert shown.share == pytest.approx(share)
+        assert np.array_equal(shown.images, np.rint(images))
+        kinds.add((share * 64 % 1 == 0, share >= 0.5))
     # Shares of whole pixels, of 64, are CutMix's; either kind and either label was there.
     assert {cutmix for cutmix, _ in kinds} == {own for _, own in kinds} == {False, True}
 
