@@ -3,10 +3,11 @@
 import dataclasses
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
-from senet_jax.data.loader import eval_batches
-from senet_jax.data.sources import ImageSource
+from senet_jax.data.loader import Host, eval_batches
+from senet_jax.data.sources import ArraySource, ViewedSource
 from senet_jax.errors import UsageError
 from senet_jax.training.mesh import to_devices
 from senet_jax.training.step import EvalStep, Metrics
@@ -31,7 +32,7 @@ class Evaluation:
 def evaluate(
     eval_step: EvalStep,
     variables: dict[str, Any],
-    source: ImageSource,
+    source: ArraySource | ViewedSource,
     batch_size: int,
     mesh: Mesh,
 ) -> Evaluation:
@@ -50,7 +51,8 @@ def evaluate(
     batch_size = -(-batch_size // mesh.size) * mesh.size
     total = {"loss": 0.0, "top1": 0.0, "count": 0.0}
     pending: Metrics = {}
-    for batch in eval_batches(source, batch_size):
+    host = Host(jax.process_index(), jax.process_count())
+    for batch in eval_batches(source, batch_size, host):
         dispatched = eval_step(variables, to_devices(dict(batch), mesh))
         # Read one batch late, so that the device never waits; summed in double precision.
         _add(total, pending)
