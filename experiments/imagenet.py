@@ -139,7 +139,7 @@ def main() -> int:
     try:
         recipe = RECIPES[choose("recipe", name, RECIPES)]
         prog = f"python experiments/imagenet.py {name}"
-        return train.run_flags(recipe, flags, prog, f"Train by the recipe {name!r}.")
+        return train.run_flags(prog, "", f"Train by the recipe {name!r}.", recipe, flags)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from senet_jax.commands import convert, evaluate, export, models, prepare, train
+from senet_jax.commands import convert, evaluate, export, models, prepare, show_data, train
 from senet_jax.errors import UsageError
 
 BAD_INPUT = 2
@@ -21,9 +21,12 @@ COMMANDS = {
     "models": models,
     "prepare": prepare,
 }
-"""The commands that argparse reads; `train` is read by tyro."""
+"""The commands that argparse reads."""
 
-EXAMPLES = {name: module.EXAMPLES for name, module in {"train": train, **COMMANDS}.items()}
+CONFIG_COMMANDS = {"train": train, "show-data": show_data}
+"""The commands that tyro reads: a flag for every field of a config."""
+
+EXAMPLES = {name: module.EXAMPLES for name, module in {**CONFIG_COMMANDS, **COMMANDS}.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if arguments[:1] == ["train"]:
-            return train.run(arguments[1:])
+        if arguments and arguments[0] in CONFIG_COMMANDS:
+            return CONFIG_COMMANDS[arguments[0]].run(arguments[1:])
         options = _parser().parse_args(arguments)
         return options.run(options)
     except UsageError as error:
@@ -53,8 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     summary = (__doc__ or "").partition("\n")[0]
     parser = argparse.ArgumentParser(prog="senet-jax", description=summary)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    # Only for the list of commands: what follows `train` does not come here.
-    commands.add_parser("train", help=train.SUMMARY)
+    # Only for the list of commands: what follows these does not come here.
+    for name, config_command in CONFIG_COMMANDS.items():
+        commands.add_parser(name, help=config_command.SUMMARY)
     for name, command in COMMANDS.items():
         own = commands.add_parser(
             name,

@@ -29,3 +29,19 @@ def choose(kind: str, name: str, valid: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, valid, n=4, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(valid)}."
     raise UsageError(f"unknown {kind} {name!r}: {hint}")
+
+
+def require(holds: bool, field: str, value: object, allowed: str) -> None:
+    """Checks a value of a config.
+
+    Args:
+        holds: Whether the value is allowed.
+        field: Its dotted name.
+        value: The value.
+        allowed: What is allowed, as "at least 1" or "in [0, 1)".
+
+    Raises:
+        UsageError: It is not.
+    """
+    if not holds:
+        raise UsageError(f"{field} must be {allowed}, not {value}.")

@@ -3,8 +3,6 @@
 import sys
 from typing import TYPE_CHECKING
 
-from senet_jax.errors import UsageError, choose
-
 if TYPE_CHECKING:
     from senet_jax.training.config import TrainConfig
 
@@ -34,18 +32,13 @@ def run(arguments: list[str]) -> int:
 
     named = bool(arguments) and not arguments[0].startswith("-")
     default = preset(arguments.pop(0)) if named else TrainConfig()
-    prog = "senet-jax train"
-    return run_flags(default, arguments, f"{prog} [PRESET]", f"{SUMMARY}\n\n{EXAMPLES}")
+    return run_flags("senet-jax train", "[PRESET]", f"{SUMMARY}\n\n{EXAMPLES}", default, arguments)
 
 
-def run_flags(default: "TrainConfig", flags: list[str], prog: str, description: str) -> int:
-    """Trains with a config of which flags change fields.
-
-    Args:
-        default: The config without flags.
-        flags: The flags.
-        prog: What the help calls the program.
-        description: What the help says of it.
+def run_flags(
+    prog: str, positional: str, description: str, default: "TrainConfig", flags: list[str]
+) -> int:
+    """Trains with a config of which flags change fields; arguments as ``config.read_config``.
 
     Returns:
         The exit code.
@@ -53,22 +46,9 @@ def run_flags(default: "TrainConfig", flags: list[str], prog: str, description: 
     Raises:
         UsageError: An unknown flag, or a config that cannot be run.
     """
-    import tyro
+    from senet_jax.commands.config import read_config
 
-    from senet_jax.training.config import TrainConfig, field_names
-
-    config, unknown = tyro.cli(
-        TrainConfig,
-        prog=prog,
-        description=description,
-        default=default,
-        args=flags,
-        return_unknown_args=True,
-    )
-    if unknown:
-        names = [f"--{name.replace('_', '-')}" for name in field_names(default)]
-        choose("argument", unknown[0].partition("=")[0].replace("_", "-"), names)
-        raise UsageError(f"{unknown[0]!r} is no argument of train: see {prog} --help.")
+    config = read_config(prog, positional, description, default, flags)
 
     from senet_jax.analysis.report import report_run
     from senet_jax.training.loop import Diverged, Preempted, train

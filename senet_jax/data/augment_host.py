@@ -41,30 +41,35 @@ def change_image(
         config: What is done.
 
     Returns:
-        An image of the same size.
+        An image of the same size, which is ``image`` itself where nothing is to be done.
     """
-    if not any(getattr(config, field) for field in _CHANGES):
-        return image
-    changed = Image.fromarray(image)
+    if any(getattr(config, field) for field in _BY_PILLOW):
+        image = np.array(_change(Image.fromarray(image), rng, config))
+    if config.erasing and rng.random() < config.erasing:
+        image = _erase(image, rng)
+    return image
+
+
+_BY_PILLOW = ("rotation", "policy", "color_jitter", "pixel_shift", "lighting")
+
+
+def _change(image: Image.Image, rng: np.random.Generator, config: AugmentConfig) -> Image.Image:
     if config.rotation:
-        changed = rotate(changed, rng.uniform(-config.rotation, config.rotation))
+        image = rotate(image, rng.uniform(-config.rotation, config.rotation))
     if config.policy == "autoaugment":
-        changed = autoaugment(changed, rng)
+        image = autoaugment(image, rng)
     elif config.policy == "randaugment":
-        changed = randaugment(
-            changed, rng, ops=config.randaugment_ops, magnitude=config.randaugment_magnitude
+        image = randaugment(
+            image, rng, ops=config.randaugment_ops, magnitude=config.randaugment_magnitude
         )
     if config.color_jitter:
-        changed = _jitter(changed, rng, config.color_jitter)
+        image = _jitter(image, rng, config.color_jitter)
     if config.pixel_shift:
         shift = rng.integers(-config.pixel_shift, config.pixel_shift, endpoint=True)
-        changed = _add(changed, np.full(3, shift))
+        image = _add(image, np.full(3, shift))
     if config.lighting:
-        changed = _add(changed, draw_lighting(rng, config.lighting))
-    out = np.array(changed)
-    if config.erasing and rng.random() < config.erasing:
-        _erase(out, rng)
-    return out
+        image = _add(image, draw_lighting(rng, config.lighting))
+    return image
 
 
 def draw_lighting(rng: np.random.Generator, deviation: float) -> Float[np.ndarray, " 3"]:
@@ -94,11 +99,16 @@ def _add(image: Image.Image, rgb: Float[np.ndarray, " 3"]) -> Image.Image:
     return image.point(levels.astype(int).ravel().tolist())
 
 
-def _erase(image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator) -> None:
-    """Fills a rectangle with uniform noise, in place; none where none fits."""
+def _erase(
+    image: UInt8[np.ndarray, "h w 3"], rng: np.random.Generator
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Fills a rectangle with uniform noise; none where none fits."""
     rows, columns = image.shape[:2]
     box = draw_box(rows, columns, rng, ERASED_AREA, ERASED_RATIO)
-    if box is not None:
-        left, top, width, height = box
-        noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        image[top : top + height, left : left + width] = noise
+    if box is None:
+        return image
+    left, top, width, height = box
+    erased = image.copy()
+    noise = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    erased[top : top + height, left : left + width] = noise
+    return erased

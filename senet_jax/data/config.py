@@ -1,8 +1,11 @@
 """What images a run reads, and how it changes them: plain values, without any import of jax."""
 
 import dataclasses
+import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from senet_jax.errors import UsageError, require
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -47,6 +50,81 @@ class AugmentConfig:
     """Paste a rectangle of area of Beta(a, a) of another image; 0 means none. With mixup too, each
     batch takes one of the two."""
 
+    def validate(self) -> None:
+        """Checks what a type cannot say.
+
+        Raises:
+            UsageError: A field that is outside its range, or needs another.
+        """
+        for field, greatest in _GREATEST.items():
+            value = getattr(self, field)
+            allowed = "at least 0" if greatest == math.inf else f"in [0, {greatest}]"
+            holds = 0 <= value <= greatest and math.isfinite(value)
+            require(holds, f"data.augment.{field}", value, allowed)
+        least, greatest = self.crop_area
+        area = "a least and a greatest share of the area, in (0, 1]"
+        require(0 < least <= greatest <= 1, "data.augment.crop_area", self.crop_area, area)
+        least, greatest = self.crop_ratio
+        ratio = "a least and a greatest width over height, above 0"
+        require(0 < least <= greatest < math.inf, "data.augment.crop_ratio", self.crop_ratio, ratio)
+        changed = _changed(self, "randaugment_ops", "randaugment_magnitude")
+        if changed and self.policy != "randaugment":
+            raise UsageError(f"data.augment.{changed[0]} needs --data.augment.policy randaugment.")
+
+    def check_images(self, photographs: bool) -> None:
+        """Refuses what is not done to the images of a data set.
+
+        Args:
+            photographs: The images are decoded when they are read, not small ones in memory.
+
+        Raises:
+            UsageError: A field that is set and would do nothing.
+        """
+        if photographs and (changed := _changed(self, "pad", "cutout")):
+            raise UsageError(
+                f"data.augment.{changed[0]} is for small images in memory: photographs have "
+                "--data.augment.crop-area and --data.augment.erasing."
+            )
+        if not photographs and (changed := _changed(self, *_FOR_PHOTOGRAPHS)):
+            raise UsageError(
+                f"data.augment.{changed[0]} is for photographs: small images in memory have "
+                "pad, flip, cutout, mixup and cutmix."
+            )
+
+
+_GREATEST = {
+    "pad": math.inf,
+    "cutout": math.inf,
+    "rotation": 180,
+    "pixel_shift": 255,
+    "color_jitter": 1,
+    "lighting": math.inf,
+    "randaugment_ops": math.inf,
+    "randaugment_magnitude": 30,
+    "erasing": 1,
+    "mixup": math.inf,
+    "cutmix": math.inf,
+}
+"""Fields that go from 0 to these."""
+
+_FOR_PHOTOGRAPHS = (
+    "crop_area",
+    "crop_ratio",
+    "interpolation",
+    "rotation",
+    "pixel_shift",
+    "color_jitter",
+    "lighting",
+    "policy",
+    "erasing",
+)
+
+
+def _changed(config: Any, *fields: str) -> list[str]:
+    """Those of the fields that do not have their default."""
+    default = type(config)()
+    return [field for field in fields if getattr(config, field) != getattr(default, field)]
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -80,3 +158,35 @@ class DataConfig:
     normalization: Literal["dataset", "imagenet"] = "dataset"
     """Whose mean and standard deviation the images are normalised with."""
     augment: AugmentConfig = AugmentConfig()
+
+    def validate(self) -> None:
+        """Checks what a type cannot say.
+
+        Raises:
+            UsageError: A field whose value is outside its range.
+        """
+        for field in ("batch_size", "eval_batch_size", "image_size"):
+            value = getattr(self, field)
+            require(value is None or value >= 1, f"data.{field}", value, "at least 1")
+        sizes = self.train_sizes
+        require(all(size >= 1 for size in sizes), "data.train_sizes", sizes, "at least 1 each")
+        require(0 < self.crop_pct <= 1, "data.crop_pct", self.crop_pct, "in (0, 1]")
+        require(self.workers >= 0, "data.workers", self.workers, "at least 0")
+        require(0 <= self.max_corrupt <= 1, "data.max_corrupt", self.max_corrupt, "in [0, 1]")
+        self.augment.validate()
+
+    def check_images(self, photographs: bool) -> None:
+        """Refuses what does nothing for a data set.
+
+        Args:
+            photographs: The images are decoded when they are read, not small ones in memory.
+
+        Raises:
+            UsageError: A field that is set and would do nothing.
+        """
+        if not photographs and (changed := _changed(self, "image_size", "train_sizes")):
+            raise UsageError(
+                f"data.{changed[0]} is for photographs: the images of {self.name} have their own "
+                "size."
+            )
+        self.augment.check_images(photographs)

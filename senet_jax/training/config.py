@@ -11,7 +11,7 @@ from typing import Any, Literal
 import dacite
 
 from senet_jax.data.config import DataConfig
-from senet_jax.errors import UsageError
+from senet_jax.errors import UsageError, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,40 +174,33 @@ class TrainConfig:
         Raises:
             UsageError: A field whose value is outside its range.
         """
-        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        _require(self.seed >= 0, "seed", self.seed, "at least 0")
-        for field in ("batch_size", "eval_batch_size", "image_size"):
-            value = getattr(self.data, field)
-            _require(value is None or value >= 1, f"data.{field}", value, "at least 1")
-        _require(
-            0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "in [0, 1)"
-        )
-        _require(self.body_rate >= 0, "body_rate", self.body_rate, "at least 0")
+        require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        require(self.seed >= 0, "seed", self.seed, "at least 0")
+        self.data.validate()
+        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "in [0, 1)")
+        require(self.body_rate >= 0, "body_rate", self.body_rate, "at least 0")
         if self.drop_head and self.init_weights is None:
             raise UsageError("drop_head needs weights whose head is dropped: --init-weights.")
         decay = self.ema_decay
-        _require(decay is None or 0 < decay < 1, "ema_decay", decay, "in (0, 1)")
+        require(decay is None or 0 < decay < 1, "ema_decay", decay, "in (0, 1)")
         for field in ("eval_every_epochs", "log_every_steps", "devices"):
             value = getattr(self, field)
-            _require(value is None or value >= 1, field, value, "at least 1")
+            require(value is None or value >= 1, field, value, "at least 1")
         for field in ("every_epochs", "every_steps", "keep_last"):
             value = getattr(self.checkpoint, field)
-            _require(value is None or value >= 1, f"checkpoint.{field}", value, "at least 1")
-        for field in ("pad", "cutout"):
-            value = getattr(self.data.augment, field)
-            _require(value >= 0, f"data.augment.{field}", value, "at least 0")
+            require(value is None or value >= 1, f"checkpoint.{field}", value, "at least 1")
         for field in ("dropout", "stochastic_depth", "drop_block"):
             value = getattr(self.model, field)
-            _require(0 <= value < 1, f"model.{field}", value, "in [0, 1)")
+            require(0 <= value < 1, f"model.{field}", value, "in [0, 1)")
         for field in ("learning_rate", "warmup_epochs", "weight_decay", "momentum", "decay"):
             value = getattr(self.optimizer, field)
-            _require(value >= 0, f"optimizer.{field}", value, "at least 0")
+            require(value >= 0, f"optimizer.{field}", value, "at least 0")
         for field in ("base_batch", "patience", "max_drops"):
             value = getattr(self.optimizer, field)
-            _require(value is None or value >= 1, f"optimizer.{field}", value, "at least 1")
+            require(value is None or value >= 1, f"optimizer.{field}", value, "at least 1")
         if self.optimizer.schedule == "plateau":
             decay = self.optimizer.decay
-            _require(0 < decay < 1, "optimizer.decay of the plateau schedule", decay, "in (0, 1)")
+            require(0 < decay < 1, "optimizer.decay of the plateau schedule", decay, "in (0, 1)")
         if self.optimizer.milestones and self.optimizer.schedule != "step":
             raise UsageError("optimizer.milestones need --optimizer.schedule step.")
         if self.optimizer.schedule == "step" and not self.optimizer.milestones:
@@ -243,11 +236,6 @@ class TrainConfig:
             if field not in ("run_dir", "compilation_cache", "data.workers")
             and mine.get(field) != theirs.get(field)
         ]
-
-
-def _require(holds: bool, field: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise UsageError(f"{field} must be {allowed}, not {value}.")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

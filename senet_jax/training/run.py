@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from senet_jax.data.config import AugmentConfig
 from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD, Dataset, open_dataset
 from senet_jax.data.loader import Host, TrainBatches
 from senet_jax.data.sources import ArraySource, ViewedSource
@@ -29,6 +30,7 @@ from senet_jax.training.optimizer import (
     plateau_scale,
     scaled_to,
 )
+from senet_jax.training.shown import ShownBatch, show_batch
 from senet_jax.training.state import TrainState, init_state
 from senet_jax.training.step import (
     DeviceBatch,
@@ -59,6 +61,7 @@ class Run:
         build_model(config.model, num_classes=1)
         size = config.data.image_size or zoo.find(config.model.name).input_size
         self.dataset = open_dataset(config.data.name, config.data.dir, size)
+        config.data.check_images(not isinstance(self.dataset.train, ArraySource))
         self.model = build_model(config.model, len(self.dataset.classes))
         self.batches = _batches(config, self.dataset)
         optimizer = scaled_to(config.optimizer, config.data.batch_size)
@@ -115,20 +118,24 @@ class Run:
             return {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
         return {"mean": self.dataset.mean, "std": self.dataset.std}
 
+    @property
+    def device_augment(self) -> AugmentConfig:
+        """What the training step does to its images; the host has mirrored photographs already."""
+        augment = self.config.data.augment
+        if isinstance(self.dataset.train, ArraySource):
+            return augment
+        return dataclasses.replace(augment, flip=False)
+
     @functools.cached_property
     def train_step(self) -> TrainStep:
         """The jitted training step."""
-        augment = self.config.data.augment
-        if not isinstance(self.dataset.train, ArraySource):
-            # The host has mirrored photographs already.
-            augment = dataclasses.replace(augment, flip=False)
         return make_train_step(
             self.model,
             self.optimizer,
             self.mesh,
             **self.channel_stats,
             seed=self.config.seed,
-            augmentation=augment,
+            augmentation=self.device_augment,
             label_smoothing=self.config.label_smoothing,
             ema_decay=self.config.ema_decay,
             drop_block_steps=self.batches.steps,
@@ -144,6 +151,16 @@ class Run:
         """Tells the schedule of a validation loss; returns the state to go on with."""
         opt_state = observe_validation(self.config.optimizer, state.opt_state, loss)
         return dataclasses.replace(state, opt_state=opt_state)
+
+    def shown_batch(self, step: int) -> ShownBatch:
+        """The training images of a step as the network is shown them, before normalisation."""
+        return show_batch(
+            self.batches[step],
+            step,
+            seed=self.config.seed,
+            mean=self.channel_stats["mean"],
+            augmentation=self.device_augment,
+        )
 
     @functools.cached_property
     def _eval_step(self) -> EvalStep:

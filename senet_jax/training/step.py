@@ -6,14 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 
-from senet_jax.data.augment import augment
 from senet_jax.data.config import AugmentConfig
+from senet_jax.data.device import change_batch
+from senet_jax.data.mix import mix
 from senet_jax.ops.conv_lowering import Lowering, lowering
 from senet_jax.training.mesh import over_batch, replicated
 from senet_jax.training.state import TrainState
@@ -29,6 +29,11 @@ def normalize(
 ) -> Float[Array, "n h w c"]:
     """Maps pixels of 0 to 255 to zero mean and unit deviation by channel."""
     return (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
+
+
+def step_key(seed: int, step: Int[Array, ""] | int) -> Key[Array, ""]:
+    """The key of all that a training step draws."""
+    return jax.random.fold_in(jax.random.key(seed), step)
 
 
 @contextlib.contextmanager
@@ -75,10 +80,9 @@ def make_train_step(
 
     Returns:
         ``(state, batch) -> (state, metrics)``, the metrics being ``loss``, ``top1`` (the fraction
-        right, 0 to 1) and ``grad_norm``, of this batch before the update.
+        right, 0 to 1; of mixed images that of the label with the larger share counts) and
+        ``grad_norm``, of this batch before the update.
     """
-    changes = {name: getattr(augmentation, name) for name in ("pad", "flip", "cutout")}
-    fill = np.round(255 * np.array(mean)).astype(np.uint8)
 
     def scales(state: TrainState) -> dict[str, Any]:
         if drop_block_steps is None or not getattr(model, "drop_block", 0):
@@ -87,9 +91,9 @@ def make_train_step(
 
     @_traced(mesh, conv_lowering)
     def step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        augment_key, dropout_key = jax.random.split(key)
-        images = augment(batch["image"], augment_key, fill=fill, **changes)
+        key = step_key(seed, state.step)
+        _, dropout_key = jax.random.split(key)
+        images, share = change_batch(batch["image"], key, mean=mean, config=augmentation)
         images, labels = normalize(images, mean, std), batch["label"]
 
         def loss_fn(params: Any) -> tuple[Array, tuple[Array, Any]]:
@@ -103,6 +107,8 @@ def make_train_step(
             )
             targets = jax.nn.one_hot(labels, logits.shape[-1])
             targets = optax.smooth_labels(targets, label_smoothing)
+            if share is not None:
+                targets = mix(targets, share)
             loss = optax.softmax_cross_entropy(logits, targets).mean()
             return loss, (logits, updated.get("batch_stats", {}))
 
@@ -118,6 +124,8 @@ def make_train_step(
             keep = jnp.minimum(ema_decay, (1 + count) / (10 + count))
             new = {"params": params, "batch_stats": batch_stats}
             ema = optax.incremental_update(new, ema, 1 - keep)
+        if share is not None:
+            labels = jnp.where(share >= 0.5, labels, jnp.roll(labels, 1))
         metrics = {
             "loss": loss,
             "top1": jnp.mean(jnp.argmax(logits, axis=-1) == labels),

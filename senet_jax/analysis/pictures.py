@@ -1,0 +1,48 @@
+"""Grids of images."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from jaxtyping import UInt8
+from matplotlib.figure import Figure
+
+from senet_jax.analysis.plots import STYLE
+
+SIDE, TITLE_LINE = 1.4, 0.11
+"""Side of an image and height of a line of its title, inches."""
+
+LINE = 26
+"""Letters of a line of a title."""
+
+
+def draw_images(file: Path, images: UInt8[np.ndarray, "n h w c"], titles: Sequence[str]) -> Path:
+    """Draws images in rows, as near to a square as they go, into a PNG file.
+
+    Args:
+        file: The file, whose folder is made if need be.
+        images: Grey or RGB images, 0 to 255.
+        titles: What stands over each; long lines are broken.
+    """
+    wrapped = [
+        "\n".join(part for line in title.splitlines() for part in textwrap.wrap(line, LINE))
+        for title in titles
+    ]
+    lines = max(title.count("\n") + 1 for title in wrapped)
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    size = columns * SIDE, rows * (SIDE + lines * TITLE_LINE)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat:
+            axes.axis("off")
+        for axes, image, title in zip(grid.flat, images, wrapped, strict=False):
+            axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+            axes.set_title(title, fontsize=6, pad=2)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(file, dpi=200)
+    return file

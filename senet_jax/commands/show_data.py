@@ -1,0 +1,73 @@
+"""`senet-jax show-data`."""
+
+import dataclasses
+from pathlib import Path
+
+from senet_jax.errors import choose, require
+from senet_jax.training.config import TrainConfig
+
+SUMMARY = "Draw a batch of training images, as the network is shown them."
+
+EXAMPLES = """examples:
+  senet-jax show-data demo                                 the first batch of a preset's run
+  senet-jax show-data cifar10 --data.augment.cutout 16 --data.augment.mixup 0.2 --step 100
+  senet-jax show-data folder --data.dir DIR --data.image-size 224 \\
+      --data.augment.policy autoaugment --images 48 --out autoaugment.png
+
+A preset or the name of a data set comes first; flags change any field of the config of the run,
+and `senet-jax show-data PRESET --help` lists them. The images are those of a step of that run,
+after all that host and device change and mix, and before they are normalised."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ShowDataConfig(TrainConfig):
+    """Draw a batch of training images, as the network is shown them."""
+
+    step: int = 0
+    """The step of the run whose batch is drawn."""
+    images: int = 32
+    """How many images of the batch are drawn."""
+    out: Path | None = None
+    """The PNG file; None means DATA-STEP.png."""
+
+
+def run(arguments: list[str]) -> int:
+    """Runs the command, whose arguments tyro reads: a flag for every field of the config."""
+    from senet_jax.commands.config import read_config
+
+    named = bool(arguments) and not arguments[0].startswith("-")
+    default = _named(arguments.pop(0)) if named else ShowDataConfig()
+    description = f"{SUMMARY}\n\n{EXAMPLES}"
+    config = read_config("senet-jax show-data", "[PRESET | DATA]", description, default, arguments)
+    require(config.images >= 1, "images", config.images, "at least 1")
+    out = config.out or Path(f"{config.data.name}-{config.step}.png")
+    require(out.suffix == ".png", "out", out, "a file that ends in .png")
+
+    from senet_jax.analysis.pictures import draw_images
+    from senet_jax.training.run import Run
+
+    run = Run(config)
+    steps = run.batches.steps
+    require(0 <= config.step < steps, "step", config.step, f"in [0, {steps}), the steps of the run")
+    shown = run.shown_batch(config.step)
+    count = min(config.images, len(shown.images))
+    draw_images(out, shown.images[:count], shown.titles(run.dataset.classes)[:count])
+    height, width = shown.images.shape[1:3]
+    print(
+        f"{out}: {count} of the {len(shown.images)} images of step {config.step:,} on "
+        f"{config.data.name}, {height}x{width} pixels"
+    )
+    return 0
+
+
+def _named(name: str) -> ShowDataConfig:
+    from senet_jax.data.config import DataConfig
+    from senet_jax.data.datasets import DATASETS
+    from senet_jax.training.presets import PRESETS
+
+    choose("preset or data set", name, {*PRESETS, *DATASETS})
+    if name in PRESETS:
+        preset = PRESETS[name]
+        fields = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)}
+        return ShowDataConfig(**fields)
+    return ShowDataConfig(data=DataConfig(name=name))
