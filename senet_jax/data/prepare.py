@@ -70,7 +70,8 @@ def prepare(name: str, data_dir: Path | None = None, manual_dir: Path | None = N
     if folder.exists():
         if _place(folder).exists():
             # A process that was killed between the move and the tidying.
-            with _explained(f"{_place(folder)} cannot be removed", "delete it"), _at_work(folder):
+            advice = "delete it"
+            with _explained(f"{_place(folder)} cannot be removed", advice), _at_work(folder, root):
                 pass
         return _check_present(builder, folder)
     manual_dir = (manual_dir or root / "downloads" / "manual").expanduser()
@@ -179,25 +180,23 @@ def _build(
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, min_shard_size=MIN_SHARD_SIZE)
-    downloads = root / "downloads"
     advice = "mend that and run it again; nothing of it is left behind"
-    try:
-        with _explained(f"{name} could not be built in {root}", advice), _at_work(folder) as place:
-            builder = tfds.builder(name, data_dir=place, file_format="array_record")
-            if expected is not None:
-                _set_totals(builder, expected)
-            builder.download_and_prepare(download_dir=downloads, download_config=config)
-            built = Path(builder.data_path)
-            splits = verify(built, expected)
-            keep_labels(built, splits)
-            # A loss of power must not leave the name without the bytes.
-            for path in (*built.iterdir(), built):
-                _sync(path)
-            built.rename(folder)
-            _sync(folder.parent)
-    finally:
-        _remove_empty(downloads / "extracted", root)
-        _remove_empty(folder.parent, root)
+    with (
+        _explained(f"{name} could not be built in {root}", advice),
+        _at_work(folder, root) as place,
+    ):
+        builder = tfds.builder(name, data_dir=place, file_format="array_record")
+        if expected is not None:
+            _set_totals(builder, expected)
+        builder.download_and_prepare(download_dir=root / "downloads", download_config=config)
+        built = Path(builder.data_path)
+        splits = verify(built, expected)
+        keep_labels(built, splits)
+        # A loss of power must not leave the name without the bytes.
+        for path in (*built.iterdir(), built):
+            _sync(path)
+        built.rename(folder)
+        _sync(folder.parent)
     return splits
 
 
@@ -207,11 +206,11 @@ def _place(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _at_work(folder: Path) -> Iterator[Path]:
+def _at_work(folder: Path, root: Path) -> Iterator[Path]:
     """Gives one process the place to build in, empty; nothing of it is left afterwards."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     place = _place(folder)
-    lock = place.with_suffix(f"{place.suffix}.lock")
+    lock = place.with_name(f"{place.name}.lock")
     with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -227,10 +226,14 @@ def _at_work(folder: Path) -> Iterator[Path]:
                 LOGGER.warning("removing what an interrupted build left in %s", place)
                 shutil.rmtree(place)
             place.mkdir()
+            for other in folder.parent.glob(f"incomplete.??????_{folder.name}"):
+                LOGGER.warning("delete %s, of an interrupted TFDS, if none is at work", other)
             yield place
         finally:
             shutil.rmtree(place, ignore_errors=True)
             lock.unlink(missing_ok=True)
+            _remove_empty(root / "downloads" / "extracted", root)
+            _remove_empty(folder.parent, root)
 
 
 @contextlib.contextmanager
