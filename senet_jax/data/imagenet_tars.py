@@ -29,7 +29,7 @@ TRAIN_IMAGES, VALIDATION_IMAGES = 1_281_167, 50_000
 _BLOCK = 512
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _AGAIN = "download it again."
-_REPACK = "repack the images alone, `cd FOLDER && printf '%s\\n' *.JPEG | tar -cf NEW.tar -T -`."
+_REPACK = "repack its files alone, `cd FOLDER && printf '%s\\n' {} | tar -cf NEW.tar -T -`."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,8 @@ def _check_validation(path: Path) -> int:
         if not official.fullmatch(name):
             raise UsageError(
                 f"{VALIDATION}: {name!r} is no validation image (ILSVRC2012_val_00000001.JPEG, "
-                f"...), and TFDS labels images by their position: {_REPACK}"
+                f"...), and TFDS labels images by their position: "
+                f"{_REPACK.format('*.JPEG')}"
             )
     for number, name in enumerate(sorted(names), start=1):
         expected = f"ILSVRC2012_val_{number:08d}.JPEG"
@@ -217,14 +218,15 @@ def _members(
 
 
 def _check_flat(where: str, member: tarfile.TarInfo) -> None:
+    repack = _REPACK.format("*.tar" if where == TRAIN else "*.JPEG")
     if member.isdir():
         raise UsageError(
             f"{where} has an entry of a folder, {member.name!r}, and TFDS counts it as an image: "
-            f"{_REPACK}"
+            f"{repack}"
         )
     if "/" in member.name:
         raise UsageError(
-            f"{where}: {member.name!r} lies in a folder, and TFDS wants the names alone: {_REPACK}"
+            f"{where}: {member.name!r} lies in a folder, and TFDS wants the names alone: {repack}"
         )
     if not member.isreg() or member.issparse():
-        raise UsageError(f"{where}: {member.name!r} is a link and no file: {_REPACK}")
+        raise UsageError(f"{where}: {member.name!r} is a link and no file: {repack}")

@@ -162,8 +162,8 @@ def _check_space(root: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise UsageError(
-            f"the disk of {root} has {free / 1e9:,.1f} GB left and imagenet2012 takes about "
-            f"{needed / 1e9:,.1f} GB: make room or choose another with --data-dir."
+            f"the disk of {root} has {free / 1e9:.3g} GB left and imagenet2012 takes about "
+            f"{needed / 1e9:.3g} GB: make room or choose another with --data-dir."
         )
 
 
@@ -180,7 +180,7 @@ def _build(
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, min_shard_size=MIN_SHARD_SIZE)
-    advice = "mend that and run it again; nothing of it is left behind"
+    advice = "mend that and run it again, nothing of it is left behind"
     with (
         _explained(f"{name} could not be built in {root}", advice),
         _at_work(folder, root) as place,
@@ -251,7 +251,7 @@ def _explained(said: str, advice: str) -> Iterator[None]:
         if isinstance(error, ModuleNotFoundError) and "'tensorflow'" in why:
             raise UsageError(NEEDS_TENSORFLOW) from error
         if "No space left on device" in why:
-            advice = f"the disk is full: make room or choose another with --data-dir; {advice}"
+            advice = "the disk is full, make room or choose another with --data-dir"
         kind = "" if isinstance(error, Damaged) else f"{type(error).__name__}: "
         raise UsageError(f"{said} ({kind}{why[:300]}): {advice}.") from error
 

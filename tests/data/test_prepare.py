@@ -277,7 +277,7 @@ def test_a_full_disk_is_said_and_what_was_there_stays(
     monkeypatch.setattr(file_adapters.ArrayRecordFileAdapter, "write_examples", fail)
     before = files(tmp_path)
     said = refused("imagenet2012", tmp_path / "data", tars)
-    assert "the disk is full: make room" in said
+    assert "the disk is full, make room" in said
     assert files(tmp_path) == before
 
 

@@ -90,7 +90,7 @@ def inner(*members):
     ("members", "message"),
     [
         ([("n01440764/", b""), ("n01440764/n01440764_1.JPEG", b"")], "entry of a folder"),
-        ([("train/n01440764.tar", pack([]))], "lies in a folder"),
+        ([("train/n01440764.tar", pack([]))], "printf '%s\\n' *.tar |"),
         ([*train_members(), ("n99999999.tar", pack([]))], "'n99999999.tar' is not the tar of one"),
         ([("n01440764_1.JPEG", b"image")], "use the tar as image-net.org gives it"),
         ([*train_members(), train_members()[0]], "'n01440764.tar' twice"),
