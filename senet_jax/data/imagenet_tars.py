@@ -97,8 +97,7 @@ def _check_validation(path: Path) -> int:
         if not official.fullmatch(name):
             raise UsageError(
                 f"{VALIDATION}: {name!r} is no validation image (ILSVRC2012_val_00000001.JPEG, "
-                f"...), and TFDS labels images by their position: "
-                f"{_REPACK.format('*.JPEG')}"
+                f"...), and TFDS labels images by position: {_REPACK.format('*.JPEG')}"
             )
     for number, name in enumerate(sorted(names), start=1):
         expected = f"ILSVRC2012_val_{number:08d}.JPEG"

@@ -21,10 +21,6 @@ from senet_jax.errors import UsageError, choose
 
 LOGGER = logging.getLogger(__name__)
 
-MIN_SHARD_SIZE = 256 << 20
-"""Bytes. TFDS would cut ImageNet into 1,024 files, and a process may often open no more than that;
-the records and their order are the same."""
-
 NEEDS_TENSORFLOW = (
     "building a data set needs TensorFlow: pip install 'senet-jax[prepare]' (training does not "
     "need it)."
@@ -179,7 +175,7 @@ def _build(
 
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    config = tfds.download.DownloadConfig(manual_dir=manual_dir, min_shard_size=MIN_SHARD_SIZE)
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     advice = "mend that and run it again, nothing of it is left behind"
     with (
         _explained(f"{name} could not be built in {root}", advice),

@@ -100,7 +100,7 @@ def verify(folder: Path, expected: Mapping[str, Counter[int]] | None = None) -> 
                     bar.update(stop - start)
         return found
 
-    splits = {name: [] for name in info.splits}  # type: dict[str, list[tuple[int, bool]]]
+    splits: dict[str, list[tuple[int, bool]]] = {name: [] for name in info.splits}
     with ThreadPoolExecutor() as pool, bar:
         for (name, *_), found in zip(shards, pool.map(read, shards), strict=True):
             splits[name] += found
