@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from senet_jax.data import datasets, prepare
+from senet_jax.data import datasets
 from senet_jax.data.datasets import open_dataset
 from senet_jax.errors import UsageError
 
@@ -85,14 +85,6 @@ def test_tfds_sets_are_read_into_memory(tiny_cifar):
     assert (len(dataset.train.labels), len(dataset.val.labels)) == (20, 5)
     images, _ = dataset.train.read(np.arange(20))
     assert np.array_equal(images[:, 0, 0, 0] % 10, dataset.train.labels)
-
-
-def test_preparing_an_unknown_set_or_without_tensorflow_is_refused(monkeypatch):
-    with pytest.raises(UsageError, match="cifar10"):
-        prepare.prepare("cifar11")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"senet-jax\[prepare\]"):
-        prepare.prepare("cifar10")
 
 
 def test_nothing_in_the_way_of_the_data_imports_tensorflow(tiny_cifar):

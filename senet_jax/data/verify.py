@@ -1,0 +1,198 @@
+"""Whether a data set on the disk is whole: every record read once, and its labels kept."""
+
+import contextlib
+import dataclasses
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32
+from PIL import Image
+from tqdm import tqdm
+
+RECORDS_AT_ONCE = 64
+"""How many records a thread holds in memory."""
+
+
+class Damaged(ValueError):
+    """A data set is not whole; the message says where."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A split of which every record has been read."""
+
+    name: str
+    labels: Int32[np.ndarray, " n"]
+    """Label of every record, in their order; -1 for none."""
+    classes: int
+    """How many classes the data set has."""
+    unreadable: tuple[int, ...] = ()
+    """Records whose image has no readable header; not known of a set that was verified before."""
+
+    def __str__(self) -> str:
+        said = f"{self.name}: {len(self.labels):,} images"
+        images = np.bincount(self.labels[self.labels >= 0], minlength=self.classes)
+        images = images[images > 0]
+        if not len(images):
+            return f"{said} without labels"
+        said += f" in {len(images):,} of {self.classes:,} classes, {images.min():,}"
+        if images.min() == images.max():
+            return f"{said} each"
+        return f"{said} to {images.max():,} each, {np.median(images):,.0f} in the median"
+
+
+def label_file(folder: Path, split: str) -> Path:
+    """The file with the label of every record of a split, int32, in their order."""
+    return folder / f"labels-{split}.npy"
+
+
+def verify(folder: Path, expected: Mapping[str, Counter[int]] | None = None) -> list[Split]:
+    """Reads every record of a data set, and the header of its image.
+
+    Args:
+        folder: Of a set that TFDS has written as ``array_record``.
+        expected: The images of each label that each split should have; None means that nothing is
+            known but what ``dataset_info.json`` says.
+
+    Raises:
+        Damaged: A file is missing or truncated, a record cannot be read, or the labels are others.
+    """
+    import tensorflow_datasets as tfds
+
+    info = tfds.builder_from_directory(folder).info
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    shards = _shards(folder, info)
+    bar = tqdm(
+        desc="Reading every record",
+        total=sum(length for *_, length in shards),
+        unit=" records",
+        disable=None,
+        leave=False,
+    )
+    lock = threading.Lock()
+
+    def read(shard: tuple[str, Path, int]) -> list[tuple[int, bool]]:
+        """Label of every record of a shard, and whether its image has a header."""
+        _, file, length = shard
+        found = []
+        with contextlib.closing(_open(file, length)) as reader:
+            for start in range(0, length, RECORDS_AT_ONCE):
+                stop = min(start + RECORDS_AT_ONCE, length)
+                try:
+                    rows = [
+                        info.features.deserialize_example_np(data, decoders=decoders)
+                        for data in reader.read(start, stop)
+                    ]
+                except Exception as error:
+                    # Riegeli and protobuf raise classes of their own.
+                    raise Damaged(
+                        f"{file.name}: of the records {start:,} to {stop - 1:,} one cannot be read "
+                        f"({error})"
+                    ) from error
+                found += [(int(row["label"]), _has_header(row["image"])) for row in rows]
+                with lock:
+                    bar.update(stop - start)
+        return found
+
+    splits: dict[str, list[tuple[int, bool]]] = {name: [] for name in info.splits}
+    with ThreadPoolExecutor() as pool, bar:
+        for (name, *_), found in zip(shards, pool.map(read, shards), strict=True):
+            splits[name] += found
+    if expected is not None:
+        _compare(splits, expected)
+    return [
+        Split(
+            name,
+            np.array([label for label, _ in found], np.int32),
+            info.features["label"].num_classes,
+            tuple(index for index, (_, intact) in enumerate(found) if not intact),
+        )
+        for name, found in splits.items()
+    ]
+
+
+def keep_labels(folder: Path, splits: list[Split]) -> None:
+    """Writes the labels of each split beside its records, each file whole or not at all."""
+    for split in splits:
+        file = label_file(folder, split.name)
+        part = file.with_name(f"incomplete.{file.name}")
+        np.save(part, split.labels)
+        part.replace(file)
+
+
+def verified(folder: Path) -> list[Split] | None:
+    """What an earlier :func:`verify` found, after a look at the end of every file.
+
+    Returns:
+        The splits; None if the labels that would prove it have not been kept.
+
+    Raises:
+        Damaged: A file is missing or truncated.
+    """
+    import tensorflow_datasets as tfds
+
+    info = tfds.builder_from_directory(folder).info
+    for _, file, length in _shards(folder, info):
+        _open(file, length).close()
+    splits = []
+    for name, split in info.splits.items():
+        if not label_file(folder, name).is_file():
+            return None
+        labels = np.load(label_file(folder, name))
+        if len(labels) != split.num_examples:
+            return None
+        splits.append(Split(name, labels, info.features["label"].num_classes))
+    return splits
+
+
+def _shards(folder: Path, info: Any) -> list[tuple[str, Path, int]]:
+    """Split, file and number of records of every shard, in order."""
+    shards = [
+        (name, folder / file, length)
+        for name, split in info.splits.items()
+        for file, length in zip(split.filenames, split.shard_lengths, strict=True)
+    ]
+    if not shards:
+        raise Damaged("dataset_info.json names no splits")
+    return shards
+
+
+def _open(file: Path, length: int) -> Any:
+    from array_record.python import array_record_module
+
+    if not file.is_file():
+        raise Damaged(f"{file.name} is missing")
+    reader = array_record_module.ArrayRecordReader(str(file))
+    # A file that is cut off opens without an error, and has no records.
+    if reader.num_records() != length:
+        raise Damaged(f"{file.name} has {reader.num_records():,} records where {length:,} belong")
+    return reader
+
+
+def _has_header(data: bytes) -> bool:
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return min(image.size) > 0
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False
+
+
+def _compare(
+    splits: Mapping[str, list[tuple[int, bool]]], expected: Mapping[str, Counter[int]]
+) -> None:
+    if splits.keys() != expected.keys():
+        raise Damaged(f"its splits are {', '.join(splits)}, where {', '.join(expected)} belong")
+    for name, labels in expected.items():
+        found = Counter(label for label, _ in splits[name])
+        for label in sorted(labels | found):
+            if labels[label] != found[label]:
+                raise Damaged(
+                    f"{name} has {found[label]:,} images of label {label}, where the archives have "
+                    f"{labels[label]:,}"
+                )
