@@ -1,0 +1,87 @@
+"""What a network is shown of a photograph in evaluation: the centre, or ten crops, at a size.
+
+The arithmetic is torchvision's ``Resize`` and ``CenterCrop`` or ``TenCrop`` on Pillow images,
+rounding included, so that published accuracies can be compared to the image.
+"""
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from senet_jax.data.config import Interpolation
+
+RESAMPLING = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+"""Pillow's filters, which widen where an image is reduced (antialiasing)."""
+
+LONGEST = 64
+"""Of an image more than so many times as long as wide only the middle is taken: scaled, it would
+fill the memory."""
+
+
+def center_view(
+    image: UInt8[np.ndarray, "h w c"], size: int, crop_pct: float, interpolation: Interpolation
+) -> UInt8[np.ndarray, "{size} {size} c"]:
+    """Scales the shorter side and cuts out the square at the centre.
+
+    Args:
+        image: A decoded image of 1 or 3 channels, at least one pixel.
+        size: Side of the square, pixels.
+        crop_pct: Side of the square over the scaled shorter side, in (0, 1]; the shorter side is
+            rounded to whole pixels. 0.875 is 224 out of 256.
+        interpolation: How the image is scaled.
+    """
+    scaled = _scaled(image, round(size / crop_pct), interpolation)
+    return np.ascontiguousarray(_square(scaled, size, *_CENTER))
+
+
+def ten_crop(
+    image: UInt8[np.ndarray, "h w c"], size: int, crop_pct: float, interpolation: Interpolation
+) -> UInt8[np.ndarray, "10 {size} {size} c"]:
+    """Scales the shorter side and cuts out the corners and the centre, and the same of the mirror.
+
+    AlexNet's test (section 4.1 of its paper). The order is top left, top right, bottom left, bottom
+    right, centre, then these five of the mirrored image. Arguments as ``center_view``.
+    """
+    scaled = _scaled(image, round(size / crop_pct), interpolation)
+    return np.stack(
+        [_square(side, size, *place) for side in (scaled, scaled[:, ::-1]) for place in _PLACES]
+    )
+
+
+_CENTER = (0.5, 0.5)
+_PLACES = ((0, 0), (0, 1), (1, 0), (1, 1), _CENTER)
+"""Where five squares are cut out: the share of the free rows above, and of the columns left."""
+
+
+def _scaled(
+    image: UInt8[np.ndarray, "h w c"], shorter: int, interpolation: Interpolation
+) -> UInt8[np.ndarray, "h2 w2 c"]:
+    image = _middle(image)
+    height, width, channels = image.shape
+    # The longer side is rounded down; in integers, as torchvision does.
+    longer = shorter * max(height, width) // min(height, width)
+    size = (shorter, longer) if width <= height else (longer, shorter)
+    if size == (width, height):
+        return image
+    pillow = Image.fromarray(image[..., 0] if channels == 1 else image)
+    scaled = np.asarray(pillow.resize(size, RESAMPLING[interpolation]))
+    return scaled[..., None] if channels == 1 else scaled
+
+
+def _middle(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h2 w2 c"]:
+    height, width, _ = image.shape
+    most = LONGEST * min(height, width)
+    top, left = max(0, height - most) // 2, max(0, width - most) // 2
+    return image[top : top + most, left : left + most]
+
+
+def _square(
+    image: UInt8[np.ndarray, "h w c"], size: int, down: float, right: float
+) -> UInt8[np.ndarray, "{size} {size} c"]:
+    height, width, _ = image.shape
+    # Python's rounding, half to even: of an odd margin torchvision's centre is not always above.
+    top, left = round((height - size) * down), round((width - size) * right)
+    return image[top : top + size, left : left + size]
