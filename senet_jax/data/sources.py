@@ -48,6 +48,13 @@ class ArraySource:
         height, width, channels = self.images.shape[1:]
         return height, width, channels
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """What an image is called: its place in the split."""
+        return str(index)
+
     def read(
         self, indices: Int[np.ndarray, " b"]
     ) -> tuple[UInt8[np.ndarray, "b h w c"], Bool[np.ndarray, " b"]]:
@@ -88,6 +95,16 @@ class FolderSource:
         self.labels = np.array(labels, np.int32)
         self.image_shape = (size, size, 3)
         self.broken: set[Path] = set()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        return self.files[index].read_bytes(), int(self.labels[index])
+
+    def name(self, index: int) -> str:
+        """What an image is called: its class's folder and its file."""
+        return f"{self.files[index].parent.name}/{self.files[index].name}"
 
     def read(
         self, indices: Int[np.ndarray, " b"]

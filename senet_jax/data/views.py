@@ -4,11 +4,15 @@ The arithmetic is torchvision's ``Resize`` and ``CenterCrop`` or ``TenCrop`` on 
 rounding included, so that published accuracies can be compared to the image.
 """
 
+import dataclasses
+from typing import Literal
+
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from senet_jax.data.config import Interpolation
+from senet_jax.errors import UsageError
 
 RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -20,10 +24,44 @@ LONGEST = 64
 """Of an image more than so many times as long as wide only the middle is taken: scaled, it would
 fill the memory."""
 
+ViewKind = Literal["center", "ten-crop"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """The views of one size that an image is evaluated by."""
+
+    size: int
+    """Side of a view, pixels."""
+    kind: ViewKind = "center"
+    """The centre, or ten crops."""
+    crop_pct: float = 0.875
+    """As in ``center_view``."""
+    interpolation: Interpolation = "bilinear"
+    """How the image is scaled."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise UsageError(f"the side of a view must be at least 1 pixel, not {self.size}.")
+        if not 0 < self.crop_pct <= 1:
+            raise UsageError(
+                f"the crop must be more than 0 and at most 1 of the scaled shorter side, not "
+                f"{self.crop_pct:g}."
+            )
+
+    def __len__(self) -> int:
+        return 1 if self.kind == "center" else 10
+
+    def __call__(self, image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "v s s c"]:
+        """Cuts the views out of a decoded image."""
+        if self.kind == "center":
+            return center_view(image, self.size, self.crop_pct, self.interpolation)[None]
+        return ten_crop(image, self.size, self.crop_pct, self.interpolation)
+
 
 def center_view(
     image: UInt8[np.ndarray, "h w c"], size: int, crop_pct: float, interpolation: Interpolation
-) -> UInt8[np.ndarray, "{size} {size} c"]:
+) -> UInt8[np.ndarray, "s s c"]:
     """Scales the shorter side and cuts out the square at the centre.
 
     Args:
@@ -39,7 +77,7 @@ def center_view(
 
 def ten_crop(
     image: UInt8[np.ndarray, "h w c"], size: int, crop_pct: float, interpolation: Interpolation
-) -> UInt8[np.ndarray, "10 {size} {size} c"]:
+) -> UInt8[np.ndarray, "10 s s c"]:
     """Scales the shorter side and cuts out the corners and the centre, and the same of the mirror.
 
     AlexNet's test (section 4.1 of its paper). The order is top left, top right, bottom left, bottom
@@ -80,7 +118,7 @@ def _middle(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h2 w2 c"]:
 
 def _square(
     image: UInt8[np.ndarray, "h w c"], size: int, down: float, right: float
-) -> UInt8[np.ndarray, "{size} {size} c"]:
+) -> UInt8[np.ndarray, "s s c"]:
     height, width, _ = image.shape
     # Python's rounding, half to even: of an odd margin torchvision's centre is not always above.
     top, left = round((height - size) * down), round((width - size) * right)

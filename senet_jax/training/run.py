@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD, Dataset, open_dataset
+from senet_jax.data.datasets import Dataset, open_dataset
 from senet_jax.data.loader import TrainBatches
+from senet_jax.data.normalization import normalization
 from senet_jax.errors import UsageError
 from senet_jax.interchange import load_weights
 from senet_jax.models.cost import cost
@@ -27,12 +28,13 @@ class Run:
 
     Args:
         config: The experiment.
+        dataset: Its data, if that is open already or only a ``Card.stand_in``.
 
     Raises:
         UsageError: Anything of the config that cannot be done on this machine.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, dataset: Dataset | None = None) -> None:
         config.validate()
         self.config = config
         if config.deterministic:
@@ -40,7 +42,9 @@ class Run:
         use_compile_cache(config.compilation_cache)
         self.mesh = meshes.make_mesh(config.devices)
         build_model(config.model, num_classes=1)
-        self.dataset = open_dataset(config.data.name, config.data.dir, config.data.image_size)
+        self.dataset = dataset or open_dataset(
+            config.data.name, config.data.dir, config.data.image_size
+        )
         self.model = build_model(config.model, len(self.dataset.classes))
         self.batches = _batches(config, self.dataset)
         self.schedule = make_schedule(config.optimizer, self.batches.steps_per_epoch, config.epochs)
@@ -90,11 +94,10 @@ class Run:
         return state.replace(**variables, ema=ema)
 
     @property
-    def channel_stats(self) -> dict[str, tuple[float, ...]]:
-        """Mean and deviation that the images are normalised with."""
-        if self.config.data.normalization == "imagenet":
-            return {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-        return {"mean": self.dataset.mean, "std": self.dataset.std}
+    def channel_stats(self) -> dict[str, Any]:
+        """Mean and deviation that the images are normalised with, as the steps take them."""
+        name = self.config.data.normalization
+        return vars(normalization(name, self.dataset.mean, self.dataset.std))
 
     @functools.cached_property
     def train_step(self) -> TrainStep:
