@@ -105,6 +105,7 @@ def _open(options: argparse.Namespace) -> "tuple[list[Trained], Dataset]":
     """The networks in the order of the arguments, and the data set they are evaluated on."""
     from senet_jax.data.card import Card
     from senet_jax.data.datasets import open_dataset
+    from senet_jax.models.zoo import find
     from senet_jax.training.compile_cache import use_compile_cache
     from senet_jax.training.restore import trained_run
 
@@ -126,6 +127,9 @@ def _open(options: argparse.Namespace) -> "tuple[list[Trained], Dataset]":
     directory = options.data_dir or (configs[0].dir if options.data is None else None)
     side = options.image_size or next(iter(options.sizes), None)
     side = side or next((config.image_size for config in configs if config.image_size), None)
+    if side is None:
+        network = options.model[0] if files else next(iter(runs.values())).network
+        side = find(network).input_size
     dataset = open_dataset(name, directory, side)
     card = Card.of(dataset)
     for source, network in runs.items():

@@ -39,8 +39,8 @@ class Card:
             image_shape=dataset.image_shape,
             mean=dataset.mean,
             std=dataset.std,
-            train=len(dataset.train.labels),
-            val=len(dataset.val.labels),
+            train=len(dataset.train),
+            val=len(dataset.val),
             photographs=not isinstance(dataset.val, ArraySource),
         )
 

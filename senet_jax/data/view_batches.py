@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import grain
 import numpy as np
+from absl import flags
 from jaxtyping import Int, UInt8
 from PIL import Image
 
@@ -99,8 +100,18 @@ class ViewBatches:
         Args:
             workers: Processes that decode; 0 decodes in threads.
         """
-        threads = os.cpu_count() or 1
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
-        for values in grain.MapDataset.source(self).to_iter_dataset(options):
+        batches = grain.MapDataset.source(self)
+        if workers:
+            # Grain reads flags of absl, which only an absl.app parses.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            alone = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+            processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
+            ahead = batches.to_iter_dataset(alone).mp_prefetch(processes)
+        else:
+            threads = os.cpu_count() or 1
+            options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+            ahead = batches.to_iter_dataset(options)
+        for values in ahead:
             images = dict(zip(self.views, values.pop("images"), strict=True))
             yield ViewBatch(images=images, **values)
