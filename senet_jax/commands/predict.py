@@ -38,7 +38,9 @@ is named on standard error, the others are still predicted, and the exit code is
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command takes."""
     parser.add_argument("image", nargs="+", help="image files, folders of images, or patterns")
-    parser.add_argument("--run", nargs="+", default=[], help="folders of runs or of checkpoints")
+    parser.add_argument(
+        "--run", dest="runs", nargs="+", default=[], help="folders of runs or of checkpoints"
+    )
     parser.add_argument(
         "--weights", nargs="+", default=[], help="files of weights, or hf-hub:owner/repository"
     )
@@ -107,11 +109,11 @@ def _open(options: argparse.Namespace) -> "list[Trained]":
     from senet_jax.training.compile_cache import use_compile_cache
     from senet_jax.training.restore import trained_run
 
-    if not options.run and not options.weights:
+    if not options.runs and not options.weights:
         raise UsageError("give the folder of a run, --run, or --weights.")
     if options.weights and not options.model:
         raise UsageError("--weights need the network's name, --model.")
-    networks = [trained_run(Path(path), options.which) for path in options.run]
+    networks = [trained_run(Path(path), options.which) for path in options.runs]
     if options.weights:
         use_compile_cache(None)
         card = networks[0].card if networks else _card(options)

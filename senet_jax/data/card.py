@@ -1,7 +1,7 @@
 """What a run must know of its data set when the data set is not there."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import dacite
 import numpy as np
@@ -58,24 +58,52 @@ class Card:
 
     def stand_in(self) -> Dataset:
         """A data set of these facts, whose images cannot be read."""
+        kind = _AbsentFiles if self.photographs else _AbsentArrays
         return Dataset(
             name=self.name,
-            train=_Absent(self.train, self.image_shape),
-            val=_Absent(self.val, self.image_shape),
+            train=kind.of(self.train, self.image_shape),
+            val=kind.of(self.val, self.image_shape),
             classes=self.classes,
             mean=self.mean,
             std=self.std,
+            size=self.image_shape[0],
         )
 
 
-class _Absent:
-    """A split of which only the size is known."""
+_ABSENT = "the images of the data set are not there."
 
-    def __init__(self, images: int, image_shape: tuple[int, int, int]) -> None:
-        self.labels = np.full(images, -1, np.int32)
-        self.image_shape = image_shape
+
+class _AbsentArrays(ArraySource):
+    """A split in memory of which only the size is known."""
+
+    @classmethod
+    def of(cls, images: int, image_shape: tuple[int, int, int]) -> Self:
+        """A split of so many images."""
+        nothing = np.broadcast_to(np.uint8(0), (images, *image_shape))
+        return cls(nothing, np.full(images, -1, np.int32))
 
     def read(
         self, indices: Int[np.ndarray, " b"]
     ) -> tuple[UInt8[np.ndarray, "b h w c"], Bool[np.ndarray, " b"]]:
-        raise UsageError("the images of the data set are not there.")
+        raise UsageError(_ABSENT)
+
+
+@dataclasses.dataclass(frozen=True)
+class _AbsentFiles:
+    """A split of photographs of which only the size is known."""
+
+    labels: Int[np.ndarray, " n"]
+
+    @classmethod
+    def of(cls, images: int, image_shape: tuple[int, int, int]) -> Self:
+        """A split of so many images."""
+        return cls(np.full(images, -1, np.int32))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        raise UsageError(_ABSENT)
+
+    def name(self, index: int) -> str:
+        return f"image {index}"

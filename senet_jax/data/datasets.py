@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
-from senet_jax.data.sources import ArraySource, FolderSource, ImageSource, class_names
+from senet_jax.data.sources import (
+    ArraySource,
+    EncodedSource,
+    FolderSource,
+    RecordSource,
+    class_names,
+)
 from senet_jax.errors import UsageError, choose
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -22,8 +29,9 @@ class Dataset:
     """A data set, opened."""
 
     name: str
-    train: ImageSource
-    val: ImageSource
+    train: ArraySource | EncodedSource
+    """In memory, or encoded photographs that are read when asked for."""
+    val: ArraySource | EncodedSource
     """The held-out split; CIFAR's is its test set."""
     classes: list[str]
     """Names of the classes, in the order of their labels."""
@@ -31,29 +39,38 @@ class Dataset:
     """Mean of each channel over the training split, 0 to 1."""
     std: tuple[float, ...]
     """Standard deviation of each channel over the training split, 0 to 1."""
+    size: int = 224
+    """Side that photographs are scaled to, pixels."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels."""
-        return self.train.image_shape
+        """Height, width and channels of what a network is shown."""
+        if isinstance(self.train, ArraySource):
+            return self.train.image_shape
+        return self.size, self.size, 3
 
 
-def open_dataset(name: str, directory: Path | None = None, size: int | None = None) -> Dataset:
+def open_dataset(name: str, directory: Path | None = None, size: int = 224) -> Dataset:
     """Opens a data set that is on this machine.
 
     Args:
-        name: A key of ``DATASETS``.
+        name: A name of ``DATASETS``, or of any image classification set of TensorFlow Datasets that
+            has been prepared.
         directory: Where it lies. For TFDS sets None means ``TFDS_DATA_DIR``, else TFDS's default.
-        size: Side of the images, pixels, for a folder of images; the other sets have their own.
+        size: Side that photographs are scaled to, pixels; sets of small images have their own.
 
     Raises:
         UsageError: An unknown name, or a data set that is not there; the message gives the command
             that prepares it.
     """
-    return DATASETS[choose("data set", name, DATASETS)](name, directory, size)
+    if name in DATASETS:
+        return DATASETS[name](name, directory, size)
+    if not (_data_dir(directory) / name).is_dir():
+        choose("data set", name, DATASETS)
+    return _tfds(name, directory, size)
 
 
-def _digits(name: str, directory: Path | None, size: int | None) -> Dataset:
+def _digits(name: str, directory: Path | None, size: int) -> Dataset:
     """Handwritten digits of 8x8 pixels that scikit-learn brings along; 80/20 by a fixed seed."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -74,76 +91,98 @@ def _digits(name: str, directory: Path | None, size: int | None) -> Dataset:
     )
 
 
-def _cifar(
-    mean: tuple[float, ...], std: tuple[float, ...]
-) -> Callable[[str, Path | None, int | None], Dataset]:
-    def load(name: str, directory: Path | None, size: int | None) -> Dataset:
-        import tensorflow_datasets as tfds
-
-        where = directory or os.environ.get("TFDS_DATA_DIR")
-        try:
-            builder = tfds.builder(name, data_dir=where, file_format="array_record")
-            train, val = (
-                builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-                for split in ("train", "test")
-            )
-        except (KeyError, ValueError, NotImplementedError) as error:
-            where = where or tfds.core.constants.DATA_DIR
-            raise UsageError(
-                f"{name} is not in {where} as array_record: prepare it with `senet-jax prepare "
-                f"{name} --data-dir {where}`, or set TFDS_DATA_DIR to where it is."
-            ) from error
-        return Dataset(
-            name=name,
-            train=_in_memory(train),
-            val=_in_memory(val),
-            classes=builder.info.features["label"].names,
-            mean=mean,
-            std=std,
-        )
-
-    return load
-
-
-def _in_memory(records: Any) -> ArraySource:
-    """Decodes every record of a ``tfds.data_source``, a thousand at a time, on all cores."""
-
-    def decode(start: int) -> list[tuple[np.ndarray, int]]:
-        rows = records.__getitems__(list(range(start, min(start + 1000, len(records)))))
-        return [(np.asarray(Image.open(BytesIO(row["image"]))), row["label"]) for row in rows]
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = [row for rows in pool.map(decode, range(0, len(records), 1000)) for row in rows]
-    images, labels = zip(*rows, strict=True)
-    return ArraySource(np.stack(images), np.array(labels, np.int32))
-
-
-def _folder(name: str, directory: Path | None, size: int | None) -> Dataset:
+def _folder(name: str, directory: Path | None, size: int) -> Dataset:
     """``directory/train/<class>/<image>`` and ``directory/val/<class>/<image>``."""
-    if directory is None or size is None:
-        raise UsageError("a folder of images needs --data.dir and --data.image-size.")
+    if directory is None:
+        raise UsageError("a folder of images needs --data.dir.")
     classes = class_names(directory / "train")
     return Dataset(
         name=name,
-        train=FolderSource(directory / "train", size, classes),
-        val=FolderSource(directory / "val", size, classes),
+        train=FolderSource(directory / "train", classes),
+        val=FolderSource(directory / "val", classes),
         classes=classes,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
+        size=size,
     )
 
 
-_TFDS = {
-    "cifar10": _cifar((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": _cifar((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
-TFDS_NAMES = tuple(_TFDS)
-"""The sets that come from TensorFlow Datasets."""
+def _tfds(name: str, directory: Path | None, size: int) -> Dataset:
+    """A set of TensorFlow Datasets with an image and a class; small images go into memory."""
+    import tensorflow_datasets as tfds
 
-DATASETS: dict[str, Callable[[str, Path | None, int | None], Dataset]] = {
+    where = _data_dir(directory)
+    try:
+        builder = tfds.builder(name, data_dir=where, file_format="array_record")
+        info, splits = builder.info, builder.info.splits
+        train, val = splits["train"], splits["validation" if "validation" in splits else "test"]
+        image, label = info.supervised_keys or ("image", "label")
+        shape, classes = info.features[image].shape, info.features[label].names
+        train, val = (_records(split, image, label) for split in (train, val))
+    except (KeyError, ValueError, AttributeError, TypeError, NotImplementedError) as error:
+        raise UsageError(
+            f"{name} is not in {where} as array_record with classes and the splits train and "
+            f"validation or test: prepare it with `senet-jax prepare {name} --data-dir {where}`, "
+            "or set TFDS_DATA_DIR to where it is."
+        ) from error
+    if None in shape or max(shape[:2]) > SMALL:
+        return Dataset(name, train, val, classes, IMAGENET_MEAN, IMAGENET_STD, size)
+    train, val = _in_memory(train), _in_memory(val)
+    mean, std = STATISTICS.get(name) or _statistics(train.images)
+    return Dataset(name, train, val, classes, mean, std)
+
+
+SMALL = 64
+"""Images of a fixed size up to this side, pixels, are kept in memory, decoded."""
+
+STATISTICS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+"""The means and standard deviations that are in use for the training splits."""
+
+
+def _data_dir(directory: Path | None) -> Path:
+    default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return (directory or Path(default)).expanduser()
+
+
+def _records(split: Any, image: str, label: str) -> RecordSource:
+    return RecordSource([Path(file) for file in split.filepaths], split.name, image, label)
+
+
+def _in_memory(records: RecordSource) -> ArraySource:
+    """Decodes every record, on all cores."""
+
+    def decode(index: int) -> tuple[np.ndarray, int]:
+        encoded, label = records[index]
+        image = np.asarray(Image.open(BytesIO(encoded)))
+        return image if image.ndim == 3 else image[..., None], label
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        images, labels = zip(*pool.map(decode, range(len(records)), chunksize=100), strict=True)
+    return ArraySource(np.stack(images), np.array(labels, np.int32))
+
+
+def _statistics(
+    images: UInt8[np.ndarray, "n h w c"],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the channels, 0 to 1."""
+    values = np.arange(256) / 255
+    means, deviations = [], []
+    for channel in np.moveaxis(images, -1, 0):
+        shares = np.bincount(channel.ravel(), minlength=256) / channel.size
+        means.append(float(shares @ values))
+        deviations.append(float(np.sqrt(shares @ (values - means[-1]) ** 2)))
+    return tuple(means), tuple(deviations)
+
+
+TFDS_NAMES = ("cifar10", "cifar100", "imagenet2012", "imagenette", "places365_small")
+"""Sets of TensorFlow Datasets that are known by name; its others open too, once prepared."""
+
+DATASETS: dict[str, Callable[[str, Path | None, int], Dataset]] = {
     "digits": _digits,
-    **_TFDS,
+    **dict.fromkeys(TFDS_NAMES, _tfds),
     "folder": _folder,
 }
-"""A name and how it is opened; the means and standard deviations are those of the training
-splits."""
+"""A name and how it is opened."""

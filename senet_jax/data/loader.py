@@ -1,26 +1,66 @@
-"""Batches as a function of (seed, step), and the reading ahead of them."""
+"""Batches as a function of (seed, step), for training and for evaluation."""
 
 import dataclasses
 import functools
-from collections.abc import Iterator
-from typing import TypedDict
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypedDict
 
-import grain
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from senet_jax.data.datasets import Dataset
-from senet_jax.data.sources import ImageSource
+from senet_jax.data.decode import Unreadable
+from senet_jax.data.order import EpochOrder
+from senet_jax.data.sources import ArraySource, EncodedSource, ViewedSource
+from senet_jax.data.workers import read_ahead
 from senet_jax.errors import UsageError
+
+LOGGER = logging.getLogger(__name__)
 
 
 class Batch(TypedDict):
-    """A batch on the host."""
+    """What a host gives its devices in a step."""
 
     image: UInt8[np.ndarray, "b h w c"]
     label: Int[np.ndarray, " b"]
     weight: Float[np.ndarray, " b"]
-    """1 for an image that counts, 0 for padding."""
+    """1 for an image that counts, 0 for padding and for what cannot be read."""
+
+
+class Transform(Protocol):
+    """How a training photograph is decoded and changed; it can be pickled."""
+
+    @property
+    def size(self) -> int:
+        """Side of the images that it makes, pixels."""
+
+    def __call__(self, data: bytes, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Host:
+    """One of the processes that train together; each reads its own rows of a batch."""
+
+    index: int = 0
+    count: int = 1
+
+    def rows(self, batch_size: int) -> range:
+        """The rows of a global batch that this host reads."""
+        own = batch_size // self.count
+        return range(self.index * own, (self.index + 1) * own)
+
+
+Broken = list[tuple[int, str]]
+"""Indices of images that could not be read, and why."""
+
+REPLACEMENTS = 100
+"""How many images are tried in place of one that cannot be read."""
+
+LEAST_CORRUPT = 10
+"""So many unreadable images never stop a run, whatever their share."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,14 +68,25 @@ class TrainBatches:
     """The training batches of a run, with random access: ``batches[step]``.
 
     Every epoch is a new order of all images, its incomplete last batch dropped. An image that
-    cannot be read is replaced by another, chosen by the seed.
+    cannot be read is replaced by another, chosen by the seed. What is drawn for a row of the
+    global batch depends on the seed, the step and the row, whoever draws it.
     """
 
     dataset: Dataset
     batch_size: int
+    """Images of a step, over all hosts; they must divide it."""
     seed: int
     steps: int
     """How many batches the run has."""
+    transforms: Sequence[Transform] = ()
+    """What is done to photographs, each for an equal share of the epochs."""
+    balanced: bool = False
+    """Draw each class equally often, not each image once an epoch."""
+    host: Host = Host()
+    workers: int = 0
+    """Processes that prepare photographs."""
+    max_corrupt: float = 0.001
+    """Share of unreadable images beyond which the run stops."""
 
     def __len__(self) -> int:
         return self.steps
@@ -43,62 +94,219 @@ class TrainBatches:
     @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch."""
-        return len(self.dataset.train.labels) // self.batch_size
+        return len(self.dataset.train) // self.batch_size
+
+    @functools.cached_property
+    def _order(self) -> EpochOrder:
+        labels = self.dataset.train.labels if self.balanced else None
+        return EpochOrder(len(self.dataset.train), self.seed, labels)
+
+    def size(self, step: int) -> int:
+        """Side of the photographs of a step, pixels."""
+        return self._transform(step).size
+
+    def _transform(self, step: int) -> Transform:
+        epoch, epochs = step // self.steps_per_epoch, self.steps // self.steps_per_epoch
+        return self.transforms[epoch * len(self.transforms) // epochs]
 
     def __getitem__(self, step: int) -> Batch:
+        return self.prepare(int(step))[0]
+
+    def prepare(self, step: int) -> tuple[Batch, Broken]:
+        """Makes this host's rows of a batch, and tells which images had to be replaced.
+
+        Raises:
+            UsageError: Nothing can be read.
+        """
+        epoch, place = divmod(step, self.steps_per_epoch)
+        rows = self.host.rows(self.batch_size)
+        first = place * self.batch_size
+        indices = self._order(epoch)[first + rows.start : first + rows.stop]
         source = self.dataset.train
-        epoch, place = divmod(int(step), self.steps_per_epoch)
-        order = _epoch_order(self.seed, epoch, len(source.labels))
-        indices = order[place * self.batch_size : (place + 1) * self.batch_size]
-        rng = np.random.default_rng((self.seed, 1, step))
-        indices, images = _read_intact(source, indices, rng)
-        return Batch(
-            image=images,
-            label=source.labels[indices],
-            weight=np.ones(len(indices), np.float32),
-        )
+        broken: Broken = []
+        if isinstance(source, ArraySource):
+            images, labels = source.images[indices], source.labels[indices]
+        else:
+            images, labels, broken = self._decode(source, step, indices)
+        return Batch(image=images, label=labels, weight=np.ones(len(rows), np.float32)), broken
+
+    def _decode(
+        self, source: EncodedSource, step: int, indices: Int[np.ndarray, " b"]
+    ) -> tuple[UInt8[np.ndarray, "b s s 3"], Int[np.ndarray, " b"], Broken]:
+        transform, broken = self._transform(step), list[tuple[int, str]]()
+        images = np.empty((len(indices), transform.size, transform.size, 3), np.uint8)
+        labels = np.empty(len(indices), np.int32)
+        for place, row in enumerate(self.host.rows(self.batch_size)):
+            rng = np.random.default_rng((self.seed, 1, step, row))
+            index = int(indices[place])
+            for _ in range(REPLACEMENTS):
+                try:
+                    data, labels[place] = source[index]
+                    images[place] = transform(data, rng)
+                    break
+                except Unreadable as error:
+                    broken.append((index, str(error)))
+                    index = int(rng.integers(len(source)))
+            else:
+                raise UsageError(
+                    "nearly all training images are broken, the last one being "
+                    f"{source.name(broken[-1][0])} ({broken[-1][1]}): prepare the data again."
+                )
+        return images, labels, broken
 
     def read_ahead(self, start: int) -> Iterator[Batch]:
-        """Yields the batches from ``start`` on, prepared by threads while others are used."""
-        rest = grain.MapDataset.source(self).slice(slice(start, self.steps))
-        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=8)
-        return iter(rest.to_iter_dataset(options))
+        """Yields the batches from ``start`` on, prepared while others are used.
+
+        Photographs that cannot be read are named in the log, each once.
+
+        Raises:
+            UsageError: Too many of them, or the data set is gone.
+        """
+        source = self.dataset.train
+        if isinstance(source, ArraySource):
+            for batch, _ in read_ahead(_Prepared(self), start, threads=2, buffer=8):
+                yield batch
+            return
+        share = self.batch_size // self.host.count
+        largest = max(transform.size for transform in self.transforms)
+        tally = _Tally(source, self.max_corrupt)
+        for batch, broken in read_ahead(
+            _Prepared(self),
+            start,
+            threads=_CORES,
+            buffer=_CORES,
+            workers=self.workers,
+            batch_bytes=share * largest**2 * 3,
+        ):
+            tally.add(share, broken)
+            yield batch
 
 
-@functools.lru_cache(maxsize=2)
-def _epoch_order(seed: int, epoch: int, size: int) -> Int[np.ndarray, " size"]:
-    return np.random.default_rng((seed, 0, epoch)).permutation(size)
+_CORES = os.cpu_count() or 1
 
 
-def _read_intact(
-    source: ImageSource, indices: Int[np.ndarray, " b"], rng: np.random.Generator
-) -> tuple[Int[np.ndarray, " b"], UInt8[np.ndarray, "b h w c"]]:
-    """Reads a batch and replaces what cannot be read, until nothing is left to replace."""
-    images, intact = source.read(indices)
-    indices = indices.copy()
-    for _ in range(100):
-        if intact.all():
-            return indices, images
-        missing = np.flatnonzero(~intact)
-        indices[missing] = rng.integers(0, len(source.labels), len(missing))
-        images[missing], intact[missing] = source.read(indices[missing])
-    raise UsageError("nearly all images of the training split are broken: see the log.")
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """Batches as they are read ahead, with what could not be read."""
+
+    batches: "TrainBatches | EvalBatches"
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> tuple[Batch, Broken]:
+        return self.batches.prepare(int(step))
 
 
-def eval_batches(source: ImageSource, batch_size: int) -> Iterator[Batch]:
-    """Yields every image of a split once, in order.
+class _Tally:
+    """Counts the training images that cannot be read, and stops the run when they are too many.
+
+    Args:
+        source: The images.
+        allowed: Share of them that may be unreadable.
+    """
+
+    def __init__(self, source: EncodedSource, allowed: float) -> None:
+        self._source, self._allowed = source, allowed
+        self._seen, self._broken = 0, set[int]()
+
+    def add(self, seen: int, broken: Broken) -> None:
+        """Counts a batch.
+
+        Raises:
+            UsageError: More are unreadable than allowed.
+        """
+        self._seen = min(self._seen + seen, len(self._source))
+        for index, reason in broken:
+            if index not in self._broken:
+                self._broken.add(index)
+                LOGGER.warning(
+                    "broken image %d is replaced by another: %s (%s)",
+                    *(len(self._broken), self._source.name(index), reason),
+                )
+        count = len(self._broken)
+        if count >= LEAST_CORRUPT and count > self._allowed * self._seen:
+            raise UsageError(
+                f"{count:,} of {self._seen:,} training images cannot be read, more than the share "
+                f"of {self._allowed:g} that --data.max-corrupt allows: mend the data (the log "
+                "names them), or raise it."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalBatches:
+    """A split in order, every image once; the last batch is padded.
+
+    Padding, and images that cannot be read, have the weight 0.
+    """
+
+    source: ArraySource | ViewedSource
+    batch_size: int
+    """Images of a step, over all hosts; they must divide it."""
+    host: Host = Host()
+
+    def __len__(self) -> int:
+        return -(-len(self.source) // self.batch_size)
+
+    def prepare(self, step: int) -> tuple[Batch, Broken]:
+        """Makes this host's rows of a batch, and tells which images could not be read.
+
+        Raises:
+            UsageError: The data set is gone.
+        """
+        indices = step * self.batch_size + np.array(self.host.rows(self.batch_size))
+        inside = indices < len(self.source)
+        broken: Broken = []
+        if isinstance(self.source, ArraySource):
+            indices = np.where(inside, indices, 0)
+            images, intact = self.source.read(indices)
+            labels = self.source.labels[indices]
+        else:
+            images = np.zeros((len(indices), *self.source.image_shape), np.uint8)
+            labels, intact = np.zeros(len(indices), np.int32), inside.copy()
+            for place, index in enumerate(indices[inside].tolist()):
+                try:
+                    data, labels[place] = self.source.source[index]
+                    images[place] = self.source.view(data)
+                except Unreadable as error:
+                    intact[place] = False
+                    broken.append((index, str(error)))
+        weight = (inside & intact).astype(np.float32)
+        return Batch(image=images, label=labels, weight=weight), broken
+
+
+def eval_batches(
+    source: ArraySource | ViewedSource, batch_size: int, host: Host | None = None
+) -> Iterator[Batch]:
+    """Yields every image of a split once, in order, prepared while others are used.
 
     The last batch is padded to ``batch_size``; padding, and images that cannot be read, have the
-    weight 0.
+    weight 0. Those are named in the log.
+
+    Args:
+        source: The split.
+        batch_size: Images of a step, over all hosts.
+        host: Which rows this process reads; None means all.
+
+    Raises:
+        UsageError: The data set is gone.
     """
-    total = len(source.labels)
-    for start in range(0, total, batch_size):
-        indices = np.arange(start, start + batch_size)
-        inside = indices < total
-        indices = np.where(inside, indices, 0)
-        images, intact = source.read(indices)
-        yield Batch(
-            image=images,
-            label=source.labels[indices],
-            weight=(inside & intact).astype(np.float32),
-        )
+    batches = EvalBatches(source, batch_size, host or Host())
+    if isinstance(source, ArraySource):
+        for step in range(len(batches)):
+            yield batches.prepare(step)[0]
+        return
+    share = len(batches.host.rows(batch_size))
+    for batch, broken in read_ahead(
+        _Prepared(batches),
+        0,
+        threads=_CORES,
+        buffer=_CORES,
+        workers=source.workers,
+        batch_bytes=share * math.prod(source.image_shape),
+    ):
+        for index, reason in broken:
+            LOGGER.warning(
+                "a broken image is not counted: %s (%s)", source.source.name(index), reason
+            )
+        yield batch

@@ -13,7 +13,7 @@ each of which is right; images with an empty list are not counted.
 
 import json
 import re
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -83,12 +83,16 @@ def _by_position(file: Path, values: list[Any], names: list[str]) -> list[Any]:
 
 
 def _by_name(file: Path, values: dict[str, Any], names: list[str]) -> list[Any]:
-    last = [name.rpartition("/")[2] for name in names]
+    last = [PurePath(name).name for name in names]
     unique = len(set(last)) == len(last)
     items = []
-    for name, short in zip(names, last, strict=True):
-        key = name if name in values or not unique else short
-        if key not in values:
+    for name in names:
+        parts = PurePath(name).parts
+        # The whole name, then without one folder more and more; a bare file only if it is one.
+        keys = [name, *("/".join(parts[start:]) for start in range(1, len(parts)))]
+        keys = keys if unique or len(parts) == 1 else keys[:-1]
+        key = next((key for key in keys if key in values), None)
+        if key is None:
             raise UsageError(f"{file} has no label of the image {name}.")
         items.append(values[key])
     return items

@@ -1,39 +1,22 @@
-"""Where images come from: memory, or a folder of files."""
+"""Where images come from: memory, a folder of files, or the records of TensorFlow Datasets."""
 
 import dataclasses
+import functools
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 from jaxtyping import Bool, Int, UInt8
-from PIL import Image
+from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 
+from senet_jax.data.decode import Unreadable
 from senet_jax.errors import UsageError
 
 LOGGER = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff")
-
-
-class ImageSource(Protocol):
-    """A split of a data set with random access."""
-
-    @property
-    def labels(self) -> Int[np.ndarray, " n"]:
-        """Class of every image."""
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of what ``read`` gives."""
-
-    def read(
-        self, indices: Int[np.ndarray, " b"]
-    ) -> tuple[UInt8[np.ndarray, "b h w c"], Bool[np.ndarray, " b"]]:
-        """Reads images.
-
-        Returns:
-            The images, 0 to 255, and which of them could be read; the others are zeros.
-        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,98 +26,194 @@ class ArraySource:
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int[np.ndarray, " n"]
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        height, width, channels = self.images.shape[1:]
-        return height, width, channels
-
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
     def name(self, index: int) -> str:
-        """What an image is called: its place in the split."""
+        """An image's place: it has no other name."""
         return str(index)
 
     def read(
         self, indices: Int[np.ndarray, " b"]
     ) -> tuple[UInt8[np.ndarray, "b h w c"], Bool[np.ndarray, " b"]]:
+        """Reads images.
+
+        Returns:
+            The images, and which of them could be read: all.
+        """
         return self.images[indices], np.ones(len(indices), bool)
 
 
-class FolderSource:
-    """Images in ``folder/<class>/<file>``, read when asked for, as RGB squares.
+class EncodedSource(Protocol):
+    """A split of a data set with random access to encoded photographs; it can be pickled."""
 
-    Each image is the square at its centre, scaled to ``size``. A file that is no image is named in
-    the log once.
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        """An encoded image and its class.
+
+        Raises:
+            Unreadable: This image cannot be read.
+            UsageError: None can, because the data set is gone.
+        """
+
+    @property
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """Class of every image, in order."""
+
+    def name(self, index: int) -> str:
+        """Names an image, for a person."""
+
+
+class FolderSource:
+    """Images in ``folder/<class>/<file>``.
 
     Args:
         folder: A folder of one split, with a folder a class.
-        size: Side of the images, pixels.
         classes: The names of the classes, in the order of their labels.
 
     Raises:
         UsageError: The folder has no images, or a class of its own.
     """
 
-    def __init__(self, folder: Path, size: int, classes: list[str]) -> None:
+    def __init__(self, folder: Path, classes: list[str]) -> None:
         unknown = sorted(set(class_names(folder)) - set(classes))
         if unknown:
             raise UsageError(f"{folder} has classes that the training split lacks: {unknown}.")
-        self.files: list[Path] = []
+        self._folder = folder
+        self._files: list[str] = []
         labels: list[int] = []
         for label, name in enumerate(classes):
             files = [
-                file
+                f"{name}/{file.name}"
                 for file in sorted((folder / name).glob("*"))
                 if file.suffix.lower() in IMAGE_SUFFIXES
             ]
-            self.files += files
+            self._files += files
             labels += [label] * len(files)
-        if not self.files:
+        if not self._files:
             raise UsageError(f"{folder} has no images in folders of classes.")
         self.labels = np.array(labels, np.int32)
-        self.image_shape = (size, size, 3)
-        self.broken: set[Path] = set()
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self._files)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
-        return self.files[index].read_bytes(), int(self.labels[index])
+        file = self._folder / self._files[index]
+        try:
+            return file.read_bytes(), int(self.labels[index])
+        except OSError as error:
+            if not self._folder.is_dir():
+                raise _gone(self._folder) from error
+            raise Unreadable(error.strerror or str(error)) from error
 
     def name(self, index: int) -> str:
-        """What an image is called: its class's folder and its file."""
-        return f"{self.files[index].parent.name}/{self.files[index].name}"
+        return str(self._folder / self._files[index])
 
-    def read(
-        self, indices: Int[np.ndarray, " b"]
-    ) -> tuple[UInt8[np.ndarray, "b h w c"], Bool[np.ndarray, " b"]]:
-        images = np.zeros((len(indices), *self.image_shape), np.uint8)
-        intact = np.ones(len(indices), bool)
-        for row, index in enumerate(indices):
-            try:
-                images[row] = self._decode(self.files[index])
-            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                intact[row] = False
-                if self.files[index] not in self.broken:
-                    self.broken.add(self.files[index])
-                    LOGGER.warning(
-                        "broken image %d is not used: %s (%s)",
-                        len(self.broken),
-                        self.files[index],
-                        error,
-                    )
-        return images, intact
 
-    def _decode(self, file: Path) -> UInt8[np.ndarray, "h w c"]:
-        size = self.image_shape[0]
-        with Image.open(file) as encoded:
-            image = encoded.convert("RGB")
-            width, height = image.size
-            side = min(width, height)
-            left, top = (width - side) / 2, (height - side) / 2
-            box = (left, top, left + side, top + side)
-            return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box))
+class RecordSource:
+    """Encoded images in ``array_record`` files that TensorFlow Datasets wrote.
+
+    The files are read without TensorFlow Datasets: it needs three times as long for a record.
+
+    Args:
+        files: The files of one split, in order.
+        split: Name of the split; ``labels-<split>.npy`` beside the files has its labels, if there.
+        image: Name of the images among the features.
+        label: Name of the labels among the features.
+
+    Raises:
+        UsageError: A file is missing or no array_record.
+    """
+
+    def __init__(
+        self, files: Sequence[Path], split: str, image: str = "image", label: str = "label"
+    ) -> None:
+        self._files = [str(file) for file in files]
+        self._folder = Path(self._files[0]).parent
+        self._split, self._image, self._label = split, image, label
+        try:
+            self._records = ArrayRecordDataSource(self._files)
+        # What array_record raises for files that are damaged or missing has no common base.
+        except Exception as error:
+            raise UsageError(
+                f"{Path(self._files[0]).parent} is not whole ({error}): prepare it again."
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        try:
+            example = tf_example.Example.FromString(self._records[index])
+            features = example.features.feature
+            image = features[self._image].bytes_list.value[0]
+            return image, features[self._label].int64_list.value[0]
+        # As above, and what protobuf raises.
+        except Exception as error:
+            missing = [file for file in self._files if not Path(file).exists()]
+            if missing:
+                raise _gone(Path(missing[0]).parent) from error
+            raise Unreadable(f"the record is damaged: {error}") from error
+
+    @functools.cached_property
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """Class of every image, from ``labels-<split>.npy`` or else from all the records."""
+        file = Path(self._files[0]).parent / f"labels-{self._split}.npy"
+        if file.exists():
+            labels = np.load(file)
+            if labels.shape == (len(self),):
+                return labels.astype(np.int32)
+        LOGGER.warning(
+            "there is no %s of %d labels: all %s records are read for their labels",
+            *(file, len(self), self._split),
+        )
+        return np.array([self[index][1] for index in range(len(self))], np.int32)
+
+    def name(self, index: int) -> str:
+        """The file that a record was made of, where the set says so, or the place of the record."""
+        try:
+            example = tf_example.Example.FromString(self._records[index])
+            file = example.features.feature["file_name"].bytes_list.value
+        # As above. What is damaged has no name but its place.
+        except Exception:
+            file = ()
+        return file[0].decode() if file else f"record {index} of {self._split} in {self._folder}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewedSource:
+    """Encoded images, each as a transform shows it: what is evaluated."""
+
+    source: EncodedSource
+    view: Callable[[bytes], UInt8[np.ndarray, "..."]]
+    """Raises Unreadable for bytes that are no image."""
+    image_shape: tuple[int, ...]
+    """Shape of what ``view`` makes."""
+    workers: int = 0
+    """Processes that prepare the views; 0 means threads."""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """Class of every image, in order."""
+        return self.source.labels
+
+
+def _gone(folder: Path) -> UsageError:
+    return UsageError(
+        f"{folder} can no longer be read: bring it back and start the same command again; the run "
+        "goes on from its last checkpoint."
+    )
 
 
 def class_names(folder: Path) -> list[str]:

@@ -1,34 +1,33 @@
 """Batches of the views of images: every image of a split once, on any number of hosts."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-import grain
 import numpy as np
-from absl import flags
 from jaxtyping import Int, UInt8
 from PIL import Image
 
 from senet_jax.data.decode import Unreadable, decode
+from senet_jax.data.loader import Host
 from senet_jax.data.sources import ArraySource
 from senet_jax.data.views import Views
+from senet_jax.data.workers import read_ahead
 
 PADDING = -1
 """The index of a row that is no image. Image i that cannot be read has the index -2 - i."""
 
 
-class EncodedSource(Protocol):
-    """Images as the bytes of their files."""
+class Images(Protocol):
+    """Encoded images and their labels, as ``EncodedSource`` has them."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[bytes, int]:
-        """The bytes of an image, and its label."""
+    def __getitem__(self, index: int) -> tuple[bytes, int]: ...
 
-    def name(self, index: int) -> str:
-        """What the image is called."""
+    def name(self, index: int) -> str: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +49,13 @@ class ViewBatches:
     A global batch is divided evenly over the hosts, so that each host has as many batches.
     """
 
-    source: ArraySource | EncodedSource
+    source: ArraySource | Images
     views: tuple[Views, ...]
     batch_size: int
     """Images of a global batch; a multiple of the hosts."""
     channels: int = 3
     """1 turns encoded images to grey."""
-    host: int = 0
-    hosts: int = 1
+    host: Host = dataclasses.field(default_factory=Host)
 
     def __len__(self) -> int:
         """How many batches there are."""
@@ -65,9 +63,8 @@ class ViewBatches:
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         """Reads a batch; the images by their ``Views``, as plain values that can be pickled."""
-        own = self.batch_size // self.hosts
-        start = int(step) * self.batch_size + self.host * own
-        index = np.arange(start, start + own, dtype=np.int32)
+        index = int(step) * self.batch_size + np.array(self.host.rows(self.batch_size), np.int32)
+        own = len(index)
         index[index >= len(self.source)] = PADDING
         label = np.zeros(own, np.int32)
         shapes = [(own, len(v), v.size, v.size, self.channels) for v in self.views]
@@ -100,18 +97,15 @@ class ViewBatches:
         Args:
             workers: Processes that decode; 0 decodes in threads.
         """
-        batches = grain.MapDataset.source(self)
-        if workers:
-            # Grain reads flags of absl, which only an absl.app parses.
-            if not flags.FLAGS.is_parsed():
-                flags.FLAGS.mark_as_parsed()
-            alone = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-            processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
-            ahead = batches.to_iter_dataset(alone).mp_prefetch(processes)
-        else:
-            threads = os.cpu_count() or 1
-            options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
-            ahead = batches.to_iter_dataset(options)
-        for values in ahead:
+        threads = os.cpu_count() or 1
+        rows = [math.prod((len(v), v.size, v.size, self.channels)) for v in self.views]
+        for values in read_ahead(
+            self,
+            0,
+            threads=threads,
+            buffer=threads,
+            workers=workers,
+            batch_bytes=len(self.host.rows(self.batch_size)) * sum(rows),
+        ):
             images = dict(zip(self.views, values.pop("images"), strict=True))
             yield ViewBatch(images=images, **values)

@@ -14,9 +14,10 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from senet_jax.data.loader import Host
 from senet_jax.data.normalization import Normalization
 from senet_jax.data.sources import ArraySource
-from senet_jax.data.view_batches import PADDING, EncodedSource, ViewBatch, ViewBatches
+from senet_jax.data.view_batches import PADDING, Images, ViewBatch, ViewBatches
 from senet_jax.data.views import Views
 from senet_jax.errors import UsageError
 from senet_jax.ops.conv_lowering import Lowering
@@ -91,7 +92,7 @@ class Ensemble:
 
     def predict(
         self,
-        source: ArraySource | EncodedSource,
+        source: ArraySource | Images,
         batch_size: int,
         *,
         channels: int = 3,
@@ -112,8 +113,7 @@ class Ensemble:
             views,
             -(-images // self._mesh.size) * self._mesh.size,
             channels,
-            host=jax.process_index(),
-            hosts=jax.process_count(),
+            Host(jax.process_index(), jax.process_count()),
         )
         pending: tuple[ViewBatch, list[list[dict[str, Array]]]] | None = None
         for batch in batches.read(workers):

@@ -4,12 +4,13 @@ import dataclasses
 import logging
 from typing import Any
 
+import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from senet_jax.data.loader import eval_batches
-from senet_jax.data.sources import ImageSource
+from senet_jax.data.loader import Host, eval_batches
+from senet_jax.data.sources import ArraySource, ViewedSource
 from senet_jax.errors import UsageError
 from senet_jax.training.mesh import to_devices
 from senet_jax.training.step import EvalStep, Metrics
@@ -39,7 +40,7 @@ class Evaluation:
 def evaluate(
     eval_step: EvalStep,
     variables: dict[str, Any],
-    source: ImageSource,
+    source: ArraySource | ViewedSource,
     batch_size: int,
     mesh: Mesh,
 ) -> Evaluation:
@@ -60,7 +61,8 @@ def evaluate(
     total: dict[str, float] = {}
     pending: Metrics = {}
     readable = 0
-    for batch in eval_batches(source, batch_size):
+    host = Host(jax.process_index(), jax.process_count())
+    for batch in eval_batches(source, batch_size, host):
         readable += int(batch["weight"].sum())
         dispatched = eval_step(variables, to_devices(dict(batch), mesh))
         # Read one batch late, so that the device never waits; summed in double precision.
@@ -71,11 +73,11 @@ def evaluate(
     if not count:
         raise UsageError("not one image of the validation split could be read.")
     check_count(count, int(np.sum(multihost_utils.process_allgather(np.int32(readable)))))
-    if count != len(source.labels):
+    if count != len(source):
         LOGGER.warning(
             "%d of %d validation images are counted, the others cannot be read",
             count,
-            len(source.labels),
+            len(source),
         )
     return Evaluation(**{name: value / count for name, value in total.items()}, count=count)
 

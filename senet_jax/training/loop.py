@@ -105,10 +105,8 @@ def _loop(
     config, total, per_epoch = run.config, run.batches.steps, run.batches.steps_per_epoch
     clock = _Clock()
     with ProgressBar(total, position.step) as bar:
-        for batch in run.batches.read_ahead(position.step):
-            state, metrics = run.train_step(
-                position.state, meshes.to_devices(dict(batch), run.mesh)
-            )
+        for batch in run.read_ahead(position.step):
+            state, metrics = run.train_step(position.state, batch)
             position.settle(config)
             position.state, position.pending, position.step = state, metrics, position.step + 1
             clock.tick(state)

@@ -1,17 +1,22 @@
 """A run that is set up: model, data, mesh and optimizer, checked before anything is written."""
 
+import dataclasses
 import functools
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from senet_jax.data.datasets import Dataset, open_dataset
-from senet_jax.data.loader import TrainBatches
+from senet_jax.data.loader import Host, TrainBatches
 from senet_jax.data.normalization import normalization
+from senet_jax.data.sources import ArraySource, ViewedSource
+from senet_jax.data.transforms import EvalTransform, TrainTransform
 from senet_jax.errors import UsageError
 from senet_jax.interchange import load_weights
+from senet_jax.models import zoo
 from senet_jax.models.cost import cost
 from senet_jax.training import mesh as meshes
 from senet_jax.training.compile_cache import use_compile_cache
@@ -20,7 +25,13 @@ from senet_jax.training.evaluate import Evaluation, evaluate
 from senet_jax.training.network import build_model, model_fields
 from senet_jax.training.optimizer import make_optimizer, make_schedule
 from senet_jax.training.state import TrainState, init_state
-from senet_jax.training.step import EvalStep, TrainStep, make_eval_step, make_train_step
+from senet_jax.training.step import (
+    DeviceBatch,
+    EvalStep,
+    TrainStep,
+    make_eval_step,
+    make_train_step,
+)
 
 
 class Run:
@@ -42,9 +53,8 @@ class Run:
         use_compile_cache(config.compilation_cache)
         self.mesh = meshes.make_mesh(config.devices)
         build_model(config.model, num_classes=1)
-        self.dataset = dataset or open_dataset(
-            config.data.name, config.data.dir, config.data.image_size
-        )
+        size = config.data.image_size or zoo.find(config.model.name).input_size
+        self.dataset = dataset or open_dataset(config.data.name, config.data.dir, size)
         self.model = build_model(config.model, len(self.dataset.classes))
         self.batches = _batches(config, self.dataset)
         self.schedule = make_schedule(config.optimizer, self.batches.steps_per_epoch, config.epochs)
@@ -102,13 +112,17 @@ class Run:
     @functools.cached_property
     def train_step(self) -> TrainStep:
         """The jitted training step."""
+        augment = self.config.data.augment
+        if not isinstance(self.dataset.train, ArraySource):
+            # The host has mirrored photographs already.
+            augment = dataclasses.replace(augment, flip=False)
         return make_train_step(
             self.model,
             self.optimizer,
             self.mesh,
             **self.channel_stats,
             seed=self.config.seed,
-            augmentation=self.config.data.augment,
+            augmentation=augment,
             label_smoothing=self.config.label_smoothing,
             ema_decay=self.config.ema_decay,
             conv_lowering=self.config.conv_lowering,
@@ -126,7 +140,28 @@ class Run:
     def evaluate(self, variables: dict[str, Any]) -> Evaluation:
         """Evaluates ``params`` and ``batch_stats`` on the validation split."""
         size = self.config.data.eval_batch_size
-        return evaluate(self._eval_step, variables, self.dataset.val, size, self.mesh)
+        return evaluate(self._eval_step, variables, self._val, size, self.mesh)
+
+    @functools.cached_property
+    def _val(self) -> ArraySource | ViewedSource:
+        """The validation split as it is evaluated."""
+        source, data = self.dataset.val, self.config.data
+        if isinstance(source, ArraySource):
+            return source
+        view = EvalTransform(self.dataset.size, data.crop_pct, data.eval_interpolation)
+        return ViewedSource(source, view, self.dataset.image_shape, data.workers)
+
+    def read_ahead(self, start: int) -> Iterator[DeviceBatch]:
+        """Yields the training batches from step ``start`` on, as global arrays.
+
+        A batch is sent to the devices when it is asked for, which is while they compute the step
+        before.
+
+        Raises:
+            UsageError: Too many images cannot be read, or the data set is gone.
+        """
+        for batch in self.batches.read_ahead(start):
+            yield meshes.to_devices(dict(batch), self.mesh)
 
     def describe(self) -> str:
         """What is trained, on what, in a few lines."""
@@ -136,21 +171,38 @@ class Run:
         return (
             f"{self.config.model.name} on {self.dataset.name}: {per_image.params:,} parameters, "
             f"{per_image.macs / 1e6:,.2f} MMACs an image of {height}x{width}x{channels}\n"
-            f"{len(self.dataset.train.labels):,} training and {len(self.dataset.val.labels):,} "
+            f"{len(self.dataset.train):,} training and {len(self.dataset.val):,} "
             f"validation images, {self.batches.steps:,} steps of {self.config.data.batch_size} "
             f"on {self.mesh.size} x {kind}"
         )
 
 
 def _batches(config: TrainConfig, dataset: Dataset) -> TrainBatches:
-    images, size = len(dataset.train.labels), config.data.batch_size
-    if images < size:
+    data, images = config.data, len(dataset.train)
+    if images < data.batch_size:
         raise UsageError(
-            f"a batch of {size} is larger than the {images} training images: lower "
+            f"a batch of {data.batch_size} is larger than the {images} training images: lower "
             "--data.batch-size."
         )
-    steps = images // size * config.epochs
-    return TrainBatches(dataset, size, config.seed, steps)
+    host = Host(jax.process_index(), jax.process_count())
+    if data.batch_size % host.count:
+        raise UsageError(
+            f"a batch of {data.batch_size} cannot be divided over {host.count} hosts: use a "
+            "multiple of their number."
+        )
+    return TrainBatches(
+        dataset,
+        data.batch_size,
+        config.seed,
+        steps=images // data.batch_size * config.epochs,
+        transforms=tuple(
+            TrainTransform(size, data.augment) for size in data.train_sizes or (dataset.size,)
+        ),
+        balanced=data.balanced,
+        host=host,
+        workers=data.workers,
+        max_corrupt=data.max_corrupt,
+    )
 
 
 def _set_deterministic() -> None:

@@ -8,7 +8,7 @@ from senet_jax.models.resnet import SE, ResNet
 
 
 def _build(**fields):
-    defaults = {"widths": (8,), "stem": "cifar", "stem_width": 8, "bottleneck": False}
+    defaults = {"widths": (16,), "stem": "cifar", "stem_width": 16, "bottleneck": False}
     return ResNet(**{"blocks": (1,), "attention": SE, **defaults, **fields})
 
 

@@ -118,10 +118,11 @@ def test_all_photographs_but_the_broken_are_counted_and_that_is_named(command, f
     assert code == 0
     assert "of 4 held-out images" in out
     assert "top-5" not in out
-    assert "left out, because they cannot be read: class0/2.png" in out
-    assert "class0/2.png is left out: " in err
+    broken = str(folder / "val" / "class0" / "2.png")
+    assert f"left out, because they cannot be read: {broken}" in out
+    assert f"senet-jax: {broken} is left out: " in err
     run = evaluated(command, weights.parent / "run")
-    assert run["unreadable"] == ["class0/2.png"]
+    assert run["unreadable"] == [broken]
     assert run["val/count"] == 4
 
 

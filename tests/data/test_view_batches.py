@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from senet_jax.data.decode import Unreadable
+from senet_jax.data.loader import Host
 from senet_jax.data.sources import ArraySource
 from senet_jax.data.view_batches import PADDING, ViewBatches
 from senet_jax.data.views import Views
@@ -37,7 +38,7 @@ class Encoded:
 @pytest.mark.parametrize(("hosts", "workers"), [(1, 0), (2, 0), (4, 0), (1, 1)])
 def test_every_image_comes_once_over_all_hosts_and_what_is_broken_is_told(hosts, workers):
     batches = [
-        list(ViewBatches(Encoded(), VIEWS, 4, host=host, hosts=hosts).read(workers))
+        list(ViewBatches(Encoded(), VIEWS, 4, host=Host(host, hosts)).read(workers))
         for host in range(hosts)
     ]
     assert {len(own) for own in batches} == {3}
