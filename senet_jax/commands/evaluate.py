@@ -133,6 +133,11 @@ def _open(options: argparse.Namespace) -> "tuple[list[Trained], Dataset]":
     dataset = open_dataset(name, directory, side)
     card = Card.of(dataset)
     for source, network in runs.items():
+        if network.card.image_shape[2] != card.image_shape[2]:
+            raise UsageError(
+                f"{name} has images of {card.image_shape[2]} channel(s), and {source} takes "
+                f"{network.card.image_shape[2]}."
+            )
         if options.labels is None and network.card.classes != card.classes:
             raise UsageError(
                 f"{name} has other classes than {source} was trained on: give --labels for its "

@@ -63,7 +63,7 @@ class Ensemble:
         mesh: The devices that share each batch.
 
     Raises:
-        UsageError: The members have different numbers of classes.
+        UsageError: The members have different numbers of classes or channels.
     """
 
     def __init__(self, members: list[Member], mesh: Mesh) -> None:
@@ -73,6 +73,12 @@ class Ensemble:
                 raise UsageError(
                     f"{first.name} has {first.classes} classes and {member.name} "
                     f"{member.classes}: networks of one ensemble must have the same."
+                )
+            channels = [len(one.normalization.mean) for one in (first, member)]
+            if channels[0] != channels[1]:
+                raise UsageError(
+                    f"{first.name} takes images of {channels[0]} channel(s) and {member.name} of "
+                    f"{channels[1]}: networks of one ensemble must take the same."
                 )
         self.classes = first.classes
         self._members, self._mesh = members, mesh

@@ -104,15 +104,10 @@ class Trained:
         own = self.card.image_shape[0]
         if photographs:
             own = self.data.image_size or zoo.find(self.network).input_size
-        views = tuple(
-            Views(
-                size,
-                kind,
-                crop_pct or (self.data.crop_pct if photographs else 1.0),
-                interpolation or self.data.eval_interpolation,
-            )
-            for size in sizes or (own,)
-        )
+        if crop_pct is None:
+            crop_pct = self.data.crop_pct if photographs else 1.0
+        interpolation = interpolation or self.data.eval_interpolation
+        views = tuple(Views(size, kind, crop_pct, interpolation) for size in sizes or (own,))
         card = self.card
         return Member(
             self.name,

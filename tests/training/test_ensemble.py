@@ -79,7 +79,10 @@ def test_the_mean_of_probabilities_that_no_float_holds():
     assert log_mean([a]) is a
 
 
-def test_networks_of_other_classes_are_refused(members):
+def test_networks_of_other_classes_or_channels_are_refused(members):
     first, second = members
     with pytest.raises(UsageError, match="tiny4 has 10 classes and tiny6 9"):
         Ensemble([first, dataclasses.replace(second, classes=9)], make_mesh(1))
+    grey = dataclasses.replace(second, normalization=Normalization((0.5,), (0.2,)))
+    with pytest.raises(UsageError, match=r"tiny4 takes images of 3 channel\(s\) and tiny6 of 1"):
+        Ensemble([first, grey], make_mesh(1))
