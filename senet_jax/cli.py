@@ -9,13 +9,14 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from senet_jax.commands import convert, evaluate, export, models, prepare, show_data, train
+from senet_jax.commands import convert, evaluate, export, models, predict, prepare, show_data, train
 from senet_jax.errors import UsageError
 
 BAD_INPUT = 2
 
 COMMANDS = {
     "evaluate": evaluate,
+    "predict": predict,
     "convert": convert,
     "export": export,
     "models": models,

@@ -145,7 +145,14 @@ def test_train_evaluate_and_train_again(capsys, tiny_run):
     assert re.search(r"tiny on digits: [\d,]+ parameters, [\d.]+ MMACs", out)
     assert "images/s" in out
     assert {path.name for path in run_dir.iterdir()} == {
-        *("config.json", "checkpoints", "metrics.jsonl", "tensorboard", "curves.png")
+        *(
+            "config.json",
+            "dataset.json",
+            "checkpoints",
+            "metrics.jsonl",
+            "tensorboard",
+            "curves.png",
+        )
     }
     assert (run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
 

@@ -2,72 +2,242 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from senet_jax.commands.networks import (
+    add_networks,
+    add_views,
+    is_weights,
+    read_weights,
+    view_fields,
+)
 from senet_jax.errors import UsageError
 
-SUMMARY = "Evaluate a run or one of its checkpoints on the held-out images."
+if TYPE_CHECKING:
+    import numpy as np
+
+    from senet_jax.data.datasets import Dataset
+    from senet_jax.training.ensemble import Ensemble
+    from senet_jax.training.restore import Trained
+    from senet_jax.training.tally import Tally
+
+SUMMARY = "Evaluate runs, checkpoints or weights, alone or together, on the held-out images."
 
 EXAMPLES = """examples:
   senet-jax evaluate runs/demo                        the newest checkpoint of a run
   senet-jax evaluate runs/demo --which best --json    the one of the best validation top-1
   senet-jax evaluate runs/demo/checkpoints/660        this very checkpoint
+  senet-jax evaluate runs/a runs/b                    an ensemble: the average of the softmaxes
+  senet-jax evaluate runs/a --views ten-crop          corners, centre and their mirror images
+  senet-jax evaluate runs/a --sizes 224 256 288       several scales
+  senet-jax evaluate runs/a --per-class classes.csv   accuracy by class, and what is confused
+  senet-jax evaluate runs/a --labels real.json        other labels: ImageNet-ReaL's, or one's own
   senet-jax evaluate --weights resnet20.npz --model cifar_resnet20 --data cifar10 \\
-      --normalization imagenet                        weights in PyTorch's names"""
+      --normalization imagenet                        weights in PyTorch's names
+
+Several networks, sizes or views are averaged as probabilities, in float64, each with the same
+weight. A label file is JSON: a list by position (of ImageNet's validation images by their number),
+or an object by the names of the images; each item is a label, the name of a class, or a list of
+them, each of which is right, and images with an empty list are not counted."""
+
+SHOWN = 5
+"""How many of the worst and best classes and of the confusions are printed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command takes."""
     parser.add_argument(
-        "path", type=Path, nargs="?", help="folder of a run, or of a checkpoint of it"
+        "path", nargs="*", help="folders of runs or of checkpoints, and files of weights"
     )
+    add_networks(parser)
     parser.add_argument(
-        "--which", choices=("last", "best"), default="last", help="which checkpoint of a run"
+        "--weights", nargs="+", help="instead of a run: files, or hf-hub:owner/repository"
     )
-    parser.add_argument("--weights", help="instead of a run: a file, or hf-hub:owner/repository")
-    parser.add_argument("--model", help="name of the weights' network")
-    parser.add_argument("--data", help="name of the data set to evaluate weights on")
+    parser.add_argument("--data", help="name of the data set to evaluate on; a run knows its own")
     parser.add_argument("--data-dir", type=Path, help="where the data set lies")
-    parser.add_argument("--image-size", type=int, help="side of a folder's images, pixels")
+    add_views(parser)
+    parser.add_argument("--labels", type=Path, help="a JSON file of other labels for the images")
     parser.add_argument(
-        "--normalization",
-        choices=("dataset", "imagenet"),
-        default="dataset",
-        help="whose mean and standard deviation the weights were trained with",
+        "--per-class", type=Path, metavar="CSV", help="write what is right by class"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    from senet_jax.data.config import DataConfig
-    from senet_jax.training.config import ModelConfig, TrainConfig
-    from senet_jax.training.restore import evaluate_run, evaluate_weights
+    from senet_jax.interchange.files import write_whole
+    from senet_jax.training.ensemble import Ensemble
+    from senet_jax.training.mesh import make_mesh
 
-    if (options.path is None) == (options.weights is None):
+    if bool(options.path) == bool(options.weights):
         raise UsageError("give either the folder of a run or --weights.")
-    if options.weights is None:
-        step, result = evaluate_run(options.path, options.which)
-        what: dict[str, Any] = {"step": step}
-    else:
-        if options.model is None or options.data is None:
-            raise UsageError("--weights need the network's name, --model, and a data set, --data.")
-        data = DataConfig(
-            name=options.data,
-            dir=options.data_dir,
-            image_size=options.image_size,
-            normalization=options.normalization,
-        )
-        model = ModelConfig(name=options.model)
-        result = evaluate_weights(TrainConfig(model=model, data=data, init_weights=options.weights))
-        what = {"weights": options.weights}
-    if options.json:
-        print(json.dumps({**what, **result.metrics()}))
-        return 0
-    right = round(result.top1 * result.count)
-    print(
-        f"{' '.join(f'{key} {value}' for key, value in what.items())}: top-1 {result.top1:.2%} "
-        f"({right:,} of {result.count:,} held-out images), loss {result.loss:.5f}"
+    views = view_fields(options)
+    if options.per_class is not None and not options.per_class.parent.is_dir():
+        raise UsageError(f"{options.per_class}: the directory does not exist.")
+    networks, dataset = _open(options)
+    classes = networks[0].card.classes
+    valid = _relabelled(options, dataset, classes)
+    ensemble = Ensemble(
+        [network.member(**views) for network in networks], make_mesh(options.devices)
     )
+    tally, unreadable = _count(ensemble, dataset, valid, options)
+    result: dict[str, Any] = {**_what(networks), **tally.metrics()}
+    if options.labels is not None:
+        result |= {"labels": str(options.labels), "unlabelled": tally.unlabelled}
+    if unreadable:
+        result["unreadable"] = unreadable
+    if options.per_class is not None:
+        text = tally.by_class().to_csv(classes)
+        write_whole(options.per_class, lambda partial: partial.write_text(text))
+    if options.json:
+        print(json.dumps(result))
+        return 0
+    print("\n".join(_lines(result, tally)))
+    if options.per_class is not None:
+        print("\n".join(_by_class(tally, classes)))
+        print(f"{options.per_class}: all classes")
     return 0
+
+
+def _open(options: argparse.Namespace) -> "tuple[list[Trained], Dataset]":
+    """The networks in the order of the arguments, and the data set they are evaluated on."""
+    from senet_jax.data.card import Card
+    from senet_jax.data.datasets import open_dataset
+    from senet_jax.models.zoo import find
+    from senet_jax.training.compile_cache import use_compile_cache
+    from senet_jax.training.restore import trained_run
+
+    sources: list[str] = options.path or options.weights
+    files = [source for source in sources if options.weights or is_weights(source)]
+    runs = {s: trained_run(Path(s), options.which) for s in sources if s not in files}
+    if files and (not options.model or (options.data is None and not runs)):
+        raise UsageError("--weights need the network's name, --model, and a data set, --data.")
+    use_compile_cache(None)
+    configs = [network.data for network in runs.values()]
+    if options.data is None:
+        for name, network in runs.items():
+            if (network.data.name, network.data.dir) != (configs[0].name, configs[0].dir):
+                raise UsageError(
+                    f"{name} was trained on {network.data.name} and {sources[0]} on "
+                    f"{configs[0].name}: say which to evaluate on with --data."
+                )
+    name = options.data or configs[0].name
+    directory = options.data_dir or (configs[0].dir if options.data is None else None)
+    side = options.image_size or next(iter(options.sizes), None)
+    side = side or next((config.image_size for config in configs if config.image_size), None)
+    if side is None:
+        network = options.model[0] if files else next(iter(runs.values())).network
+        side = find(network).input_size
+    dataset = open_dataset(name, directory, side)
+    card = Card.of(dataset)
+    for source, network in runs.items():
+        if network.card.image_shape[2] != card.image_shape[2]:
+            raise UsageError(
+                f"{name} has images of {card.image_shape[2]} channel(s), and {source} takes "
+                f"{network.card.image_shape[2]}."
+            )
+        if options.labels is None and network.card.classes != card.classes:
+            raise UsageError(
+                f"{name} has other classes than {source} was trained on: give --labels for its "
+                "images."
+            )
+    weights = iter(read_weights(files, options, card, "dataset") if files else [])
+    return [runs[source] if source in runs else next(weights) for source in sources], dataset
+
+
+def _relabelled(
+    options: argparse.Namespace, dataset: "Dataset", classes: list[str]
+) -> "np.ndarray | None":
+    """The valid labels of each image by ``--labels``."""
+    from senet_jax.data.relabel import read_labels
+
+    if options.labels is None:
+        return None
+    names = [dataset.val.name(index) for index in range(len(dataset.val))]
+    valid = read_labels(options.labels, names, classes)
+    if options.per_class is not None and valid.shape[1] > 1:
+        raise UsageError(f"{options.labels} has images of several labels, so of no one class.")
+    return valid
+
+
+def _count(
+    ensemble: "Ensemble",
+    dataset: "Dataset",
+    relabelled: "np.ndarray | None",
+    options: argparse.Namespace,
+) -> "tuple[Tally, list[str]]":
+    """Evaluates; the second of what is returned names the images that could not be read."""
+    from senet_jax.training.evaluate import check_count
+    from senet_jax.training.tally import Tally
+
+    source = dataset.val
+    tally = Tally(ensemble.classes)
+    unreadable: list[str] = []
+    for said in ensemble.predict(
+        source, options.batch_size, channels=dataset.image_shape[2], workers=options.workers
+    ):
+        valid = said.label[:, None] if relabelled is None else relabelled[said.index]
+        tally.add(said.log_p, valid)
+        unreadable += [source.name(index) for index in said.unreadable]
+        for index, reason in said.errors.items():
+            print(f"senet-jax: {source.name(index)} is left out: {reason}", file=sys.stderr)
+    check_count(tally.count + tally.unlabelled + len(unreadable), len(source))
+    if not tally.count:
+        raise UsageError("not one image could be read and has a label: there is nothing to count.")
+    return tally, unreadable
+
+
+def _what(networks: "list[Trained]") -> dict[str, Any]:
+    """What was evaluated: a step of a run, a file of weights, or the members of an ensemble."""
+    names = [
+        network.name if network.step is None else f"{network.name} step {network.step}"
+        for network in networks
+    ]
+    if len(names) > 1:
+        return {"ensemble": names}
+    network = networks[0]
+    return {"weights": network.name} if network.step is None else {"step": network.step}
+
+
+def _lines(result: dict[str, Any], tally: "Tally") -> list[str]:
+    count = tally.count
+    key, value = next(iter(result.items()))
+    what = f"ensemble of {', '.join(value)}" if key == "ensemble" else f"{key} {value}"
+    loss = f", loss {result['val/loss']:.5f}" if "val/loss" in result else ""
+    lines = [
+        f"{what}: top-1 {tally.right / count:.2%} ({tally.right:,} of {count:,} held-out images)"
+        f"{loss}",
+        f"top-1 error {_error(count - tally.right, count)}",
+    ]
+    if "val/top5" in result:
+        lines[-1] += f", top-5 error {_error(count - tally.right5, count)}"
+    if tally.unlabelled:
+        lines.append(f"{tally.unlabelled:,} images without a valid label are left out")
+    if "unreadable" in result:
+        lines.append(f"left out, because they cannot be read: {', '.join(result['unreadable'])}")
+    return lines
+
+
+def _error(wrong: int, count: int) -> str:
+    return f"{100 * wrong / count:.2f} % ({wrong:,} of {count:,} images)"
+
+
+def _by_class(tally: "Tally", names: list[str]) -> list[str]:
+    by_class = tally.by_class()
+    ordered = by_class.ordered()
+    lines = []
+    for title, labels in (("worst", ordered[:SHOWN]), ("best", ordered[::-1][:SHOWN])):
+        lines.append(f"{title} classes:")
+        lines += [
+            f"  {by_class.right[label] / by_class.images[label]:7.2%} of "
+            f"{by_class.images[label]:,}  {names[label]}"
+            for label in labels
+        ]
+    lines.append("most frequent confusions:")
+    lines += [
+        f"  {times:,} times {names[label]} taken for {names[taken]}"
+        for label, taken, times in by_class.confusions(SHOWN)
+    ]
+    return lines

@@ -155,8 +155,10 @@ class DataConfig:
     max_corrupt: float = 0.001
     """Share of training images that may be unreadable, each replaced by another, before the run
     stops."""
-    normalization: Literal["dataset", "imagenet"] = "dataset"
-    """Whose mean and standard deviation the images are normalised with."""
+    normalization: Literal["dataset", "imagenet", "inception", "bninception"] = "dataset"
+    """Whose mean and standard deviation the images are normalised with: the data set's own, those
+    of ImageNet, or what released Inceptions (-1 to 1) and BN-Inceptions (BGR, 0 to 255 less the
+    mean) were trained with."""
     augment: AugmentConfig = AugmentConfig()
 
     def validate(self) -> None:

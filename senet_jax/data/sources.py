@@ -35,6 +35,10 @@ class ArraySource:
         height, width, channels = self.images.shape[1:]
         return height, width, channels
 
+    def name(self, index: int) -> str:
+        """An image's place: it has no other name."""
+        return str(index)
+
     def read(
         self, indices: Int[np.ndarray, " b"]
     ) -> tuple[UInt8[np.ndarray, "b h w c"], Bool[np.ndarray, " b"]]:
@@ -133,6 +137,7 @@ class RecordSource:
         self, files: Sequence[Path], split: str, image: str = "image", label: str = "label"
     ) -> None:
         self._files = [str(file) for file in files]
+        self._folder = Path(self._files[0]).parent
         self._split, self._image, self._label = split, image, label
         try:
             self._records = ArrayRecordDataSource(self._files)
@@ -173,7 +178,14 @@ class RecordSource:
         return np.array([self[index][1] for index in range(len(self))], np.int32)
 
     def name(self, index: int) -> str:
-        return f"record {index} of {self._split} in {Path(self._files[0]).parent}"
+        """The file that a record was made of, where the set says so, or the place of the record."""
+        try:
+            example = tf_example.Example.FromString(self._records[index])
+            file = example.features.feature["file_name"].bytes_list.value
+        # As above. What is damaged has no name but its place.
+        except Exception:
+            file = ()
+        return file[0].decode() if file else f"record {index} of {self._split} in {self._folder}"
 
 
 @dataclasses.dataclass(frozen=True)

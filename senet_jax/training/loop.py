@@ -10,6 +10,7 @@ from types import FrameType
 
 import numpy as np
 
+from senet_jax.data.card import Card
 from senet_jax.training import mesh as meshes
 from senet_jax.training.checkpoint import Checkpoints, NotFinite
 from senet_jax.training.config import TrainConfig
@@ -54,7 +55,7 @@ def train(config: TrainConfig) -> Line:
     try:
         if not checkpoints.steps():
             _ = run.init_variables  # Read now, so that what is wrong with them is said now.
-        claim_run_dir(config)
+        claim_run_dir(config, Card.of(run.dataset))
         restored = checkpoints.restore_newest(run.abstract)
         if restored:
             print(f"resuming after step {restored.step:,} of {run.batches.steps:,}", flush=True)

@@ -1,25 +1,36 @@
-"""A run, a checkpoint or a file of weights, taken up to be evaluated or passed on."""
+"""A run, a checkpoint or a file of weights, taken up to be evaluated, shown images or passed on."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
+from flax import linen as nn
+
+from senet_jax.data.card import Card
+from senet_jax.data.config import DataConfig
+from senet_jax.data.normalization import normalization
+from senet_jax.data.views import ViewKind, Views
 from senet_jax.errors import UsageError
+from senet_jax.interchange import load_weights
+from senet_jax.models import zoo
+from senet_jax.ops.conv_lowering import Lowering
 from senet_jax.training.checkpoint import Checkpoints
-from senet_jax.training.config import TrainConfig
+from senet_jax.training.ensemble import Member
 from senet_jax.training.evaluate import Evaluation
 from senet_jax.training.run import Run
-from senet_jax.training.run_dir import read_config
+from senet_jax.training.run_dir import read_card, read_config
 
 
 def restore_run(
-    path: Path, which: Literal["last", "best"] = "last"
+    path: Path, which: Literal["last", "best"] = "last", *, with_data: bool = False
 ) -> tuple[Run, int, dict[str, Any]]:
     """Reads the variables of a run that were, or would be, evaluated.
 
     Args:
         path: Folder of a run, or of one of its checkpoints (``RUN/checkpoints/STEP``).
         which: For the folder of a run, the newest checkpoint or that of the best validation top-1.
+        with_data: Open the data set; else what the run wrote down of it is enough, and its images
+            cannot be read.
 
     Returns:
         The run, the step of the checkpoint, and its ``params`` and ``batch_stats``.
@@ -27,20 +38,19 @@ def restore_run(
     Raises:
         UsageError: There is no such run or checkpoint, or it cannot be read.
     """
-    path = path.absolute()
-    named = path.parent.name == "checkpoints" and path.name.isdecimal()
-    run_dir = path.parent.parent if named else path
+    run_dir, named = _run_dir(path)
     config = dataclasses.replace(read_config(run_dir), devices=None)
     checkpoints = Checkpoints(run_dir / "checkpoints")
     steps = checkpoints.steps()
     if not steps:
         raise UsageError(f"{run_dir} has no finished checkpoint yet.")
-    step = int(path.name) if named else steps[-1]
-    if which == "best" and not named:
+    step = steps[-1] if named is None else named
+    if which == "best" and named is None:
         step = checkpoints.best_step() or step
     if step not in steps:
         raise UsageError(f"{run_dir} has no checkpoint {step}: there are {steps}.")
-    run = Run(config)
+    card = None if with_data else read_card(run_dir)
+    run = Run(config, None if card is None else card.stand_in())
     state = checkpoints.restore(step, run.abstract).state
     return run, step, state.eval_variables
 
@@ -51,16 +61,101 @@ def evaluate_run(path: Path, which: Literal["last", "best"] = "last") -> tuple[i
     Returns:
         The step of the checkpoint, and the result on the validation split.
     """
-    run, step, variables = restore_run(path, which)
+    run, step, variables = restore_run(path, which, with_data=True)
     return step, run.evaluate(variables)
 
 
-def evaluate_weights(config: TrainConfig) -> Evaluation:
-    """Evaluates ``config.init_weights`` on the validation split of the config's data.
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network."""
+
+    name: str
+    """What the user called it."""
+    step: int | None
+    """The step of a checkpoint; None for a file of weights."""
+    network: str
+    """Name in the zoo."""
+    model: nn.Module
+    variables: dict[str, Any]
+    data: DataConfig
+    """The data that it was trained on, and how it takes images."""
+    card: Card
+    """What is known of that data set."""
+    conv_lowering: Lowering | None = None
+
+    def member(
+        self,
+        *,
+        sizes: tuple[int, ...] = (),
+        kind: ViewKind = "center",
+        crop_pct: float | None = None,
+        interpolation: Literal["bilinear", "bicubic"] | None = None,
+    ) -> Member:
+        """The network with the views that it is shown.
+
+        Args:
+            sizes: Sides of the views, pixels; empty means the one of its validation.
+            kind: The centre, or ten crops.
+            crop_pct: As in ``center_view``; None means that of its validation: for small images,
+                which have the size of their set, 1.
+            interpolation: None means that of its validation.
+        """
+        photographs = self.card.photographs
+        own = self.card.image_shape[0]
+        if photographs:
+            own = self.data.image_size or zoo.find(self.network).input_size
+        if crop_pct is None:
+            crop_pct = self.data.crop_pct if photographs else 1.0
+        interpolation = interpolation or self.data.eval_interpolation
+        views = tuple(Views(size, kind, crop_pct, interpolation) for size in sizes or (own,))
+        card = self.card
+        return Member(
+            self.name,
+            self.model,
+            self.variables,
+            normalization(self.data.normalization, card.mean, card.std),
+            views,
+            len(card.classes),
+            self.conv_lowering,
+        )
+
+
+def trained_run(path: Path, which: Literal["last", "best"] = "last") -> Trained:
+    """A run's network; arguments and errors as ``restore_run``. Its data need not be there."""
+    run, step, variables = restore_run(path, which)
+    return Trained(
+        name=str(path),
+        step=step,
+        network=run.config.model.name,
+        model=run.model,
+        variables=variables,
+        data=run.config.data,
+        card=read_card(_run_dir(path)[0]) or Card.of(run.dataset),
+        conv_lowering=run.config.conv_lowering,
+    )
+
+
+def _run_dir(path: Path) -> tuple[Path, int | None]:
+    """The folder of a run, and the step if one of its checkpoints is named."""
+    path = path.absolute()
+    if path.parent.name == "checkpoints" and path.name.isdecimal():
+        return path.parent.parent, int(path.name)
+    return path, None
+
+
+def trained_weights(source: str, network: str, data: DataConfig, card: Card) -> Trained:
+    """The network of a file of weights.
+
+    Args:
+        source: A file, or "hf-hub:owner/repository".
+        network: Name in the zoo.
+        data: How it takes images.
+        card: What is known of the data set; it says the classes and the channels.
 
     Raises:
-        UsageError: The weights cannot be read, or do not fit the network.
+        UsageError: The weights cannot be had or read, or do not fit the network.
     """
-    run = Run(config)
-    assert run.init_variables is not None
-    return run.evaluate(run.init_variables)
+    fields = {"num_classes": len(card.classes)}
+    variables = load_weights(source, network, channels=card.image_shape[2], **fields)
+    model = zoo.create_model(network, **fields)
+    return Trained(source, None, network, model, variables, data, card)

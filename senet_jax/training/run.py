@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from senet_jax.data.config import AugmentConfig
-from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD, Dataset, open_dataset
+from senet_jax.data.datasets import Dataset, open_dataset
 from senet_jax.data.loader import Host, TrainBatches
+from senet_jax.data.normalization import normalization
 from senet_jax.data.sources import ArraySource, ViewedSource
 from senet_jax.data.transforms import EvalTransform, TrainTransform
 from senet_jax.errors import UsageError
@@ -46,12 +47,13 @@ class Run:
 
     Args:
         config: The experiment.
+        dataset: Its data, if that is open already or only a ``Card.stand_in``.
 
     Raises:
         UsageError: Anything of the config that cannot be done on this machine.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, dataset: Dataset | None = None) -> None:
         config.validate()
         self.config = config
         if config.deterministic:
@@ -60,7 +62,7 @@ class Run:
         self.mesh = meshes.make_mesh(config.devices)
         build_model(config.model, num_classes=1)
         size = config.data.image_size or zoo.find(config.model.name).input_size
-        self.dataset = open_dataset(config.data.name, config.data.dir, size)
+        self.dataset = dataset or open_dataset(config.data.name, config.data.dir, size)
         config.data.check_images(not isinstance(self.dataset.train, ArraySource))
         self.model = build_model(config.model, len(self.dataset.classes))
         self.batches = _batches(config, self.dataset)
@@ -112,11 +114,10 @@ class Run:
         return state.replace(**variables, ema=ema)
 
     @property
-    def channel_stats(self) -> dict[str, tuple[float, ...]]:
-        """Mean and deviation that the images are normalised with."""
-        if self.config.data.normalization == "imagenet":
-            return {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-        return {"mean": self.dataset.mean, "std": self.dataset.std}
+    def channel_stats(self) -> dict[str, Any]:
+        """Mean and deviation that the images are normalised with, as the steps take them."""
+        name = self.config.data.normalization
+        return vars(normalization(name, self.dataset.mean, self.dataset.std))
 
     @property
     def device_augment(self) -> AugmentConfig:

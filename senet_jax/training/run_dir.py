@@ -1,9 +1,11 @@
-"""The folder of a run: whose it is, and its config."""
+"""The folder of a run: whose it is, its config, and the facts of its data."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 
+from senet_jax.data.card import Card
 from senet_jax.errors import UsageError
 from senet_jax.training.config import TrainConfig
 
@@ -48,8 +50,25 @@ def read_config(run_dir: Path) -> TrainConfig:
         raise UsageError(f"{file} cannot be read as the config of a run: {error}.") from error
 
 
-def claim_run_dir(config: TrainConfig) -> None:
-    """Makes the folder of a run and writes its config, whole or not at all.
+def read_card(run_dir: Path) -> Card | None:
+    """Reads what a run knows of its data set; None where it wrote nothing.
+
+    Raises:
+        UsageError: The file cannot be read.
+    """
+    file = run_dir / "dataset.json"
+    try:
+        return Card.from_json(json.loads(file.read_text())) if file.exists() else None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read as what a run writes: {error}.") from error
+
+
+def claim_run_dir(config: TrainConfig, card: Card) -> None:
+    """Makes the folder of a run and writes its config and the facts of its data, each whole.
+
+    Args:
+        config: The run; it names the folder.
+        card: What can be asked of the data set where it is not, such as the names of its classes.
 
     Raises:
         UsageError: The folder cannot be written.
@@ -57,8 +76,13 @@ def claim_run_dir(config: TrainConfig) -> None:
     folder = config.run_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / PARTIAL
-        partial.write_text(json.dumps(config.to_json(), indent=2) + "\n")
-        partial.replace(folder / "config.json")
+        # The config first: a folder that has it is known as this run's, whatever else is in it.
+        for name, values in (
+            ("config.json", config.to_json()),
+            ("dataset.json", dataclasses.asdict(card)),
+        ):
+            partial = folder / f"{name}.partial"
+            partial.write_text(json.dumps(values, indent=2) + "\n")
+            partial.replace(folder / name)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {error.strerror}.") from error

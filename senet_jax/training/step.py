@@ -19,16 +19,23 @@ from senet_jax.training.mesh import over_batch, replicated
 from senet_jax.training.state import TrainState
 
 Metrics = dict[str, Float[Array, ""]]
+TOP = 5
+"""Besides the first class, so many of the first are looked through for the right one."""
 DeviceBatch = dict[str, Array]
 TrainStep = Callable[[TrainState, DeviceBatch], tuple[TrainState, Metrics]]
 EvalStep = Callable[[dict[str, Any], DeviceBatch], Metrics]
+LogitsStep = Callable[[dict[str, Any], DeviceBatch], DeviceBatch]
 
 
 def normalize(
-    images: UInt8[Array, "n h w c"], mean: tuple[float, ...], std: tuple[float, ...]
+    images: UInt8[Array, "n h w c"],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    bgr: bool = False,
 ) -> Float[Array, "n h w c"]:
-    """Maps pixels of 0 to 255 to zero mean and unit deviation by channel."""
-    return (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
+    """Maps pixels of 0 to 255 to zero mean and unit deviation by channel; ``bgr`` reverses them."""
+    normalized = (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
+    return normalized[..., ::-1] if bgr else normalized
 
 
 def step_key(seed: int, step: Int[Array, ""] | int) -> Key[Array, ""]:
@@ -50,6 +57,7 @@ def make_train_step(
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    bgr: bool = False,
     seed: int,
     augmentation: AugmentConfig,
     label_smoothing: float = 0.0,
@@ -68,6 +76,7 @@ def make_train_step(
         mesh: The batch is split over it.
         mean: Mean of the channels, 0 to 1.
         std: Standard deviation of the channels, 0 to 1.
+        bgr: The network takes blue first.
         seed: Seed of augmentation and dropout; step and seed alone determine what is drawn.
         augmentation: How the images are changed.
         label_smoothing: Share of the target that is spread over all classes (Inception-v3, arXiv
@@ -94,7 +103,7 @@ def make_train_step(
         key = step_key(seed, state.step)
         _, dropout_key = jax.random.split(key)
         images, share = change_batch(batch["image"], key, mean=mean, config=augmentation)
-        images, labels = normalize(images, mean, std), batch["label"]
+        images, labels = normalize(images, mean, std, bgr), batch["label"]
 
         def loss_fn(params: Any) -> tuple[Array, tuple[Array, Any]]:
             logits, updated = model.apply(
@@ -148,6 +157,7 @@ def make_eval_step(
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
+    bgr: bool = False,
     conv_lowering: Lowering | None = None,
 ) -> EvalStep:
     """Builds the jitted evaluation of one batch.
@@ -157,25 +167,78 @@ def make_eval_step(
         mesh: The batch is split over it.
         mean: Mean of the channels, 0 to 1.
         std: Standard deviation of the channels, 0 to 1.
+        bgr: The network takes blue first.
         conv_lowering: Form in which XLA is given the convolutions; None chooses for each.
 
     Returns:
         ``(variables, batch) -> sums`` over the images of weight 1: ``loss`` (cross-entropy without
-        smoothing), ``top1`` (number right) and ``count``.
+        smoothing), ``top1`` (number right), ``top5`` (number with the right class among the first
+        five; only where there are more classes than that) and ``count``. Of classes with equal
+        logits the first comes first; logits that are not numbers are wrong.
     """
 
     @_traced(mesh, conv_lowering)
     def step(variables: dict[str, Any], batch: DeviceBatch) -> Metrics:
-        logits: Any = model.apply(variables, normalize(batch["image"], mean, std), train=False)
+        images = normalize(batch["image"], mean, std, bgr)
+        logits: Any = model.apply(variables, images, train=False)
         labels, weight = batch["label"], batch["weight"]
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        right = jnp.argmax(logits, axis=-1) == labels
-        return {
+        rank = _rank(logits, labels)
+        sums = {
             # Where the weight is 0 the loss may be anything, even not a number.
             "loss": jnp.sum(jnp.where(weight > 0, loss, 0)),
-            "top1": jnp.sum(right * weight),
+            "top1": jnp.sum((rank < 1) * weight),
             "count": jnp.sum(weight),
         }
+        if logits.shape[-1] > TOP:
+            sums["top5"] = jnp.sum((rank < TOP) * weight)
+        return sums
 
     everywhere = replicated(mesh)
     return jax.jit(step, in_shardings=(everywhere, over_batch(mesh)), out_shardings=everywhere)
+
+
+def _rank(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Int[Array, " n"]:
+    """How many classes come before the right one; all of them where a logit is not a number."""
+    right = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    classes = logits.shape[-1]
+    before = (logits > right) | ((logits == right) & (jnp.arange(classes) < labels[:, None]))
+    broken = jnp.isnan(logits).any(axis=-1)
+    return jnp.where(broken, classes, jnp.sum(before, axis=-1))
+
+
+def make_logits_step(
+    model: nn.Module,
+    mesh: Mesh,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    bgr: bool = False,
+    conv_lowering: Lowering | None = None,
+) -> LogitsStep:
+    """Builds the jitted forward pass of some views of the images of a batch.
+
+    Args:
+        model: A module with the calling convention of the zoo.
+        mesh: The batch is split over it.
+        mean: Mean of the channels, 0 to 1.
+        std: Standard deviation of the channels, 0 to 1.
+        bgr: The network takes blue first.
+        conv_lowering: Form in which XLA is given the convolutions; None chooses for each.
+
+    Returns:
+        ``(variables, batch) -> batch``: in place of ``image`` (n, views, h, w, c) it has ``logits``
+        (n, views, classes), float32; the rest is passed on. Every device, so every host, has all.
+    """
+
+    @_traced(mesh, conv_lowering)
+    def step(variables: dict[str, Any], batch: DeviceBatch) -> DeviceBatch:
+        images = batch["image"]
+        merged = images.reshape(-1, *images.shape[2:])
+        logits: Any = model.apply(variables, normalize(merged, mean, std, bgr), train=False)
+        logits = logits.reshape(*images.shape[:2], -1).astype(jnp.float32)
+        return {**{name: x for name, x in batch.items() if name != "image"}, "logits": logits}
+
+    return jax.jit(
+        step, in_shardings=(replicated(mesh), over_batch(mesh)), out_shardings=replicated(mesh)
+    )

@@ -10,7 +10,6 @@ from senet_jax.interchange import save_weights
 from senet_jax.training import mesh as meshes
 from senet_jax.training.config import ModelConfig
 from senet_jax.training.loop import train
-from senet_jax.training.restore import evaluate_weights
 from senet_jax.training.run import Run
 
 
@@ -91,7 +90,8 @@ def test_the_head_can_be_dropped(tiny, weights):
 def test_weights_are_evaluated_as_the_run_would(tiny, weights):
     file, variables = weights
     expected = Run(tiny).evaluate(variables)
-    assert evaluate_weights(dataclasses.replace(tiny, init_weights=str(file))) == expected
+    run = Run(dataclasses.replace(tiny, init_weights=str(file)))
+    assert run.evaluate(run.init_variables) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""What `evaluate` and `predict` take: trained networks, and how images are shown to them."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from senet_jax.errors import UsageError
+
+if TYPE_CHECKING:
+    from senet_jax.data.card import Card
+    from senet_jax.training.restore import Trained
+
+
+def add_networks(parser: argparse.ArgumentParser) -> None:
+    """Declares which networks are taken; several are averaged."""
+    parser.add_argument(
+        "--which", choices=("last", "best"), default="last", help="which checkpoint of a run"
+    )
+    parser.add_argument(
+        "--model", nargs="+", default=[], help="network of the weights: one, or one for each file"
+    )
+    parser.add_argument(
+        "--normalization",
+        nargs="+",
+        default=[],
+        choices=("dataset", "imagenet", "inception", "bninception"),
+        help="whose mean and standard deviation the weights were trained with: one, or one for "
+        "each file; those of the data set if not given",
+    )
+
+
+def add_views(parser: argparse.ArgumentParser) -> None:
+    """Declares how images are shown."""
+    parser.add_argument(
+        "--views",
+        choices=("center", "ten-crop"),
+        default="center",
+        help="the centre, or corners, centre and their mirror images",
+    )
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=[],
+        help="sides of the views, pixels; several are averaged",
+    )
+    parser.add_argument("--image-size", type=int, help="the side of the views, pixels")
+    parser.add_argument(
+        "--crop-pct", type=float, help="side of the crop over the scaled image's shorter side"
+    )
+    parser.add_argument("--interpolation", choices=("bilinear", "bicubic"))
+    parser.add_argument("--devices", type=int, help="how many devices share a batch; default: all")
+    parser.add_argument("--batch-size", type=int, default=256, help="views of a step")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that decode; 0 decodes in threads"
+    )
+
+
+def view_fields(options: argparse.Namespace) -> dict[str, Any]:
+    """The views as ``Trained.member`` takes them.
+
+    Raises:
+        UsageError: Numbers out of range.
+    """
+    if options.sizes and options.image_size is not None:
+        raise UsageError("--image-size N is short for --sizes N: give one of them.")
+    for name, least in (("batch_size", 1), ("workers", 0), ("devices", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} must be at least {least}, not {value}.")
+    sizes = options.sizes if options.image_size is None else [options.image_size]
+    return {
+        "sizes": tuple(sizes),
+        "kind": options.views,
+        "crop_pct": options.crop_pct,
+        "interpolation": options.interpolation,
+    }
+
+
+def is_weights(source: str) -> bool:
+    """Whether a file of weights is named, and not the folder of a run."""
+    return source.startswith("hf-hub:") or Path(source).suffix in _SUFFIXES
+
+
+_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin")
+
+
+def for_each(flag: str, values: list[str], files: list[str]) -> list[str]:
+    """Spreads the values of a flag over the files of weights.
+
+    Raises:
+        UsageError: Neither one value nor one for each file.
+    """
+    if len(values) not in (1, len(files)):
+        raise UsageError(
+            f"--{flag} must be given once, or once for each of the {len(files)} files of weights, "
+            f"not {len(values)} times."
+        )
+    return values * len(files) if len(values) == 1 else values
+
+
+def read_weights(
+    files: list[str], options: argparse.Namespace, card: "Card", default: str
+) -> "list[Trained]":
+    """Reads the files of weights that the arguments name.
+
+    Args:
+        files: Their names.
+        options: The arguments.
+        card: The facts of the data set.
+        default: The normalization where none is given.
+
+    Raises:
+        UsageError: They cannot be read, or do not fit.
+    """
+    from senet_jax.data.config import DataConfig
+    from senet_jax.training.restore import trained_weights
+
+    models = for_each("model", options.model, files)
+    chosen = for_each("normalization", options.normalization or [default], files)
+    return [
+        trained_weights(file, model, DataConfig(name=card.name, normalization=name), card)  # type: ignore[arg-type]
+        for file, model, name in zip(files, models, chosen, strict=True)
+    ]

@@ -1,0 +1,109 @@
+"""What a run must know of its data set when the data set is not there."""
+
+import dataclasses
+from typing import Any, Self
+
+import dacite
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from senet_jax.data.datasets import Dataset
+from senet_jax.data.sources import ArraySource
+from senet_jax.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """The facts of a data set; a run keeps them beside its config."""
+
+    name: str
+    classes: list[str]
+    """Names of the classes, in the order of their labels."""
+    image_shape: tuple[int, int, int]
+    """Height, width and channels."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train: int
+    """Training images."""
+    val: int
+    """Validation images."""
+    photographs: bool
+    """Whether images have sizes of their own and are scaled and cropped in evaluation."""
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "Card":
+        """The facts of a data set that is there."""
+        return cls(
+            name=dataset.name,
+            classes=list(dataset.classes),
+            image_shape=dataset.image_shape,
+            mean=dataset.mean,
+            std=dataset.std,
+            train=len(dataset.train),
+            val=len(dataset.val),
+            photographs=not isinstance(dataset.val, ArraySource),
+        )
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Card":
+        """The card that ``dataclasses.asdict`` and JSON made these values of.
+
+        Raises:
+            UsageError: A field that is unknown, missing or of the wrong type.
+        """
+        try:
+            return dacite.from_dict(cls, values, dacite.Config(strict=True, cast=[tuple]))
+        except dacite.DaciteError as error:
+            raise UsageError(f"these are not the facts of a data set: {error}.") from error
+
+    def stand_in(self) -> Dataset:
+        """A data set of these facts, whose images cannot be read."""
+        kind = _AbsentFiles if self.photographs else _AbsentArrays
+        return Dataset(
+            name=self.name,
+            train=kind.of(self.train, self.image_shape),
+            val=kind.of(self.val, self.image_shape),
+            classes=self.classes,
+            mean=self.mean,
+            std=self.std,
+            size=self.image_shape[0],
+        )
+
+
+_ABSENT = "the images of the data set are not there."
+
+
+class _AbsentArrays(ArraySource):
+    """A split in memory of which only the size is known."""
+
+    @classmethod
+    def of(cls, images: int, image_shape: tuple[int, int, int]) -> Self:
+        """A split of so many images."""
+        nothing = np.broadcast_to(np.uint8(0), (images, *image_shape))
+        return cls(nothing, np.full(images, -1, np.int32))
+
+    def read(
+        self, indices: Int[np.ndarray, " b"]
+    ) -> tuple[UInt8[np.ndarray, "b h w c"], Bool[np.ndarray, " b"]]:
+        raise UsageError(_ABSENT)
+
+
+@dataclasses.dataclass(frozen=True)
+class _AbsentFiles:
+    """A split of photographs of which only the size is known."""
+
+    labels: Int[np.ndarray, " n"]
+
+    @classmethod
+    def of(cls, images: int, image_shape: tuple[int, int, int]) -> Self:
+        """A split of so many images."""
+        return cls(np.full(images, -1, np.int32))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        raise UsageError(_ABSENT)
+
+    def name(self, index: int) -> str:
+        return f"image {index}"

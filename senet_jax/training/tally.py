@@ -1,0 +1,118 @@
+"""The count of what was right: top-1, top-5, loss, by class, and what is taken for what."""
+
+import csv
+import dataclasses
+import io
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from senet_jax.training.step import TOP
+
+
+@dataclasses.dataclass
+class Tally:
+    """Sums over images, exact whatever the batches."""
+
+    classes: int
+    count: int = 0
+    """Images counted."""
+    unlabelled: int = 0
+    """Images that have no valid label, and are not counted."""
+    right: int = 0
+    right5: int = 0
+    """Images with a valid label among the first five."""
+    several: bool = False
+    """Whether an image had several valid labels; then there is no loss and nothing by class."""
+    loss: float = 0.0
+    pairs: Counter[tuple[int, int]] = dataclasses.field(default_factory=Counter)
+    """How often a class (first) was taken for a class (second)."""
+    right5_of: Counter[int] = dataclasses.field(default_factory=Counter)
+
+    def add(self, log_p: Float[np.ndarray, "n classes"], valid: Int[np.ndarray, "n most"]) -> None:
+        """Counts images.
+
+        Args:
+            log_p: Logarithms of the probabilities. Of equal ones the first class comes first;
+                images with any that is not a number are wrong.
+            valid: The valid labels of each image, filled up with -1.
+        """
+        labelled = (valid >= 0).any(axis=1)
+        self.unlabelled += int(np.sum(~labelled))
+        log_p, valid = log_p[labelled], valid[labelled]
+        first = np.argsort(-log_p, axis=1, kind="stable")[:, :TOP]
+        intact = ~np.isnan(log_p).any(axis=1)
+        hits = (first[:, :, None] == valid[:, None, :]).any(axis=2) & intact[:, None]
+        self.count += len(valid)
+        self.right += int(hits[:, 0].sum())
+        self.right5 += int(hits.any(axis=1).sum())
+        self.several |= bool((np.sum(valid >= 0, axis=1) > 1).any())
+        label = valid.max(axis=1)
+        self.loss -= float(np.take_along_axis(log_p, label[:, None], axis=1).sum())
+        # What is not a number is taken for no class.
+        taken = np.where(intact, first[:, 0], -1)
+        self.pairs.update(zip(label.tolist(), taken.tolist(), strict=True))
+        self.right5_of.update(label[hits.any(axis=1)].tolist())
+
+    def metrics(self) -> dict[str, Any]:
+        """As keys of ``metrics.jsonl``, as far as they are defined.
+
+        There is no top-5 of five classes or fewer, and no loss of several valid labels.
+        """
+        values: dict[str, Any] = {"val/top1": self.right / self.count, "val/count": self.count}
+        if not self.several:
+            values["val/loss"] = self.loss / self.count
+        if self.classes > TOP:
+            values["val/top5"] = self.right5 / self.count
+        return values
+
+    def by_class(self) -> "ByClass":
+        """The same by class."""
+        images, right = np.zeros((2, self.classes), np.int64)
+        for (label, taken), times in self.pairs.items():
+            images[label] += times
+            right[label] += times * (label == taken)
+        right5 = np.array([self.right5_of[label] for label in range(self.classes)])
+        return ByClass(images, right, right5, self.pairs)
+
+
+@dataclasses.dataclass(frozen=True)
+class ByClass:
+    """What was right by class."""
+
+    images: Int[np.ndarray, " classes"]
+    right: Int[np.ndarray, " classes"]
+    right5: Int[np.ndarray, " classes"]
+    pairs: Counter[tuple[int, int]]
+
+    def ordered(self) -> list[int]:
+        """The classes that have images, the worst first; of equal ones that of the lower label."""
+        there = [int(label) for label in np.flatnonzero(self.images)]
+        return sorted(there, key=lambda label: (self.right[label] / self.images[label], label))
+
+    def confusions(self, most: int) -> list[tuple[int, int, int]]:
+        """The most frequent (class, taken for, times)."""
+        wrong = [
+            (label, taken, times)
+            for (label, taken), times in self.pairs.items()
+            if taken not in (label, -1)
+        ]
+        return sorted(wrong, key=lambda row: (-row[2], row[0], row[1]))[:most]
+
+    def to_csv(self, names: list[str]) -> str:
+        """A line a class; a class without images has no accuracy."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["label", "class", "images", "right", "top1", "top5", "taken_for", "times"])
+        worst: dict[int, tuple[int, int]] = {}
+        for label, taken, times in self.confusions(len(self.pairs)):
+            worst.setdefault(label, (taken, times))
+        for label, name in enumerate(names):
+            images = self.images[label]
+            rates = [x[label] / images if images else "" for x in (self.right, self.right5)]
+            taken, times = worst.get(label, (None, 0))
+            taken_for = "" if taken is None else names[taken]
+            writer.writerow([label, name, images, self.right[label], *rates, taken_for, times])
+        return text.getvalue()

@@ -1,0 +1,56 @@
+"""A trained run and weights that the tests of the commands share."""
+
+import pytest
+
+from senet_jax import cli
+from senet_jax.models import zoo
+from senet_jax.models.resnet import SE, ResNet
+
+
+def _build(**fields):
+    defaults = {"widths": (16,), "stem": "cifar", "stem_width": 16, "bottleneck": False}
+    return ResNet(**{"blocks": (1,), "attention": SE, **defaults, **fields})
+
+
+@pytest.fixture(scope="session")
+def zoo_with_tiny():
+    """The zoo with a network that takes seconds, for images of 8 pixels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(_build, 8))
+        yield
+
+
+@pytest.fixture(scope="session")
+def digits(zoo_with_tiny, tmp_path_factory):
+    """A run on digits of two epochs; returns its folder."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    flags = "--epochs 2 --model.name tiny --devices 1 --data.batch-size 128"
+    assert cli.main(["train", "demo", "--run-dir", str(folder), *flags.split()]) == 0
+    return folder
+
+
+@pytest.fixture
+def command(capsys, zoo_with_tiny):
+    """Runs a command: exit code, standard output and standard error."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = cli.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(command):
+    """The one sentence of a command that is refused."""
+
+    def run(*arguments):
+        code, _, err = command(*arguments)
+        assert code == 2
+        assert err.startswith("senet-jax: error: ")
+        assert err.count("\n") == 1
+        return err
+
+    return run

@@ -1,0 +1,163 @@
+import csv
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from senet_jax.data.datasets import open_dataset
+from senet_jax.data.views import ten_crop
+from senet_jax.training.restore import restore_run
+
+
+def softmax(folder, images, which="last"):
+    """Probabilities of digits by a run, by the definition."""
+    run, _, variables = restore_run(folder, which)
+    pixels = np.float32((images / 255 - 0.305) / 0.376)
+    return np.asarray(jax.nn.softmax(run.model.apply(variables, pixels, train=False)))
+
+
+def evaluated(command, *arguments):
+    code, out, _ = command("evaluate", *arguments, "--json")
+    assert code == 0
+    return json.loads(out)
+
+
+def test_what_a_run_wrote_comes_out_again_with_the_errors_beside(command, digits):
+    last = json.loads((digits / "metrics.jsonl").read_text().splitlines()[-1])
+    result = evaluated(command, digits)
+    assert result["step"] == 22
+    for name in ("val/top1", "val/top5", "val/count"):
+        assert result[name] == last[name]
+    assert result["val/loss"] == pytest.approx(last["val/loss"], rel=1e-5)
+    _, out, _ = command("evaluate", digits, "--devices", 1, "--batch-size", 50)
+    wrong, wrong5 = (round(360 * (1 - last[f"val/top{k}"])) for k in (1, 5))
+    assert f"step 22: top-1 {last['val/top1']:.2%} ({360 - wrong:,} of 360 held-out" in out
+    assert f"\ntop-1 error {wrong / 3.6:.2f} % ({wrong:,} of 360 images)" in out
+    assert f", top-5 error {wrong5 / 3.6:.2f} % ({wrong5:,} of 360 images)\n" in out
+
+
+def test_checkpoints_weights_sizes_and_ten_crops_are_averaged(command, digits, tmp_path):
+    first = digits / "checkpoints" / "11"
+    file = tmp_path / "digits.npz"
+    command("convert", first, "--out", file)
+    val = open_dataset("digits").val
+    views = [np.stack([ten_crop(x, size, 0.75, "bicubic") for x in val.images]) for size in (6, 9)]
+    expected = sum(
+        softmax(path, size[:, place]) / 40
+        for path in (digits, first)
+        for size in views
+        for place in range(10)
+    )
+    flags = ("--views", "ten-crop", "--sizes", 6, 9, "--crop-pct", 0.75, "--interpolation")
+    flags = (*flags, "bicubic", "--batch-size", 400)
+    result = evaluated(command, digits, file, "--model", "tiny", *flags)
+    assert result["ensemble"] == [f"{digits} step 22", str(file)]
+    assert result["val/top1"] == pytest.approx((expected.argmax(1) == val.labels).mean(), abs=0.006)
+    loss = -np.log(expected[np.arange(360), val.labels]).mean()
+    assert result["val/loss"] == pytest.approx(loss, rel=1e-5)
+    assert evaluated(command, digits, first, *flags)["val/loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_other_labels_and_what_is_right_by_class(command, digits, tmp_path):
+    val = open_dataset("digits").val
+    said = softmax(digits, val.images).argmax(1)
+    file, table = tmp_path / "labels.json", tmp_path / "classes.csv"
+    file.write_text(json.dumps([*map(int, said[:300]), *[[]] * 60]))
+    result = evaluated(command, digits, "--labels", file)
+    assert (result["val/top1"], result["val/count"], result["unlabelled"]) == (1.0, 300, 60)
+
+    file.write_text(json.dumps([*map(int, said[:180]), *((said[180:] + 1) % 10).tolist()]))
+    _, out, _ = command("evaluate", digits, "--labels", file, "--per-class", table)
+    assert "top-1 error 50.00 % (180 of 360 images)" in out
+    rows = list(csv.DictReader(table.open()))
+    right = np.bincount(said[:180], minlength=10)
+    assert [int(row["right"]) for row in rows] == right.tolist()
+    commonest = np.bincount(said[180:], minlength=10).argmax()
+    confusion = f"{(said[180:] == commonest).sum()} times {(commonest + 1) % 10} taken for"
+    assert f"{confusion} {commonest}\n" in out
+    worst = min(range(10), key=lambda c: (float(rows[c]["top1"]), c))
+    assert f"worst classes:\n  {float(rows[worst]['top1']):7.2%} of" in out
+
+    file.write_text(json.dumps([[int(x), (int(x) + 1) % 10] for x in said]))
+    result = evaluated(command, digits, "--labels", file)
+    assert result["val/top1"] == 1.0
+    assert "val/loss" not in result
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Photographs of two classes and two sizes, one of them broken."""
+    for split in ("train", "val"):
+        for number in range(5):
+            target = tmp_path / "data" / split / f"class{number % 2}"
+            target.mkdir(parents=True, exist_ok=True)
+            image = np.random.default_rng(number).integers(0, 256, (20 + number, 30, 3), np.uint8)
+            Image.fromarray(image).save(target / f"{number}.png")
+    (tmp_path / "data" / "val" / "class0" / "2.png").write_bytes(b"no image")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def weights(command, folder, tmp_path):
+    """A network for that folder, untrained."""
+    command(
+        *("train", "--data.name", "folder", "--data.dir", folder, "--data.image-size", 16),
+        *("--data.batch-size", 5, "--devices", 1, "--epochs", 1, "--model.name", "tiny"),
+        *("--optimizer.learning-rate", 0, "--run-dir", tmp_path / "run"),
+    )
+    command("convert", tmp_path / "run", "--out", tmp_path / "w.npz")
+    return tmp_path / "w.npz"
+
+
+def test_all_photographs_but_the_broken_are_counted_and_that_is_named(command, folder, weights):
+    flags = ("--weights", weights, "--model", "tiny", "--data", "folder", "--data-dir", folder)
+    code, out, err = command("evaluate", *flags, "--image-size", 16, "--views", "ten-crop")
+    assert code == 0
+    assert "of 4 held-out images" in out
+    assert "top-5" not in out
+    broken = str(folder / "val" / "class0" / "2.png")
+    assert f"left out, because they cannot be read: {broken}" in out
+    assert f"senet-jax: {broken} is left out: " in err
+    run = evaluated(command, weights.parent / "run")
+    assert run["unreadable"] == [broken]
+    assert run["val/count"] == 4
+
+
+def test_what_cannot_be_evaluated_is_said_in_one_sentence(
+    command, refused, digits, folder, weights, tmp_path
+):
+    tiny = ("--model", "tiny")
+    labels = tmp_path / "labels.json"
+    labels.write_text("[0, 1]")
+    for arguments, message in [
+        ([digits, "--labels", labels], "labels of 2 images, and the split has 360"),
+        ([digits, "--labels", tmp_path / "none.json"], "cannot be read as labels"),
+        ([digits, "--sizes", 8, "--image-size", 8], "give one of them"),
+        ([digits, "--crop-pct", 1.5], "at most 1 of the scaled shorter side, not 1.5"),
+        ([digits, "--image-size", 0], "at least 1 pixel, not 0"),
+        ([digits, "--batch-size", 0], "--batch-size must be at least 1"),
+        ([digits, "--workers", -1], "--workers must be at least 0"),
+        ([digits, "--devices", 9], "there are 8"),
+        ([digits, "--per-class", tmp_path / "no" / "c.csv"], "the directory does not exist"),
+        ([digits, "--data", "folder", "--data-dir", folder, "--image-size", 8], "other classes"),
+        ([digits, tmp_path / "run"], "say which to evaluate on with --data"),
+        ([digits, weights], "--model"),
+        ([digits, weights, "--model", "tiny", "tiny"], "once for each of the 1 files"),
+        ([digits, weights, *tiny], "do not fit tiny"),
+        ([digits / "checkpoints" / "7"], r"has no checkpoint 7: there are [11, 22]"),
+    ]:
+        assert message in refused("evaluate", *arguments)
+
+
+def test_a_run_is_converted_and_predicts_without_its_data(command, folder, weights):
+    run = weights.parent / "run"
+    image = folder / "train" / "class1" / "1.png"
+    shutil.copy(image, run.parent / "kept.png")
+    shutil.rmtree(folder)
+    code, out, _ = command("predict", run.parent / "kept.png", "--run", run)
+    assert code == 0
+    assert {line.split()[1] for line in out.splitlines()[1:]} == {"class0", "class1"}
+    assert command("convert", run, "--out", run.parent / "again.npz")[0] == 0
