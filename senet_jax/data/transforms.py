@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
@@ -34,7 +35,8 @@ class TrainTransform:
         box = draw_crop(*read_size(data), rng, config.crop_area, config.crop_ratio)
         image = decode_crop(data, box, self.size, config.interpolation)
         if config.flip and rng.random() < 0.5:
-            image = np.ascontiguousarray(image[:, ::-1])
+            # NumPy copies pixel by pixel, which takes eight times as long.
+            image = cv2.flip(image, 1)
         return change_image(image, rng, config)
 
 
