@@ -1,8 +1,12 @@
 import os
 
 # Before JAX is first used: eight virtual devices, and no optimisation by LLVM, which for networks
-# as small as those of the tests costs more time than it saves.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+# as small as those of the tests costs more time than it saves; in one piece, since the other core
+# has tests of its own.
+FLAGS = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
+    "--xla_cpu_parallel_codegen_split_count=1"
+)
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 
 # The many runs of the tests compile the same few programs: once is enough.
