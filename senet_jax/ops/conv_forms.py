@@ -12,10 +12,11 @@ from jaxtyping import Array, Float
 
 Pair = tuple[int, int]
 
-CHUNK, CHUNKS = 32, 8
+CHUNK, CHUNKS = 32, 4
 """Channels, at least, of a dense convolution in :func:`chunked`, and how many there are at most.
-Smaller ones multiply by fewer zeros, but each has to be compiled: 32 a layer more than double the
-compile time of a ResNeXt."""
+Smaller ones multiply by fewer zeros, but each has to be compiled. With at most 8 a training step of
+SE-ResNeXt-50 is 6 % faster than with 4, and compiles in 2.3 times XLA's own forms' time, with 4 in
+1.4 times."""
 
 
 @dataclasses.dataclass(frozen=True)
