@@ -128,8 +128,8 @@ def _open(options: argparse.Namespace) -> "tuple[list[Trained], Dataset]":
     side = options.image_size or next(iter(options.sizes), None)
     side = side or next((config.image_size for config in configs if config.image_size), None)
     if side is None:
-        network = options.model[0] if files else next(iter(runs.values())).network
-        side = find(network).input_size
+        first = options.model[0] if files else next(iter(runs.values())).network
+        side = find(first).input_size
     dataset = open_dataset(name, directory, side)
     card = Card.of(dataset)
     for source, network in runs.items():
