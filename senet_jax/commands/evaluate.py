@@ -67,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
+    from senet_jax.data.class_names import readable
     from senet_jax.interchange.files import write_whole
     from senet_jax.training.ensemble import Ensemble
     from senet_jax.training.mesh import make_mesh
@@ -96,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print("\n".join(_lines(result, tally)))
     if options.per_class is not None:
-        print("\n".join(_by_class(tally, classes)))
+        print("\n".join(_by_class(tally, readable(classes))))
         print(f"{options.per_class}: all classes")
     return 0
 
@@ -128,8 +129,8 @@ def _open(options: argparse.Namespace) -> "tuple[list[Trained], Dataset]":
     side = options.image_size or next(iter(options.sizes), None)
     side = side or next((config.image_size for config in configs if config.image_size), None)
     if side is None:
-        network = options.model[0] if files else next(iter(runs.values())).network
-        side = find(network).input_size
+        first = options.model[0] if files else next(iter(runs.values())).network
+        side = find(first).input_size
     dataset = open_dataset(name, directory, side)
     card = Card.of(dataset)
     for source, network in runs.items():

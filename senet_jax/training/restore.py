@@ -155,7 +155,7 @@ def trained_weights(source: str, network: str, data: DataConfig, card: Card) -> 
     Raises:
         UsageError: The weights cannot be had or read, or do not fit the network.
     """
-    fields = {"num_classes": len(card.classes)}
-    variables = load_weights(source, network, channels=card.image_shape[2], **fields)
-    model = zoo.create_model(network, **fields)
+    classes, channels = len(card.classes), card.image_shape[2]
+    variables = load_weights(source, network, channels=channels, num_classes=classes)
+    model = zoo.create_model(network, num_classes=classes)
     return Trained(source, None, network, model, variables, data, card)

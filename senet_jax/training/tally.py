@@ -112,7 +112,7 @@ class ByClass:
         for label, name in enumerate(names):
             images = self.images[label]
             rates = [x[label] / images if images else "" for x in (self.right, self.right5)]
-            taken, times = worst.get(label, (None, 0))
-            taken_for = "" if taken is None else names[taken]
+            taken, times = worst.get(label, (-1, 0))
+            taken_for = names[taken] if times else ""
             writer.writerow([label, name, images, self.right[label], *rates, taken_for, times])
         return text.getvalue()

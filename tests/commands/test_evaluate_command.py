@@ -39,17 +39,16 @@ def test_what_a_run_wrote_comes_out_again_with_the_errors_beside(command, digits
     assert f", top-5 error {wrong5 / 3.6:.2f} % ({wrong5:,} of 360 images)\n" in out
 
 
-def test_checkpoints_weights_sizes_and_ten_crops_are_averaged(command, digits, tmp_path):
+def test_runs_weights_sizes_and_ten_crops_are_averaged(command, digits, tmp_path):
     first = digits / "checkpoints" / "11"
     file = tmp_path / "digits.npz"
     command("convert", first, "--out", file)
     val = open_dataset("digits").val
     views = [np.stack([ten_crop(x, size, 0.75, "bicubic") for x in val.images]) for size in (6, 9)]
     expected = sum(
-        softmax(path, size[:, place]) / 40
+        softmax(path, size.reshape(-1, *size.shape[2:])).reshape(360, 10, 10).mean(1) / 4
         for path in (digits, first)
         for size in views
-        for place in range(10)
     )
     flags = ("--views", "ten-crop", "--sizes", 6, 9, "--crop-pct", 0.75, "--interpolation")
     flags = (*flags, "bicubic", "--batch-size", 400)
@@ -58,7 +57,6 @@ def test_checkpoints_weights_sizes_and_ten_crops_are_averaged(command, digits, t
     assert result["val/top1"] == pytest.approx((expected.argmax(1) == val.labels).mean(), abs=0.006)
     loss = -np.log(expected[np.arange(360), val.labels]).mean()
     assert result["val/loss"] == pytest.approx(loss, rel=1e-5)
-    assert evaluated(command, digits, first, *flags)["val/loss"] == pytest.approx(loss, rel=1e-5)
 
 
 def test_other_labels_and_what_is_right_by_class(command, digits, tmp_path):
@@ -78,7 +76,8 @@ def test_other_labels_and_what_is_right_by_class(command, digits, tmp_path):
     commonest = np.bincount(said[180:], minlength=10).argmax()
     confusion = f"{(said[180:] == commonest).sum()} times {(commonest + 1) % 10} taken for"
     assert f"{confusion} {commonest}\n" in out
-    worst = min(range(10), key=lambda c: (float(rows[c]["top1"]), c))
+    there = [label for label in range(10) if rows[label]["top1"]]
+    worst = min(there, key=lambda label: (float(rows[label]["top1"]), label))
     assert f"worst classes:\n  {float(rows[worst]['top1']):7.2%} of" in out
 
     file.write_text(json.dumps([[int(x), (int(x) + 1) % 10] for x in said]))
@@ -129,7 +128,10 @@ def test_all_photographs_but_the_broken_are_counted_and_that_is_named(command, f
 def test_what_cannot_be_evaluated_is_said_in_one_sentence(
     command, refused, digits, folder, weights, tmp_path
 ):
-    tiny = ("--model", "tiny")
+    tiny, other = ("--model", "tiny"), tmp_path / "other"
+    shutil.copytree(folder, other)
+    for split in ("train", "val"):
+        (other / split / "class1").rename(other / split / "class2")
     labels = tmp_path / "labels.json"
     labels.write_text("[0, 1]")
     for arguments, message in [
@@ -142,11 +144,11 @@ def test_what_cannot_be_evaluated_is_said_in_one_sentence(
         ([digits, "--workers", -1], "--workers must be at least 0"),
         ([digits, "--devices", 9], "there are 8"),
         ([digits, "--per-class", tmp_path / "no" / "c.csv"], "the directory does not exist"),
-        ([digits, "--data", "folder", "--data-dir", folder, "--image-size", 8], "other classes"),
+        ([digits, "--data", "folder", "--data-dir", folder, "--image-size", 8], "3 channel(s)"),
+        ([weights.parent / "run", "--data-dir", other], "has other classes than"),
         ([digits, tmp_path / "run"], "say which to evaluate on with --data"),
         ([digits, weights], "--model"),
-        ([digits, weights, "--model", "tiny", "tiny"], "once for each of the 1 files"),
-        ([digits, weights, *tiny], "do not fit tiny"),
+        ([digits, weights, *tiny, "tiny"], "once for each of the 1 files"),
         ([digits / "checkpoints" / "7"], r"has no checkpoint 7: there are [11, 22]"),
     ]:
         assert message in refused("evaluate", *arguments)
