@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import logging
+import os
+import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -139,6 +141,7 @@ class RecordSource:
         self._files = [str(file) for file in files]
         self._folder = Path(self._files[0]).parent
         self._split, self._image, self._label = split, image, label
+        _allow_open_files(len(self._files))
         try:
             self._records = ArrayRecordDataSource(self._files)
         # What array_record raises for files that are damaged or missing has no common base.
@@ -186,6 +189,22 @@ class RecordSource:
         except Exception:
             file = ()
         return file[0].decode() if file else f"record {index} of {self._split} in {self._folder}"
+
+
+def _allow_open_files(more: int) -> None:
+    """Raises the number of files that this process and its workers may have open, if it must.
+
+    Each file of a split stays open, ImageNet has 1,024 of them, and so many are the usual limit.
+    """
+    wanted = len(os.listdir("/dev/fd")) + more + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
+SPARE_FILES = 512
+"""Files that are opened later, for checkpoints and the like, at the most."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,6 @@
+import os
 import pickle
+import resource
 import shutil
 from io import BytesIO
 
@@ -124,3 +126,16 @@ def test_records_that_are_gone_or_cut_short(records):
         RecordSource(records, "train")
     with pytest.raises(UsageError, match="can no longer be read"):
         pickle.loads(source)[5]
+
+
+def test_a_split_of_more_files_than_may_be_open_is_read(tmp_path):
+    files = [tmp_path / f"x-{index:05}" for index in range(100)]
+    for file in files:
+        write_records(file, [1])
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 50, hard))
+        source = RecordSource(files, "train")
+        assert len([source[index] for index in range(100)]) == 100
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
