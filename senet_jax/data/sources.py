@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import logging
-import os
 import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -196,7 +195,7 @@ def _allow_open_files(more: int) -> None:
 
     Each file of a split stays open, ImageNet has 1,024 of them, and so many are the usual limit.
     """
-    wanted = len(os.listdir("/dev/fd")) + more + SPARE_FILES
+    wanted = len(list(Path("/dev/fd").iterdir())) + more + SPARE_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -1,8 +1,8 @@
-import os
 import pickle
 import resource
 import shutil
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,7 +134,9 @@ def test_a_split_of_more_files_than_may_be_open_is_read(tmp_path):
         write_records(file, [1])
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 50, hard))
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (len(list(Path("/dev/fd").iterdir())) + 50, hard)
+        )
         source = RecordSource(files, "train")
         assert len([source[index] for index in range(100)]) == 100
     finally:
