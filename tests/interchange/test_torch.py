@@ -46,7 +46,13 @@ def assert_same(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-@pytest.mark.parametrize("name", sorted(goldens()))
+LARGE = ("legacy_senet154", "inception_resnet_v2", "vgg11", "vgg16", "vgg16_bn", "vgg19")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in sorted(goldens())],
+)
 def test_names_and_shapes_are_those_of_timm(name):
     entries = goldens()[name].entries
     weights = {key: np.zeros(shape, np.float32) for key, shape in entries.items()}

@@ -309,12 +309,21 @@ def shortened(name):
     return dataclasses.replace(model, blocks=tuple(min(count, 2) for count in model.blocks))
 
 
-def alike(make, names):
-    """Names of the networks of which ``make`` makes the same, in lists."""
+def alike(make, names, kind=None):
+    """Names of the networks of which ``make`` makes the same, in lists.
+
+    With ``kind``, all but the first of a kind are slow.
+    """
     groups = collections.defaultdict(list)
     for name in names:
         groups[make(name)].append(name)
-    return pytest.mark.parametrize("names", groups.values(), ids=lambda names: names[0])
+    kinds = collections.Counter()
+    cases = []
+    for key, group in groups.items():
+        kinds[kind and kind(key)] += 1
+        again = kind is not None and kinds[kind(key)] > 1
+        cases.append(pytest.param(group, id=group[0], marks=[pytest.mark.slow] if again else []))
+    return pytest.mark.parametrize("names", cases)
 
 
 @alike(shortened, sorted(PARAMS.keys() - GMACS.keys()))
@@ -354,7 +363,13 @@ def plain(name):
     return smallest(dataclasses.replace(create_model(name), attention=None))
 
 
-@alike(plain, sorted(PARAMS))
+def kind(case):
+    """The module and, of ResNets, the block."""
+    model, _ = case
+    return type(model), getattr(model, "bottleneck", None), getattr(model, "stem", None)
+
+
+@alike(plain, sorted(PARAMS), kind)
 def test_a_gate_of_one_changes_nothing_and_networks_are_deterministic(names, monkeypatch):
     monkeypatch.setitem(gates.GATES, "one", jnp.ones_like)
     model, side = plain(names[0])
