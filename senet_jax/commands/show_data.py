@@ -44,6 +44,7 @@ def run(arguments: list[str]) -> int:
     require(out.suffix == ".png", "out", out, "a file that ends in .png")
 
     from senet_jax.analysis.pictures import draw_images
+    from senet_jax.data.class_names import readable
     from senet_jax.training.run import Run
 
     run = Run(config)
@@ -51,7 +52,8 @@ def run(arguments: list[str]) -> int:
     require(0 <= config.step < steps, "step", config.step, f"in [0, {steps}), the steps of the run")
     shown = run.shown_batch(config.step)
     count = min(config.images, len(shown.images))
-    draw_images(out, shown.images[:count], shown.titles(run.dataset.classes)[:count])
+    titles = shown.titles(readable(run.dataset.classes))
+    draw_images(out, shown.images[:count], titles[:count])
     height, width = shown.images.shape[1:3]
     print(
         f"{out}: {count} of the {len(shown.images)} images of step {config.step:,} on "
