@@ -1,5 +1,6 @@
 """Reading ahead: in threads of this process, or in processes of their own."""
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -51,9 +52,22 @@ def read_ahead(
         UsageError: There is too little shared memory, a worker died, or preparing a batch raised
             it.
     """
-    rest = grain.MapDataset.source(batches).slice(slice(start, len(batches)))
     if workers:
         _check_shared_memory(batch_bytes, workers)
+    try:
+        yield from _read_ahead(batches, start, threads, buffer, workers)
+    finally:
+        if workers:
+            # Cycles in Grain's iterator hold the last batches and the workers' semaphores, which
+            # Python would complain of at its end.
+            gc.collect()
+
+
+def _read_ahead(
+    batches: Batches, start: int, threads: int, buffer: int, workers: int
+) -> Iterator[Any]:
+    rest = grain.MapDataset.source(batches).slice(slice(start, len(batches)))
+    if workers:
         if not flags.FLAGS.is_parsed():
             # Grain reads flags of absl, which only an absl.app parses.
             flags.FLAGS.mark_as_parsed()
