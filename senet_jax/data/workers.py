@@ -1,5 +1,6 @@
 """Reading ahead: in threads of this process, or in processes of their own."""
 
+import copy
 import gc
 import multiprocessing
 import os
@@ -58,8 +59,8 @@ def read_ahead(
         yield from _read_ahead(batches, start, threads, buffer, workers)
     finally:
         if workers:
-            # Cycles in Grain's iterator hold the last batches and the workers' semaphores, which
-            # Python would complain of at its end.
+            # Cycles in Grain's iterator hold batches and the workers' semaphores, of which Python
+            # would warn at its end.
             gc.collect()
 
 
@@ -80,7 +81,9 @@ def _read_ahead(
         )
     iterator = iter(ahead)
     try:
-        yield from iterator
+        for step, batch in enumerate(iterator, start):
+            # Out of the shared memory, since these may be held until the process ends.
+            yield copy.deepcopy(batch) if workers and step >= len(batches) - 2 else batch
     except RuntimeError as error:
         if "terminated unexpectedly" not in str(error):
             raise
