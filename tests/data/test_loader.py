@@ -171,7 +171,7 @@ def test_a_data_set_that_vanishes_gives_one_clear_error(photographs, workers_):
     reading = photo_batches(photographs, steps=4000, workers=workers_).read_ahead(0)
     next(reading)
     # At once, as a disk that is unmounted; file by file they would be broken images at first.
-    photographs.rename(photographs.with_name("elsewhere"))
+    (photographs / "train").rename(photographs / "elsewhere")
     with pytest.raises(UsageError, match="can no longer be read: bring it back"):
         list(reading)
 
