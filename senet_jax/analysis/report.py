@@ -24,5 +24,6 @@ def report_run(run_dir: Path) -> str:
     return (
         f"top-1 {last['val/top1']:.2%} of {last['val/count']:,.0f} held-out images, "
         f"loss {last['val/loss']:.4f}, after {last['step']:,.0f} steps; {speed} in training\n"
-        f"{run_dir}/: config.json, metrics.jsonl, curves.png, checkpoints/, tensorboard/"
+        f"{run_dir}/: config.json, dataset.json, metrics.jsonl, curves.png, checkpoints/, "
+        "tensorboard/"
     )
