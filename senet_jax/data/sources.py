@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int, UInt8
 from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 
 from senet_jax.data.decode import Unreadable
+from senet_jax.data.verify import label_file
 from senet_jax.errors import UsageError
 
 LOGGER = logging.getLogger(__name__)
@@ -168,7 +169,7 @@ class RecordSource:
     @functools.cached_property
     def labels(self) -> Int[np.ndarray, " n"]:
         """Class of every image, from ``labels-<split>.npy`` or else from all the records."""
-        file = Path(self._files[0]).parent / f"labels-{self._split}.npy"
+        file = label_file(Path(self._files[0]).parent, self._split)
         if file.exists():
             labels = np.load(file)
             if labels.shape == (len(self),):
