@@ -86,7 +86,7 @@ def test_a_pattern_without_a_match_is_refused(capsys):
         (["demo", "--model.atention.gate", "tanh"], "did you mean --model.attention.gate"),
         (["demo", "--epoch", "3"], "did you mean --epochs"),
         (["demo", "--data.batch-size", "12"], "cannot be divided over 8 devices: use 8 or 16"),
-        (["demo", "--devices", "9"], "there are 8"),
+        (["demo", "--mesh.data", "9"], "there are 8"),
         (["demo", "--model.attention.reduction", "17"], "leaves no hidden channel of 16"),
         (["demo", "--model.stages", "2", "5"], "stage 5 does not exist"),
         (["demo", "--epochs", "0"], "epochs must be at least 1"),
@@ -132,7 +132,7 @@ def tiny_run(monkeypatch, tmp_path):
 
     monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(build, 8))
     run_dir = tmp_path / "run"
-    flags = "--epochs 2 --model.name tiny --devices 1 --data.batch-size 128"
+    flags = "--epochs 2 --model.name tiny --mesh.data 1 --data.batch-size 128"
     return ["train", "demo", "--run-dir", run_dir, *flags.split()], run_dir
 
 

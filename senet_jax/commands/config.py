@@ -1,11 +1,11 @@
 """What `train`, `show-data` and scripts take: a config whose every field is a flag."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from senet_jax.errors import UsageError, choose
-from senet_jax.training.config import TrainConfig, field_names
+from senet_jax.training.config import field_names
 
-Config = TypeVar("Config", bound=TrainConfig)
+Config = TypeVar("Config")
 
 
 def read_config(
@@ -17,7 +17,7 @@ def read_config(
         prog: What the program is called, without its arguments.
         positional: What stands before the flags, for the usage.
         description: What ``--help`` says.
-        default: The config that the flags change.
+        default: A dataclass, the config or what holds it, that the flags change.
         arguments: The flags.
 
     Raises:
@@ -34,7 +34,12 @@ def read_config(
         return_unknown_args=True,
     )
     if unknown:
-        flags = [f"--{name.replace('_', '-')}" for name in field_names(default)]
+        flags = [f"--{name.replace('_', '-')}" for name in _flag_names(default)]
         choose("argument", unknown[0].partition("=")[0].replace("_", "-"), flags)
         raise UsageError(f"{unknown[0]!r} is no argument of {prog}: see {prog} --help.")
     return config
+
+
+def _flag_names(default: Any) -> list[str]:
+    """The fields by their flags: those of an invocation's config have no prefix."""
+    return [name.removeprefix("config.") for name in field_names(default)]

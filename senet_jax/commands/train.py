@@ -38,7 +38,14 @@ def run(arguments: list[str]) -> int:
 def run_flags(
     prog: str, positional: str, description: str, default: "TrainConfig", flags: list[str]
 ) -> int:
-    """Trains with a config of which flags change fields; arguments as ``config.read_config``.
+    """Trains with a config of which flags change fields, or does what they ask for instead.
+
+    Args:
+        prog: As in ``config.read_config``.
+        positional: Likewise.
+        description: Likewise.
+        default: The config that the flags change.
+        flags: Those of the config's fields, and those of ``Invocation``.
 
     Returns:
         The exit code.
@@ -47,8 +54,12 @@ def run_flags(
         UsageError: An unknown flag, or a config that cannot be run.
     """
     from senet_jax.commands.config import read_config
+    from senet_jax.commands.invocation import Invocation
 
-    config = read_config(prog, positional, description, default, flags)
+    asked = read_config(prog, positional, description, Invocation(default), flags)
+    config = asked.config
+    if asked.show_sharding:
+        return _show_sharding(config)
 
     from senet_jax.analysis.report import report_run
     from senet_jax.training.loop import Diverged, Preempted, train
@@ -59,4 +70,13 @@ def run_flags(
         print(f"senet-jax: {stopped}", file=sys.stderr)
         return DIVERGED if isinstance(stopped, Diverged) else PREEMPTED
     print(report_run(config.run_dir))
+    return 0
+
+
+def _show_sharding(config: "TrainConfig") -> int:
+    from senet_jax.analysis.sharding import draw_sharding
+    from senet_jax.training.run import Run
+
+    run = Run(config)
+    print(draw_sharding(run.abstract, run.mesh))
     return 0

@@ -7,6 +7,7 @@ it does with groups, take 5 to 100 times as long as the same sums in another for
 
 import contextlib
 import contextvars
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
@@ -29,6 +30,9 @@ FORMS: dict[Lowering, Form] = {
     "chunked": conv_forms.chunked,
     "depthwise": conv_forms.depthwise,
 }
+
+BATCH_AXES = ("data", "fsdp")
+"""Axes of a mesh over which the images of a batch are split."""
 
 _forced: contextvars.ContextVar[Lowering | None] = contextvars.ContextVar("lowering", default=None)
 
@@ -92,9 +96,9 @@ def lowered(
 ) -> Float[Array, "n h2 w2 c2"]:
     """Convolves, called by ``nn.Conv`` as it would ``lax.conv_general_dilated``.
 
-    Under a mesh with an axis ``data`` (``jax.set_mesh``, ``jax.sharding.use_abstract_mesh``) each
-    device convolves its own images: XLA would gather the whole batch on every device for a
-    grouped convolution (openxla/xla#47945).
+    Under a mesh with the ``BATCH_AXES``, or one of them (``jax.set_mesh``,
+    ``jax.sharding.use_abstract_mesh``), each device convolves its own images: XLA would gather the
+    whole batch on every device for a grouped convolution (openxla/xla#47945).
     """
     (above, below), (left, right) = padding
     geometry = Geometry(
@@ -117,20 +121,22 @@ def _local(
 ) -> Callable[[Array, Array], Array]:
     """The same function, by each device of the mesh for its own images."""
     mesh = jax.sharding.get_abstract_mesh()
-    devices = mesh.shape.get("data", 1)
-    if devices == 1 or "data" in mesh.manual_axes or x.shape[0] % devices:
+    axes = tuple(
+        axis for axis in BATCH_AXES if mesh.shape.get(axis, 1) > 1 and axis not in mesh.manual_axes
+    )
+    if not axes or x.shape[0] % math.prod(mesh.shape[axis] for axis in axes):
         return convolve
-    batch, everywhere = PartitionSpec("data"), PartitionSpec()
+    batch, everywhere = PartitionSpec(axes), PartitionSpec()
 
     def own(x: Array, kernel: Array) -> Array:
         # Here, so that the gradient is summed over the devices as the kernel is, not as the form's
         # own kernel with its zeros, which is several times as large.
-        return convolve(x, jax.lax.pcast(kernel, "data", to="varying"))
+        return convolve(x, jax.lax.pcast(kernel, axes, to="varying"))
 
     return jax.shard_map(
         own,
         mesh=mesh,
         in_specs=(batch, everywhere),
         out_specs=batch,
-        axis_names={"data"},
+        axis_names=set(axes),
     )

@@ -121,6 +121,17 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How the devices share the work; up to rounding it changes no number."""
+
+    data: int | None = None
+    """Devices that share a batch, each group of ``fsdp`` with a whole state; None means all."""
+    fsdp: int = 1
+    """Devices that also share the state: of parameters, optimizer state and average each keeps its
+    part, and a step gathers the parameters (ZeRO, arXiv 1910.02054)."""
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Train a network, from the start or from where it stopped."""
 
@@ -157,8 +168,7 @@ class TrainConfig:
     """Validate after every so many epochs, and after the last."""
     log_every_steps: int | None = None
     """Write a line of metrics every so many steps besides the one of each epoch."""
-    devices: int | None = None
-    """How many devices share a batch; None means all."""
+    mesh: MeshConfig = MeshConfig()
     deterministic: bool = False
     """On a GPU, XLA's deterministic operations: bit-identical runs, slower. A CPU is
     deterministic anyway."""
@@ -183,9 +193,12 @@ class TrainConfig:
             raise UsageError("drop_head needs weights whose head is dropped: --init-weights.")
         decay = self.ema_decay
         require(decay is None or 0 < decay < 1, "ema_decay", decay, "in (0, 1)")
-        for field in ("eval_every_epochs", "log_every_steps", "devices"):
+        for field in ("eval_every_epochs", "log_every_steps"):
             value = getattr(self, field)
             require(value is None or value >= 1, field, value, "at least 1")
+        for field in ("data", "fsdp"):
+            value = getattr(self.mesh, field)
+            require(value is None or value >= 1, f"mesh.{field}", value, "at least 1")
         for field in ("every_epochs", "every_steps", "keep_last"):
             value = getattr(self.checkpoint, field)
             require(value is None or value >= 1, f"checkpoint.{field}", value, "at least 1")
@@ -217,6 +230,10 @@ class TrainConfig:
         Raises:
             UsageError: A field that is unknown, missing or of the wrong type.
         """
+        if "devices" in values:
+            # The name that the size of the mesh had before it had two axes.
+            values = {**values, "mesh": {"data": values["devices"]}}
+            del values["devices"]
         settings = dacite.Config(strict=True, cast=[Path, tuple])
         try:
             return dacite.from_dict(cls, values, settings)
@@ -226,16 +243,18 @@ class TrainConfig:
     def differences(self, other: "TrainConfig") -> list[str]:
         """Fields in which two runs differ, as "field: this, not that".
 
-        Where the run lies, whether compiled programs are kept and how many processes read the
-        data make no difference.
+        Where the run lies, the mesh, whether compiled programs are kept and how many processes read
+        the data make no difference.
         """
         mine, theirs = _flat(self.to_json()), _flat(other.to_json())
         return [
             f"{field}: {mine.get(field)}, not {theirs.get(field)}"
             for field in sorted(mine.keys() | theirs.keys())
-            if field not in ("run_dir", "compilation_cache", "data.workers")
-            and mine.get(field) != theirs.get(field)
+            if field not in _NO_DIFFERENCE and mine.get(field) != theirs.get(field)
         ]
+
+
+_NO_DIFFERENCE = ("run_dir", "mesh.data", "mesh.fsdp", "compilation_cache", "data.workers")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -248,6 +267,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def field_names(config: TrainConfig) -> list[str]:
-    """All fields, dotted, as the command line names them."""
-    return list(_flat(config.to_json()))
+def field_names(config: Any) -> list[str]:
+    """All fields of a dataclass, dotted, as the command line names them."""
+    return list(_flat(dataclasses.asdict(config)))

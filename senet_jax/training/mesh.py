@@ -1,4 +1,8 @@
-"""The device mesh and what lies where: the batch is split, the state is replicated."""
+"""The device mesh and what lies where: the batch is split over all of it, the state by rules."""
+
+import math
+import re
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -6,23 +10,51 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from senet_jax.errors import UsageError
+from senet_jax.ops.conv_lowering import BATCH_AXES
+
+SMALLEST_SHARDED = 2**10
+"""Elements; what is smaller costs more to gather than it saves."""
+
+RULES: tuple[tuple[str, bool], ...] = (
+    (r"(.*/)?batch_stats/.*", False),
+    (r".*", True),
+)
+"""Which leaves of the state are divided over the axis ``fsdp``, by the first pattern that matches
+the whole path. Running statistics are not: they are written by all and are less than 1 % of the
+bytes. A leaf is divided along its longest axis that the devices divide, the last one of equals; one
+without, or of fewer than ``SMALLEST_SHARDED`` elements, is not."""
 
 
-def make_mesh(devices: int | None = None) -> Mesh:
-    """Builds a mesh of one axis, ``data``.
+def make_mesh(
+    data: int | None = None, fsdp: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """Builds a mesh of the axes ``data`` and ``fsdp``.
+
+    The batch is split over both; the state over ``fsdp`` alone (fully sharded data parallelism, as
+    in ZeRO, arXiv 1910.02054): each device keeps its part, and gathers the rest for a step.
 
     Args:
-        devices: How many devices; None means all there are.
+        data: Size of the first axis; None means as many as the devices allow.
+        fsdp: Size of the second.
+        devices: The devices; None means all there are, or the first ones that suffice.
 
     Raises:
-        UsageError: More devices than there are.
+        UsageError: More devices than there are, or, on several hosts, fewer.
     """
-    there = jax.device_count()
-    count = devices or there
-    if count > there:
-        raise UsageError(f"{count} devices asked for, but there are {there}: lower --devices.")
+    there = jax.devices() if devices is None else list(devices)
+    data = max(len(there) // fsdp, 1) if data is None else data
+    count = data * fsdp
+    asked = f"--mesh.data {data} --mesh.fsdp {fsdp}"
+    if count > len(there):
+        raise UsageError(
+            f"{asked} needs {count} devices, but there are {len(there)}: lower one of them."
+        )
+    if count < len(there) and jax.process_count() > 1:
+        raise UsageError(
+            f"{asked} uses {count} devices of {len(there)}: on several hosts all of them must work."
+        )
     return jax.make_mesh(
-        (count,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:count]
+        (data, fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=there[:count]
     )
 
 
@@ -33,7 +65,40 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def over_batch(mesh: Mesh) -> NamedSharding:
     """The first axis is split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def state_shardings(state: PyTree[jax.Array], mesh: Mesh) -> PyTree[NamedSharding]:
+    """Where the leaves of a state lie, by ``RULES``.
+
+    Args:
+        state: A state, or any part of one with the names that it has there; shapes are enough.
+        mesh: From ``make_mesh``.
+    """
+
+    def place(path: tuple[jax.tree_util.KeyEntry, ...], leaf: jax.Array) -> NamedSharding:
+        name = path_name(path)
+        divided = next(divided for pattern, divided in RULES if re.fullmatch(pattern, name))
+        spec = _spec(leaf.shape, mesh.shape["fsdp"]) if divided else PartitionSpec()
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(place, state)
+
+
+def path_name(path: tuple[jax.tree_util.KeyEntry, ...]) -> str:
+    """The path of a leaf, as "params/stem/conv/kernel"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _spec(shape: tuple[int, ...], parts: int) -> PartitionSpec:
+    """Divides the longest axis that can be divided."""
+    if parts == 1 or math.prod(shape) < SMALLEST_SHARDED:
+        return PartitionSpec()
+    divisible = [(size, axis) for axis, size in enumerate(shape) if size % parts == 0]
+    if not divisible:
+        return PartitionSpec()
+    _, axis = max(divisible)
+    return PartitionSpec(*[None] * axis, "fsdp")
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
@@ -47,7 +112,7 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
         near = f"{below or mesh.size} or {below + mesh.size}" if below else f"{mesh.size}"
         raise UsageError(
             f"a batch of {batch_size} cannot be divided over {mesh.size} devices: "
-            f"use {near}, or fewer --devices."
+            f"use {near}, or a smaller --mesh.data."
         )
 
 

@@ -15,6 +15,7 @@ from senet_jax.interchange import load_weights
 from senet_jax.models import zoo
 from senet_jax.ops.conv_lowering import Lowering
 from senet_jax.training.checkpoint import Checkpoints
+from senet_jax.training.config import MeshConfig
 from senet_jax.training.ensemble import Member
 from senet_jax.training.evaluate import Evaluation
 from senet_jax.training.run import Run
@@ -39,7 +40,7 @@ def restore_run(
         UsageError: There is no such run or checkpoint, or it cannot be read.
     """
     run_dir, named = _run_dir(path)
-    config = dataclasses.replace(read_config(run_dir), devices=None)
+    config = dataclasses.replace(read_config(run_dir), mesh=MeshConfig())
     checkpoints = Checkpoints(run_dir / "checkpoints")
     steps = checkpoints.steps()
     if not steps:

@@ -59,7 +59,7 @@ class Run:
         if config.deterministic:
             _set_deterministic()
         use_compile_cache(config.compilation_cache)
-        self.mesh = meshes.make_mesh(config.devices)
+        self.mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
         build_model(config.model, num_classes=1)
         size = config.data.image_size or zoo.find(config.model.name).input_size
         self.dataset = dataset or open_dataset(config.data.name, config.data.dir, size)
@@ -77,14 +77,22 @@ class Run:
         # XLA:CPU compiles this generator two to three times faster than the default one.
         key = jax.random.key(self.config.seed, impl="rbg")
         ema = self.config.ema_decay is not None
-        return init_state(self.model, self.optimizer, key, self.dataset.image_shape, ema)
+        everywhere = meshes.replicated(self.mesh)
+        shape = self.dataset.image_shape
+        return init_state(self.model, self.optimizer, key, shape, ema, drawn_at=everywhere)
 
     def _abstract_state(self) -> TrainState:
-        sharding = meshes.replicated(self.mesh)
+        state = jax.eval_shape(self._initial_state)
         return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            jax.eval_shape(self._initial_state),
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            state,
+            meshes.state_shardings(state, self.mesh),
         )
+
+    @functools.cached_property
+    def state_shardings(self) -> TrainState:
+        """Where each leaf of the state lies."""
+        return jax.tree.map(lambda x: x.sharding, self.abstract)
 
     @functools.cached_property
     def init_variables(self) -> dict[str, Any] | None:
@@ -105,11 +113,11 @@ class Run:
 
     def fresh_state(self) -> TrainState:
         """The state of step 0, laid out over the mesh."""
-        everywhere = meshes.replicated(self.mesh)
-        state = jax.jit(self._initial_state, out_shardings=everywhere)()
+        state = jax.jit(self._initial_state, out_shardings=self.state_shardings)()
         if self.init_variables is None:
             return state
-        variables = jax.device_put(self.init_variables, everywhere)
+        where = {name: getattr(self.state_shardings, name) for name in self.init_variables}
+        variables = jax.device_put(self.init_variables, where)
         ema = None if state.ema is None else jax.tree.map(jnp.copy, variables)
         return state.replace(**variables, ema=ema)
 
@@ -135,6 +143,7 @@ class Run:
             self.optimizer,
             self.mesh,
             **self.channel_stats,
+            state_shardings=self.state_shardings,
             seed=self.config.seed,
             augmentation=self.device_augment,
             label_smoothing=self.config.label_smoothing,

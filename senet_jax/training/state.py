@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, Key, PyTree
 
 
@@ -34,6 +35,7 @@ def init_state(
     key: Key[Array, ""],
     image_shape: tuple[int, int, int],
     ema: bool,
+    drawn_at: NamedSharding | None = None,
 ) -> TrainState:
     """Draws the initial state; pure, so that ``jax.jit`` can lay it out over a mesh.
 
@@ -43,8 +45,12 @@ def init_state(
         key: Key of the initialisation.
         image_shape: Height, width and channels.
         ema: Whether averages of the variables are kept.
+        drawn_at: Where the variables lie while they are drawn; on a mesh whole on every device,
+            because what the generator ``rbg`` draws depends on how its output is divided.
     """
     variables = model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+    if drawn_at is not None:
+        variables = jax.lax.with_sharding_constraint(variables, drawn_at)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     average = {"params": params, "batch_stats": batch_stats}
     return TrainState(

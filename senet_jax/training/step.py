@@ -58,6 +58,7 @@ def make_train_step(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     bgr: bool = False,
+    state_shardings: TrainState | None = None,
     seed: int,
     augmentation: AugmentConfig,
     label_smoothing: float = 0.0,
@@ -77,6 +78,8 @@ def make_train_step(
         mean: Mean of the channels, 0 to 1.
         std: Standard deviation of the channels, 0 to 1.
         bgr: The network takes blue first.
+        state_shardings: Where the leaves of the state lie (``mesh.state_shardings``); None means
+            whole on every device. The step gathers the parameters and divides their gradients.
         seed: Seed of augmentation and dropout; step and seed alone determine what is drawn.
         augmentation: How the images are changed.
         label_smoothing: Share of the target that is spread over all classes (Inception-v3, arXiv
@@ -97,6 +100,10 @@ def make_train_step(
         if drop_block_steps is None or not getattr(model, "drop_block", 0):
             return {}
         return {"drop_block_scale": state.step / drop_block_steps}
+
+    everywhere = replicated(mesh)
+    where = everywhere if state_shardings is None else state_shardings
+    param_shardings = everywhere if state_shardings is None else state_shardings.params
 
     @_traced(mesh, conv_lowering)
     def step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
@@ -121,9 +128,10 @@ def make_train_step(
             loss = optax.softmax_cross_entropy(logits, targets).mean()
             return loss, (logits, updated.get("batch_stats", {}))
 
-        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params
-        )
+        # Without this XLA would divide the convolutions as their kernels are divided.
+        whole = jax.lax.with_sharding_constraint(state.params, everywhere)
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(whole)
+        grads = jax.lax.with_sharding_constraint(grads, param_shardings)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -142,11 +150,10 @@ def make_train_step(
         }
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 
-    everywhere = replicated(mesh)
     return jax.jit(
         step,
-        in_shardings=(everywhere, over_batch(mesh)),
-        out_shardings=(everywhere, everywhere),
+        in_shardings=(where, over_batch(mesh)),
+        out_shardings=(where, everywhere),
         donate_argnums=0,
     )
 
@@ -176,11 +183,13 @@ def make_eval_step(
         five; only where there are more classes than that) and ``count``. Of classes with equal
         logits the first comes first; logits that are not numbers are wrong.
     """
+    everywhere = replicated(mesh)
 
     @_traced(mesh, conv_lowering)
     def step(variables: dict[str, Any], batch: DeviceBatch) -> Metrics:
         images = normalize(batch["image"], mean, std, bgr)
-        logits: Any = model.apply(variables, images, train=False)
+        whole = jax.lax.with_sharding_constraint(variables, everywhere)
+        logits: Any = model.apply(whole, images, train=False)
         labels, weight = batch["label"], batch["weight"]
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         rank = _rank(logits, labels)
@@ -194,8 +203,8 @@ def make_eval_step(
             sums["top5"] = jnp.sum((rank < TOP) * weight)
         return sums
 
-    everywhere = replicated(mesh)
-    return jax.jit(step, in_shardings=(everywhere, over_batch(mesh)), out_shardings=everywhere)
+    # The variables lie where they lie: whole, or divided as in training.
+    return jax.jit(step, in_shardings=(None, over_batch(mesh)), out_shardings=everywhere)
 
 
 def _rank(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Int[Array, " n"]:

@@ -24,7 +24,7 @@ def zoo_with_tiny():
 def digits(zoo_with_tiny, tmp_path_factory):
     """A run on digits of two epochs; returns its folder."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    flags = "--epochs 2 --model.name tiny --devices 1 --data.batch-size 128"
+    flags = "--epochs 2 --model.name tiny --mesh.data 1 --data.batch-size 128"
     assert cli.main(["train", "demo", "--run-dir", str(folder), *flags.split()]) == 0
     return folder
 

@@ -104,7 +104,7 @@ def weights(command, folder, tmp_path):
     """A network for that folder, untrained."""
     command(
         *("train", "--data.name", "folder", "--data.dir", folder, "--data.image-size", 16),
-        *("--data.batch-size", 5, "--devices", 1, "--epochs", 1, "--model.name", "tiny"),
+        *("--data.batch-size", 5, "--mesh.data", 1, "--epochs", 1, "--model.name", "tiny"),
         *("--optimizer.learning-rate", 0, "--run-dir", tmp_path / "run"),
     )
     command("convert", tmp_path / "run", "--out", tmp_path / "w.npz")

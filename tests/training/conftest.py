@@ -10,6 +10,7 @@ from senet_jax.models import zoo
 from senet_jax.models.resnet import SE, ResNet
 from senet_jax.training.config import (
     CheckpointConfig,
+    MeshConfig,
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
@@ -45,5 +46,5 @@ def tiny(tmp_path, monkeypatch) -> TrainConfig:
         checkpoint=CheckpointConfig(every_steps=5),
         ema_decay=0.9,
         log_every_steps=4,
-        devices=1,
+        mesh=MeshConfig(data=1),
     )

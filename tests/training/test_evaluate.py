@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from senet_jax.data.sources import ArraySource
 from senet_jax.errors import UsageError
+from senet_jax.training.config import MeshConfig
 from senet_jax.training.evaluate import evaluate
 from senet_jax.training.mesh import make_mesh
 from senet_jax.training.run import Run
@@ -17,7 +18,7 @@ from senet_jax.training.step import make_eval_step
 @pytest.mark.parametrize(("devices", "size"), [(1, 360), (1, 100), (8, 7), (8, 200)])
 def test_every_image_counts_once_whatever_the_batch(tiny, devices, size):
     data = dataclasses.replace(tiny.data, eval_batch_size=size)
-    run = Run(dataclasses.replace(tiny, devices=devices, data=data))
+    run = Run(dataclasses.replace(tiny, mesh=MeshConfig(devices), data=data))
     state = run.fresh_state()
     result = run.evaluate(state.eval_variables)
 

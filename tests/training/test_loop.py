@@ -274,8 +274,8 @@ def test_a_folder_that_cannot_be_made_is_refused(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"devices": 5}, "cannot be divided over 5 devices"),
-        ({"devices": 9}, "9 devices asked for"),
+        ({"mesh": {"data": 5}}, "cannot be divided over 5 devices"),
+        ({"mesh": {"data": 3, "fsdp": 3}}, "needs 9 devices, but there are 8"),
         ({"data": {"batch_size": 2000}}, "larger than the 1437 training images"),
         ({"data": {"name": "digit"}}, "did you mean digits"),
         ({"model": {"name": "tinny"}}, "did you mean tiny"),

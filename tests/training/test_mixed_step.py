@@ -9,6 +9,7 @@ from senet_jax.data.config import AugmentConfig
 from senet_jax.data.device import change_batch
 from senet_jax.errors import UsageError
 from senet_jax.training import mesh as meshes
+from senet_jax.training.config import MeshConfig
 from senet_jax.training.run import Run
 from senet_jax.training.step import step_key
 
@@ -71,7 +72,7 @@ def test_loss_and_top1_are_those_of_the_mixed_images_and_smoothed_targets(mixing
 
 def test_a_mixed_step_is_the_same_on_one_device_and_on_eight(mixing):
     state, metrics = step_at(Run(mixing), 0)
-    state8, metrics8 = step_at(Run(dataclasses.replace(mixing, devices=8)), 0)
+    state8, metrics8 = step_at(Run(dataclasses.replace(mixing, mesh=MeshConfig(data=8))), 0)
     for name in metrics:
         assert float(metrics[name]) == pytest.approx(float(metrics8[name]), rel=1e-5)
     for one, eight in zip(jax.tree.leaves(state), jax.tree.leaves(state8), strict=True):

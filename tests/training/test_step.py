@@ -9,6 +9,7 @@ import pytest
 from senet_jax.data.config import AugmentConfig
 from senet_jax.errors import UsageError
 from senet_jax.training import mesh as meshes
+from senet_jax.training.config import MeshConfig
 from senet_jax.training.run import Run
 from senet_jax.training.step import make_train_step, normalize
 
@@ -30,7 +31,7 @@ def test_a_step_is_the_same_on_one_device_and_on_eight(tiny):
     )
     tiny = dataclasses.replace(tiny, optimizer=optimizer)
     one, (state, metrics) = first_step(tiny)
-    eight, (state8, metrics8) = first_step(dataclasses.replace(tiny, devices=8))
+    eight, (state8, metrics8) = first_step(dataclasses.replace(tiny, mesh=MeshConfig(data=8)))
     assert (one.mesh.size, eight.mesh.size) == (1, 8)
     for name in metrics:
         assert float(metrics[name]) == pytest.approx(float(metrics8[name]), rel=1e-5)
@@ -45,7 +46,7 @@ def test_a_step_is_the_same_on_one_device_and_on_eight(tiny):
 
 
 def test_the_batch_is_split_and_the_state_is_everywhere(tiny):
-    config = dataclasses.replace(tiny, devices=8)
+    config = dataclasses.replace(tiny, mesh=MeshConfig(data=8))
     run, (state, _) = first_step(config)
     batch = meshes.to_devices(dict(run.batches[0]), run.mesh)
     assert {shard.data.shape[0] for shard in batch["image"].addressable_shards} == {12}
