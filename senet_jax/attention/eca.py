@@ -13,6 +13,7 @@ from senet_jax.attention.gates import GATES
 from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.errors import UsageError, choose
 from senet_jax.ops.moments import scale
+from senet_jax.ops.precision import accurate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +77,8 @@ class ECA(nn.Module):
     def excite(self, squeezed: Float[Array, "n c"]) -> Float[Array, "n c"]:
         """The gate from the squeezed channels."""
         size = self.config.kernel(squeezed.shape[-1])
-        conv = nn.Conv(
-            1, (size,), padding=size // 2, use_bias=False, dtype=jnp.float32, name="conv"
-        )
+        dtype = accurate(squeezed.dtype)
+        conv = nn.Conv(1, (size,), padding=size // 2, use_bias=False, dtype=dtype, name="conv")
         gate = jnp.squeeze(GATES[self.config.gate](conv(squeezed[..., None])), -1)
         self.sow("intermediates", "gate", gate[:, None, None, :])
         return gate

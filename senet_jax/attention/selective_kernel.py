@@ -14,6 +14,7 @@ from senet_jax.errors import UsageError, choose
 from senet_jax.ops.conv import conv
 from senet_jax.ops.drop import DropBlock, Rate
 from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.precision import accurate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,13 +121,13 @@ class SelectiveKernel(nn.Module):
             ],
             axis=3,
         )
-        hidden = SQUEEZES[config.squeeze](outputs.sum(axis=3, dtype=jnp.float32))
+        hidden = SQUEEZES[config.squeeze](outputs.sum(axis=3, dtype=accurate(outputs.dtype)))
         width = max(int(self.features // config.reduction), config.min_width)
-        hidden = _layer(width, "reduce")(hidden)
+        hidden = _layer(width, hidden.dtype, "reduce")(hidden)
         hidden = nn.relu(
-            batch_norm(train, group=self.norm_group, dtype=jnp.float32, name="reduce_bn")(hidden)
+            batch_norm(train, group=self.norm_group, dtype=hidden.dtype, name="reduce_bn")(hidden)
         )
-        logits = _layer(paths * self.features, "expand")(hidden)
+        logits = _layer(paths * self.features, hidden.dtype, "expand")(hidden)
         gate = jax.nn.softmax(logits.reshape(-1, 1, 1, paths, self.features), axis=3)
         self.sow("intermediates", "gate", gate)
         return (outputs * gate.astype(outputs.dtype)).sum(axis=3)
@@ -159,6 +160,6 @@ class _Path(nn.Module):
         return nn.relu(DropBlock()(x, drop_rate))
 
 
-def _layer(features: int, name: str) -> nn.Dense:
+def _layer(features: int, dtype: Any, name: str) -> nn.Dense:
     init = nn.initializers.he_normal()
-    return nn.Dense(features, use_bias=False, kernel_init=init, dtype=jnp.float32, name=name)
+    return nn.Dense(features, use_bias=False, kernel_init=init, dtype=dtype, name=name)

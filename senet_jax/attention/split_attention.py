@@ -16,6 +16,7 @@ from senet_jax.ops.conv import HE_NORMAL, conv
 from senet_jax.ops.drop import DropBlock, Rate
 from senet_jax.ops.moments import scale
 from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.precision import accurate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,12 +128,12 @@ class SplitAttention(nn.Module):
         x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x)
         x = nn.relu(DropBlock()(x, drop_rate))
 
-        total = add_splits(x.astype(jnp.float32), radix)
+        total = add_splits(x.astype(accurate(x.dtype)), radix)
         hidden = SQUEEZES[self.config.squeeze](total)
         width = self.config.hidden_width(channels, groups)
         hidden = _GroupedDense(width, groups, name="reduce")(hidden)
         hidden = nn.relu(
-            batch_norm(train, group=self.norm_group, dtype=jnp.float32, name="reduce_bn")(hidden)
+            batch_norm(train, group=self.norm_group, dtype=hidden.dtype, name="reduce_bn")(hidden)
         )
         logits = _GroupedDense(radix * features, groups, name="expand")(hidden)
         # The layer leaves the splits of a cardinal group next to each other.

@@ -1,4 +1,4 @@
-"""Squeeze operators: what a channel says of itself, (n, h, w, c) -> (n, c), in float32.
+"""Squeeze operators: what a channel says of itself, (n, h, w, c) -> (n, c), accurate.
 
 A new operator is a function and a row in :data:`SQUEEZES`.
 """
@@ -8,15 +8,17 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from senet_jax.ops.precision import accurate
+
 
 def squeeze_avg(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
     """Mean over the pixels (SENet, arXiv 1709.01507, eq. 2)."""
-    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+    return jnp.mean(x, axis=(1, 2), dtype=accurate(x.dtype))
 
 
 def squeeze_max(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
     """Maximum over the pixels (SENet, Table 11)."""
-    return jnp.max(x, axis=(1, 2)).astype(jnp.float32)
+    return jnp.max(x, axis=(1, 2)).astype(accurate(x.dtype))
 
 
 def squeeze_avgmax(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
@@ -29,7 +31,7 @@ def squeeze_std(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
 
     1e-5 is added to the variance, which keeps the gradient finite where a channel is constant.
     """
-    return jnp.sqrt(jnp.var(x.astype(jnp.float32), axis=(1, 2)) + 1e-5)
+    return jnp.sqrt(jnp.var(x.astype(accurate(x.dtype)), axis=(1, 2)) + 1e-5)
 
 
 SQUEEZES: dict[str, Callable[[Float[Array, "n h w c"]], Float[Array, "n c"]]] = {

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any, ClassVar
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -12,6 +11,7 @@ from senet_jax.attention.gates import ACTIVATIONS, GATES
 from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.errors import UsageError, choose
 from senet_jax.ops.moments import scale
+from senet_jax.ops.precision import accurate
 
 NO_SQUEEZE = "none"
 
@@ -101,7 +101,7 @@ class SqueezeExcite(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         dtype = self.dtype or x.dtype
         if self.config.squeeze == NO_SQUEEZE:
-            return x.astype(dtype) * self.excite(x.astype(jnp.float32)).astype(dtype)
+            return x.astype(dtype) * self.excite(x.astype(accurate(x.dtype))).astype(dtype)
         return scale(x.astype(dtype), self.excite(SQUEEZES[self.config.squeeze](x)))
 
     @nn.compact
@@ -114,7 +114,7 @@ class SqueezeExcite(nn.Module):
                 features,
                 use_bias=config.bias,
                 kernel_init=nn.initializers.he_normal(),
-                dtype=jnp.float32,
+                dtype=accurate(squeezed.dtype),
                 name=name,
             )
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from senet_jax.attention import ConvAttention, Mechanism
 from senet_jax.attention.base import check_mechanism
 from senet_jax.errors import UsageError
+from senet_jax.ops.precision import accurate
 
 
 class Backbone(nn.Module, kw_only=True):
@@ -100,11 +101,11 @@ class Backbone(nn.Module, kw_only=True):
         self, x: Float[Array, "n h w c"], train: bool
     ) -> Float[Array, "n {self.num_classes}"]:
         """Averages the pixels and applies dropout and the ``head``; called in ``__call__``."""
-        x = jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+        x = jnp.mean(x, axis=(1, 2), dtype=accurate(x.dtype))
         self.sow("intermediates", "features", x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         init = nn.initializers.normal(0.01)
-        return nn.Dense(self.num_classes, kernel_init=init, dtype=jnp.float32, name="head")(x)
+        return nn.Dense(self.num_classes, kernel_init=init, dtype=x.dtype, name="head")(x)
 
 
 class Stage(nn.Module):

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from senet_jax.ops.precision import accurate
+
 SHORTEST_RUN = 14
 """Pixels; where the rows of a map are shorter, a run is the whole map."""
 
@@ -21,7 +23,7 @@ SHORTEST_RUN = 14
 def sample_moments(
     x: Float[Array, "n *space c"],
 ) -> tuple[Float[Array, "n c"], Float[Array, "n c"]]:
-    """Mean and biased variance of the pixels of each sample and channel, in float32.
+    """Mean and biased variance of the pixels of each sample and channel, accurate.
 
     Each run of pixels is taken relative to its first pixel, and the runs are joined by their means
     (Chan, Golub and LeVeque 1979), so that a mean far above the deviation costs no accuracy, which
@@ -31,9 +33,10 @@ def sample_moments(
         x: Feature maps, or vectors, whose variance is 0.
     """
     runs = _runs(x)
-    first = runs[:, :, 0].astype(jnp.float32)
+    runs = runs.astype(accurate(x.dtype))
+    first = runs[:, :, 0]
     length = runs.shape[2]
-    shifted = runs.astype(jnp.float32) - first[:, :, None]
+    shifted = runs - first[:, :, None]
     total, squares = _run_sums(shifted, shifted * shifted)
     offset = total / length
     run_mean = first + offset
@@ -52,7 +55,7 @@ def _moments_backward(kept: tuple[Array, Array], gradients: tuple[Array, Array])
     x, mean = kept
     pixels = max(1, x[0, ..., 0].size)
     of_mean, of_var = (_over_pixels(gradient / pixels, x) for gradient in gradients)
-    centred = x.astype(jnp.float32) - _over_pixels(mean, x)
+    centred = x.astype(mean.dtype) - _over_pixels(mean, x)
     return ((of_mean + 2 * of_var * centred).astype(x.dtype),)
 
 
@@ -66,12 +69,12 @@ def affine(
     factor: Float[Array, "n c"],
     offset: Float[Array, "n c"],
 ) -> Float[Array, "n *space c"]:
-    """``(x - centre) * factor + offset`` with numbers of each sample and channel, in float32.
+    """``(x - centre) * factor + offset`` with numbers of each sample and channel, accurate.
 
     The backward pass reads ``x`` and the gradient once for all the sums.
     """
     centre, factor, offset = (_over_pixels(each, x) for each in (centre, factor, offset))
-    return (x.astype(jnp.float32) - centre) * factor + offset
+    return (x.astype(accurate(x.dtype)) - centre) * factor + offset
 
 
 def _affine_forward(
@@ -85,7 +88,7 @@ def _affine_backward(
 ) -> tuple[Array, Array, Array, Array]:
     x, centre, factor = kept
     runs = _runs(gradient)
-    centred = _runs(x).astype(jnp.float32) - centre[:, None, None]
+    centred = _runs(x).astype(accurate(x.dtype)) - centre[:, None, None]
     of_offset, of_factor = (s.sum(axis=1) for s in _run_sums(runs, runs * centred))
     of_x = (gradient * _over_pixels(factor, x)).astype(x.dtype)
     return of_x, -of_offset * factor, of_factor, of_offset
@@ -96,7 +99,7 @@ affine.defvjp(_affine_forward, _affine_backward)
 
 @jax.custom_vjp
 def scale(x: Float[Array, "n *space c"], factor: Float[Array, "n c"]) -> Float[Array, "n *space c"]:
-    """``x * factor`` in the precision of ``x``, with the factors' gradient in float32."""
+    """``x * factor`` in the precision of ``x``, with the factors' gradient accurate."""
     return x * _over_pixels(factor.astype(x.dtype), x)
 
 
@@ -106,8 +109,8 @@ def _scale_forward(x: Array, factor: Array) -> tuple[Array, tuple[Array, Array]]
 
 def _scale_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, factor = kept
-    product = _runs(gradient).astype(jnp.float32) * _runs(x).astype(jnp.float32)
-    (of_factor,) = _run_sums(product)
+    gradients, runs = (_runs(each).astype(accurate(x.dtype)) for each in (gradient, x))
+    (of_factor,) = _run_sums(gradients * runs)
     return scale(gradient, factor), of_factor.sum(axis=1).astype(factor.dtype)
 
 
@@ -127,7 +130,7 @@ def _runs(x: Float[Array, "n *space c"]) -> Float[Array, "n runs pixels c"]:
 
 def _run_sums(*operands: Float[Array, "n runs pixels c"]) -> Any:
     """Sums over the pixels of each run, all operands in one loop."""
-    zeros = tuple(jnp.float32(0) for _ in operands)
+    zeros = tuple(jnp.zeros((), each.dtype) for each in operands)
 
     def add(left: Any, right: Any) -> Any:
         return tuple(a + b for a, b in zip(left, right, strict=True))

@@ -67,6 +67,9 @@ class ModelConfig:
     norm_group: int | None = None
     """Samples whose statistics a batch norm takes together: those of one device, as in the papers,
     or fewer; None means the whole batch, over all devices."""
+    remat: bool = False
+    """Remember of each block its input alone, and compute the rest again in the backward pass: less
+    memory for about a third more arithmetic."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute precision; parameters, statistics and gates are float32 always."""
 
@@ -75,34 +78,40 @@ class ModelConfig:
 class OptimizerConfig:
     """The optimizer and its schedule."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """SGD with momentum, or AdamW."""
+    name: Literal["sgd", "adamw", "lars", "lamb"] = "sgd"
+    """SGD with momentum, AdamW (arXiv 1711.05101), or for very large batches LARS (arXiv
+    1708.03888) or LAMB (arXiv 1904.00962), in which a kernel's rate follows its norm; what has no
+    weight decay has no rate of its own either."""
     learning_rate: float = 0.1
     """Peak learning rate."""
     base_batch: int | None = None
     """The batch that ``learning_rate`` is for: with another, the rate is scaled in proportion
     (arXiv 1706.02677); None means the rate as it is."""
-    schedule: Literal["cosine", "step", "plateau"] = "cosine"
-    """After the warm-up: a half cosine down to zero, steps, or a drop whenever the validation loss
-    has stopped falling."""
+    schedule: Literal["cosine", "step", "polynomial", "plateau"] = "cosine"
+    """After the warm-up: a half cosine down to zero, steps, a power of the share of steps left, or
+    a drop whenever the validation loss has stopped falling."""
     warmup_epochs: float = 0.0
     """Epochs over which the rate rises linearly from zero."""
     milestones: tuple[float, ...] = ()
     """Epochs at which the step schedule multiplies the rate by ``decay``."""
     decay: float = 0.1
     """What the step and the plateau schedule multiply with."""
+    power: float = 2.0
+    """Of the polynomial schedule (LARS: 2; 1 is a straight line)."""
     patience: int = 10
     """Validations in a row without a lower loss (by a ten-thousandth) after which the plateau
     schedule drops the rate."""
     max_drops: int = 3
     """How often the plateau schedule drops the rate at most."""
     momentum: float = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD and LARS."""
     nesterov: bool = True
     """Nesterov's form of the momentum."""
     weight_decay: float = 1e-4
-    """Decay of the kernels; biases and batch norm have none. L2 in the gradient for SGD,
-    decoupled for AdamW."""
+    """Decay of the kernels; biases and batch norm have none. L2 in the gradient for SGD and LARS,
+    decoupled for AdamW and LAMB."""
+    trust_coefficient: float = 1e-3
+    """LARS: the norm of an update over that of its kernel, before the learning rate."""
     clip_norm: float | None = None
     """Clip the gradient to this global norm."""
 
@@ -169,6 +178,9 @@ class TrainConfig:
     log_every_steps: int | None = None
     """Write a line of metrics every so many steps besides the one of each epoch."""
     mesh: MeshConfig = MeshConfig()
+    accumulate: int = 1
+    """Parts in which a batch is computed, one after the other, to save memory: their gradients are
+    averaged. Batch norm takes its statistics over a part."""
     deterministic: bool = False
     """On a GPU, XLA's deterministic operations: bit-identical runs, slower. A CPU is
     deterministic anyway."""
@@ -196,6 +208,7 @@ class TrainConfig:
         for field in ("eval_every_epochs", "log_every_steps"):
             value = getattr(self, field)
             require(value is None or value >= 1, field, value, "at least 1")
+        require(self.accumulate >= 1, "accumulate", self.accumulate, "at least 1")
         for field in ("data", "fsdp"):
             value = getattr(self.mesh, field)
             require(value is None or value >= 1, f"mesh.{field}", value, "at least 1")
@@ -205,7 +218,15 @@ class TrainConfig:
         for field in ("dropout", "stochastic_depth", "drop_block"):
             value = getattr(self.model, field)
             require(0 <= value < 1, f"model.{field}", value, "in [0, 1)")
-        for field in ("learning_rate", "warmup_epochs", "weight_decay", "momentum", "decay"):
+        for field in (
+            "learning_rate",
+            "warmup_epochs",
+            "weight_decay",
+            "momentum",
+            "decay",
+            "power",
+            "trust_coefficient",
+        ):
             value = getattr(self.optimizer, field)
             require(value >= 0, f"optimizer.{field}", value, "at least 0")
         for field in ("base_batch", "patience", "max_drops"):

@@ -49,7 +49,7 @@ def train(config: TrainConfig) -> Line:
     config.validate()
     check_run_dir(config)
     run = Run(config)
-    meshes.check_batch_size(config.data.batch_size, run.mesh)
+    meshes.check_batch_size(config.data.batch_size, run.mesh, config.accumulate)
     print(run.describe(), flush=True)
     checkpoints = Checkpoints(config.run_dir / "checkpoints", config.checkpoint.keep_last)
     try:

@@ -101,18 +101,25 @@ def _spec(shape: tuple[int, ...], parts: int) -> PartitionSpec:
     return PartitionSpec(*[None] * axis, "fsdp")
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+def check_batch_size(batch_size: int, mesh: Mesh, parts: int = 1) -> None:
     """Refuses a batch that the devices do not divide.
 
+    Args:
+        batch_size: Images, over all devices.
+        mesh: The devices.
+        parts: Parts in which each device computes its images.
+
     Raises:
-        UsageError: ``batch_size`` is not a multiple of the number of devices.
+        UsageError: ``batch_size`` is not a multiple of the number of devices times ``parts``.
     """
-    if batch_size % mesh.size:
-        below = batch_size - batch_size % mesh.size
-        near = f"{below or mesh.size} or {below + mesh.size}" if below else f"{mesh.size}"
+    divisor = mesh.size * parts
+    if batch_size % divisor:
+        below = batch_size - batch_size % divisor
+        near = f"{below} or {below + divisor}" if below else f"{divisor}"
+        over = f"{mesh.size} devices" + (f" in {parts} parts each" if parts > 1 else "")
         raise UsageError(
-            f"a batch of {batch_size} cannot be divided over {mesh.size} devices: "
-            f"use {near}, or a smaller --mesh.data."
+            f"a batch of {batch_size} cannot be divided over {over}: use {near}, or a smaller "
+            f"{'--accumulate' if parts > 1 else '--mesh.data'}."
         )
 
 

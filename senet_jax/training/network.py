@@ -54,6 +54,7 @@ _PASSED_ON = (
     "stochastic_depth",
     "drop_block",
     "norm_group",
+    "remat",
 )
 _ADD = "give it one with --model.attention.kind se, or take a network that has one"
 

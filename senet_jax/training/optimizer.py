@@ -25,7 +25,7 @@ def scaled_to(config: OptimizerConfig, batch_size: int) -> OptimizerConfig:
 
 
 def make_schedule(config: OptimizerConfig, steps_per_epoch: int, epochs: int) -> optax.Schedule:
-    """Learning rate by step: a linear warm-up, then a half cosine to zero, steps, or the peak.
+    """Learning rate by step: a linear warm-up, then a way to zero, steps, or the peak.
 
     What the plateau schedule takes off is not in it but in the optimizer's state: see
     ``plateau_scale``.
@@ -46,6 +46,8 @@ def make_schedule(config: OptimizerConfig, steps_per_epoch: int, epochs: int) ->
             round(epoch * steps_per_epoch) - warmup: config.decay for epoch in config.milestones
         }
         after = optax.piecewise_constant_schedule(peak, boundaries)
+    elif config.schedule == "polynomial":
+        after = optax.polynomial_schedule(peak, 0.0, config.power, max(total - warmup, 1))
     else:
         after = optax.constant_schedule(peak)
     if not warmup:
@@ -113,6 +115,26 @@ def _update(config: OptimizerConfig, schedule: optax.Schedule) -> optax.Gradient
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.name == "adamw":
         update = optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed)
+        return optax.chain(clip, update)
+    if config.name == "lamb":
+        # optax.lamb adapts every parameter; the authors' code those that decay.
+        return optax.chain(
+            clip,
+            optax.scale_by_adam(eps=1e-6),
+            optax.add_decayed_weights(config.weight_decay, mask=decayed),
+            optax.masked(optax.scale_by_trust_ratio(), decayed),
+            optax.scale_by_learning_rate(schedule),
+        )
+    if config.name == "lars":
+        update = optax.lars(
+            schedule,
+            config.weight_decay,
+            weight_decay_mask=decayed,
+            trust_coefficient=config.trust_coefficient,
+            trust_ratio_mask=decayed,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+        )
         return optax.chain(clip, update)
     return optax.chain(
         clip,

@@ -149,6 +149,7 @@ class Run:
             label_smoothing=self.config.label_smoothing,
             ema_decay=self.config.ema_decay,
             drop_block_steps=self.batches.steps,
+            parts=self.config.accumulate,
             conv_lowering=self.config.conv_lowering,
         )
 

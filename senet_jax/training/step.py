@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 
 from senet_jax.data.config import AugmentConfig
 from senet_jax.data.device import change_batch
-from senet_jax.data.mix import mix
 from senet_jax.ops.conv_lowering import Lowering, lowering
 from senet_jax.training.mesh import over_batch, replicated
+from senet_jax.training.micro_batches import accumulate
 from senet_jax.training.state import TrainState
 
 Metrics = dict[str, Float[Array, ""]]
@@ -64,6 +64,7 @@ def make_train_step(
     label_smoothing: float = 0.0,
     ema_decay: float | None = None,
     drop_block_steps: int | None = None,
+    parts: int = 1,
     conv_lowering: Lowering | None = None,
 ) -> TrainStep:
     """Builds the jitted step; it donates the state that it is given.
@@ -88,6 +89,8 @@ def make_train_step(
             so that the start is forgotten.
         drop_block_steps: Steps over which a network with DropBlock raises its rate from 0, as
             ResNeSt does over the run (arXiv 2004.08955, section 4.2); None means the full rate.
+        parts: Parts of a batch whose gradients are accumulated; batch norm takes its statistics
+            over a part (see ``micro_batches.accumulate``).
         conv_lowering: Form in which XLA is given the convolutions; None chooses for each.
 
     Returns:
@@ -110,28 +113,34 @@ def make_train_step(
         key = step_key(seed, state.step)
         _, dropout_key = jax.random.split(key)
         images, share = change_batch(batch["image"], key, mean=mean, config=augmentation)
-        images, labels = normalize(images, mean, std, bgr), batch["label"]
-
-        def loss_fn(params: Any) -> tuple[Array, tuple[Array, Any]]:
-            logits, updated = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                images,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": dropout_key},
-                **scales(state),
-            )
-            targets = jax.nn.one_hot(labels, logits.shape[-1])
-            targets = optax.smooth_labels(targets, label_smoothing)
-            if share is not None:
-                targets = mix(targets, share)
-            loss = optax.softmax_cross_entropy(logits, targets).mean()
-            return loss, (logits, updated.get("batch_stats", {}))
-
+        examples = {"image": images, "label": batch["label"]}
+        if share is not None:
+            examples["mixed_label"] = jnp.roll(batch["label"], 1)
         # Without this XLA would divide the convolutions as their kernels are divided.
         whole = jax.lax.with_sharding_constraint(state.params, everywhere)
-        (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(whole)
-        grads = jax.lax.with_sharding_constraint(grads, param_shardings)
+
+        def gradients(batch_stats: Any, part: DeviceBatch, key: Key[Array, ""]) -> tuple[Any, Any]:
+            def loss_fn(params: Any) -> tuple[Array, tuple[Array, Any]]:
+                logits, updated = model.apply(
+                    {"params": params, "batch_stats": batch_stats},
+                    normalize(part["image"], mean, std, bgr),
+                    train=True,
+                    mutable=["batch_stats"],
+                    rngs={"dropout": key},
+                    **scales(state),
+                )
+                right = jnp.argmax(logits, axis=-1) == _counted(part, share)
+                targets = _targets(part, share, logits.shape[-1], label_smoothing)
+                loss = optax.softmax_cross_entropy(logits, targets).mean()
+                return loss, (jnp.mean(right), updated.get("batch_stats", {}))
+
+            (loss, (top1, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(whole)
+            grads = jax.lax.with_sharding_constraint(grads, param_shardings)
+            return ({"loss": loss, "top1": top1}, grads), batch_stats
+
+        (metrics, grads), batch_stats = accumulate(
+            gradients, state.batch_stats, examples, dropout_key, parts=parts, mesh=mesh
+        )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -141,13 +150,7 @@ def make_train_step(
             keep = jnp.minimum(ema_decay, (1 + count) / (10 + count))
             new = {"params": params, "batch_stats": batch_stats}
             ema = optax.incremental_update(new, ema, 1 - keep)
-        if share is not None:
-            labels = jnp.where(share >= 0.5, labels, jnp.roll(labels, 1))
-        metrics = {
-            "loss": loss,
-            "top1": jnp.mean(jnp.argmax(logits, axis=-1) == labels),
-            "grad_norm": optax.tree.norm(grads),
-        }
+        metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 
     return jax.jit(
@@ -156,6 +159,27 @@ def make_train_step(
         out_shardings=(where, everywhere),
         donate_argnums=0,
     )
+
+
+def _targets(
+    part: DeviceBatch, share: Float[Array, ""] | None, classes: int, label_smoothing: float
+) -> Float[Array, "n classes"]:
+    """The distributions that the logits should have; smoothed before they are mixed."""
+
+    def smooth(labels: Int[Array, " n"]) -> Float[Array, "n classes"]:
+        return optax.smooth_labels(jax.nn.one_hot(labels, classes), label_smoothing)
+
+    targets = smooth(part["label"])
+    if share is None:
+        return targets
+    return share * targets + (1 - share) * smooth(part["mixed_label"])
+
+
+def _counted(part: DeviceBatch, share: Float[Array, ""] | None) -> Int[Array, " n"]:
+    """The labels that count as right: of mixed images the one with the larger share."""
+    if share is None:
+        return part["label"]
+    return jnp.where(share >= 0.5, part["label"], part["mixed_label"])
 
 
 def make_eval_step(

@@ -1,0 +1,73 @@
+"""Gradient accumulation: a batch in parts, one after the other, so that less must be remembered."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Key, PyTree, Shaped
+
+from senet_jax.ops.conv_lowering import BATCH_AXES
+
+Gradients = Callable[[Any, Any, Key[Array, ""]], tuple[PyTree[Array], PyTree[Array]]]
+"""``(batch_stats, examples, key)`` to what is averaged (metrics, gradients) and the statistics."""
+
+
+def accumulate(
+    gradients: Gradients,
+    batch_stats: PyTree[Array],
+    examples: PyTree[Shaped[Array, "n ..."]],
+    key: Key[Array, ""],
+    *,
+    parts: int,
+    mesh: Mesh,
+) -> tuple[PyTree[Array], PyTree[Array]]:
+    """Takes the gradients of a batch as the mean of those of its parts.
+
+    Batch norm normalises over a part, and its running statistics move once a part. Part k of N has
+    the images k, k + N, k + 2N, ..., so that each device takes them of its own and the parts are
+    the same on any mesh.
+
+    Args:
+        gradients: What is done with one part.
+        batch_stats: Running statistics before the batch.
+        examples: The batch, split over ``mesh``.
+        key: Randomness; part k gets ``fold_in(key, k)``, a batch in one part the key itself.
+        parts: Number of parts; together with the devices it divides the batch.
+        mesh: The mesh.
+
+    Returns:
+        The means over the parts, and the statistics after the last.
+    """
+    if parts == 1:
+        return gradients(batch_stats, examples, key)
+    divided = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+
+    def divide(x: Array) -> Array:
+        x = jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+        return jax.lax.with_sharding_constraint(x, divided)
+
+    def add(carry: Any, part: Any) -> tuple[Any, None]:
+        sums, batch_stats = carry
+        index, own = part
+        found, batch_stats = gradients(batch_stats, own, jax.random.fold_in(key, index))
+        return (jax.tree.map(jnp.add, sums, found), batch_stats), None
+
+    stacked = (jnp.arange(parts), jax.tree.map(divide, examples))
+    shapes, _ = jax.eval_shape(
+        gradients, batch_stats, jax.tree.map(lambda x: x[0], stacked[1]), key
+    )
+    carry = (jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), batch_stats)
+    if jax.default_backend() == "cpu":
+        # Convolutions in a loop are 40 times slower on CPUs (jax#12868).
+        for index in range(parts):
+            # What a part needs is not there before the last one is done.
+            carry, part = jax.lax.optimization_barrier(
+                (carry, jax.tree.map(lambda x, index=index: x[index], stacked))
+            )
+            carry, _ = add(carry, part)
+    else:
+        carry, _ = jax.lax.scan(add, carry, stacked)
+    sums, batch_stats = carry
+    return jax.tree.map(lambda x: x / parts, sums), batch_stats
