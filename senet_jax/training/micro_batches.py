@@ -62,12 +62,21 @@ def accumulate(
     if jax.default_backend() == "cpu":
         # Convolutions in a loop are 40 times slower on CPUs (jax#12868).
         for index in range(parts):
-            # What a part needs is not there before the last one is done.
-            carry, part = jax.lax.optimization_barrier(
-                (carry, jax.tree.map(lambda x, index=index: x[index], stacked))
-            )
-            carry, _ = add(carry, part)
+            part = jax.tree.map(lambda x, index=index: x[index], stacked)
+            carry, _ = add(carry, part if index == 0 else _after(carry, part))
     else:
         carry, _ = jax.lax.scan(add, carry, stacked)
     sums, batch_stats = carry
     return jax.tree.map(lambda x: x / parts, sums), batch_stats
+
+
+def _after(earlier: PyTree[Array], part: PyTree[Array]) -> PyTree[Array]:
+    """The same part, which cannot be had before what is earlier is computed.
+
+    XLA on CPUs drops optimisation barriers and would compute the parts side by side, with the
+    memory of all of them; what it computes with it must wait for.
+    """
+    firsts = [leaf.ravel()[0] for leaf in jax.tree.leaves(earlier)]
+    # Zero as long as the training has not diverged.
+    zero = jnp.isnan(sum(first.astype(jnp.float32) for first in firsts))
+    return jax.tree.map(lambda x: x + zero.astype(x.dtype), part)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from senet_jax.data.config import AugmentConfig
 from senet_jax.data.datasets import Dataset, open_dataset
@@ -32,7 +31,7 @@ from senet_jax.training.optimizer import (
     scaled_to,
 )
 from senet_jax.training.shown import ShownBatch, show_batch
-from senet_jax.training.state import TrainState, init_state
+from senet_jax.training.state import TrainState, draw_variables, state_of
 from senet_jax.training.step import (
     DeviceBatch,
     EvalStep,
@@ -73,16 +72,16 @@ class Run:
         )
         self.abstract = self._abstract_state()
 
-    def _initial_state(self) -> TrainState:
+    def _draw_variables(self) -> dict[str, Any]:
         # XLA:CPU compiles this generator two to three times faster than the default one.
         key = jax.random.key(self.config.seed, impl="rbg")
-        ema = self.config.ema_decay is not None
-        everywhere = meshes.replicated(self.mesh)
-        shape = self.dataset.image_shape
-        return init_state(self.model, self.optimizer, key, shape, ema, drawn_at=everywhere)
+        return draw_variables(self.model, key, self.dataset.image_shape)
+
+    def _state_of(self, variables: dict[str, Any]) -> TrainState:
+        return state_of(variables, self.optimizer, self.config.ema_decay is not None)
 
     def _abstract_state(self) -> TrainState:
-        state = jax.eval_shape(self._initial_state)
+        state = jax.eval_shape(lambda: self._state_of(self._draw_variables()))
         return jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             state,
@@ -113,13 +112,11 @@ class Run:
 
     def fresh_state(self) -> TrainState:
         """The state of step 0, laid out over the mesh."""
-        state = jax.jit(self._initial_state, out_shardings=self.state_shardings)()
-        if self.init_variables is None:
-            return state
-        where = {name: getattr(self.state_shardings, name) for name in self.init_variables}
-        variables = jax.device_put(self.init_variables, where)
-        ema = None if state.ema is None else jax.tree.map(jnp.copy, variables)
-        return state.replace(**variables, ema=ema)
+        variables = self.init_variables
+        if variables is None:
+            # Whole on every device at first: what is drawn depends on how the program is divided.
+            variables = jax.jit(self._draw_variables, out_shardings=meshes.replicated(self.mesh))()
+        return jax.jit(self._state_of, out_shardings=self.state_shardings)(variables)
 
     @property
     def channel_stats(self) -> dict[str, Any]:

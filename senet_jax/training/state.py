@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, Key, PyTree
 
 
@@ -35,9 +34,8 @@ def init_state(
     key: Key[Array, ""],
     image_shape: tuple[int, int, int],
     ema: bool,
-    drawn_at: NamedSharding | None = None,
 ) -> TrainState:
-    """Draws the initial state; pure, so that ``jax.jit`` can lay it out over a mesh.
+    """Draws the initial state; pure, so that ``jax.eval_shape`` knows its shapes.
 
     Args:
         model: A module with the calling convention of the zoo.
@@ -45,19 +43,26 @@ def init_state(
         key: Key of the initialisation.
         image_shape: Height, width and channels.
         ema: Whether averages of the variables are kept.
-        drawn_at: Where the variables lie while they are drawn; on a mesh whole on every device,
-            because what the generator ``rbg`` draws depends on how its output is divided.
     """
+    return state_of(draw_variables(model, key, image_shape), optimizer, ema)
+
+
+def draw_variables(
+    model: nn.Module, key: Key[Array, ""], image_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """Draws ``params`` and ``batch_stats``; arguments as ``init_state``."""
     variables = model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
-    if drawn_at is not None:
-        variables = jax.lax.with_sharding_constraint(variables, drawn_at)
-    params, batch_stats = variables["params"], variables.get("batch_stats", {})
-    average = {"params": params, "batch_stats": batch_stats}
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+def state_of(
+    variables: dict[str, Any], optimizer: optax.GradientTransformation, ema: bool
+) -> TrainState:
+    """The state in which training starts with some variables; arguments as ``init_state``."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=params,
-        batch_stats=batch_stats,
-        opt_state=optimizer.init(params),
+        **variables,
+        opt_state=optimizer.init(variables["params"]),
         # A copy: the step donates the state, and a buffer can be donated once.
-        ema=jax.tree.map(jnp.copy, average) if ema else None,
+        ema=jax.tree.map(jnp.copy, variables) if ema else None,
     )

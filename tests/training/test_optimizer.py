@@ -93,6 +93,51 @@ def test_adamw_decays_apart_from_the_gradient():
     np.testing.assert_allclose(got["bias"], bias, rtol=1e-5)
 
 
+def test_lars_gives_kernels_a_rate_by_their_norm_and_biases_none():
+    config = OptimizerConfig(
+        name="lars",
+        schedule="step",
+        milestones=(9,),
+        weight_decay=0.1,
+        trust_coefficient=0.02,
+        nesterov=False,
+    )
+    got = two_steps(config)
+    value, velocity = np.array(params()["kernel"]), 0.0
+    for _ in range(2):
+        grad = np.array(GRADS["kernel"]) + 0.1 * value
+        local = 0.02 * np.linalg.norm(value) / np.linalg.norm(grad)
+        velocity = 0.9 * velocity + 0.1 * local * grad
+        value = value - velocity
+    np.testing.assert_allclose(got["kernel"], value, rtol=1e-5)
+    # The bias: two steps of plain momentum.
+    np.testing.assert_allclose(got["bias"], 3.0 - 0.1 * 1.2 * (1 + 1.9), rtol=1e-6)
+
+
+def test_lamb_gives_kernels_steps_of_their_norm_and_biases_those_of_adam():
+    config = OptimizerConfig(
+        name="lamb", schedule="step", milestones=(9,), weight_decay=0.1, learning_rate=0.01
+    )
+    got = two_steps(config)
+    # With a constant gradient every Adam step is its sign.
+    kernel = np.array(params()["kernel"])
+    for _ in range(2):
+        update = 1 + 0.1 * kernel
+        kernel = kernel - 0.01 * np.linalg.norm(kernel) / np.linalg.norm(update) * update
+    np.testing.assert_allclose(got["kernel"], kernel, rtol=1e-5)
+    np.testing.assert_allclose(got["bias"], 3.0 - 0.02, rtol=1e-5)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0])
+def test_a_polynomial_of_the_share_of_steps_left(power):
+    config = OptimizerConfig(learning_rate=0.4, schedule="polynomial", power=power, warmup_epochs=2)
+    rate = make_schedule(config, steps_per_epoch=10, epochs=10)
+    assert rate(10) == pytest.approx(0.2)
+    assert rate(20) == pytest.approx(0.4)
+    assert rate(40) == pytest.approx(0.4 * (3 / 4) ** power)
+    assert rate(100) == pytest.approx(0, abs=1e-7)
+
+
 def test_the_gradient_is_clipped_to_its_global_norm():
     config = OptimizerConfig(
         schedule="step", milestones=(9,), weight_decay=0, momentum=0, nesterov=False, clip_norm=0.13

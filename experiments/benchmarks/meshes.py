@@ -1,0 +1,222 @@
+"""The same steps on one device and on meshes of eight: how far the numbers are apart.
+
+    python -m experiments.benchmarks.meshes
+
+trains some steps with global batch norm on one virtual CPU device and on each mesh, and compares
+all that a step changes: parameters, statistics, optimizer state and average. In float32 after one
+step, because rounding is amplified from step to step (5 % after twenty at a rate of 0.1); in
+float64 after twenty. Then it counts the bytes that a device holds of a state that is divided.
+Exits with 1 if a limit is missed. Some minutes on 2 cores, most of them compilation.
+"""
+
+import contextlib
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from jaxtyping import PyTree
+
+from experiments.benchmarks.measure import RESULTS, table, write
+from senet_jax.data.config import AugmentConfig
+from senet_jax.models.zoo import create_model
+from senet_jax.training import mesh as meshes
+from senet_jax.training.config import OptimizerConfig
+from senet_jax.training.optimizer import make_optimizer, make_schedule
+from senet_jax.training.state import TrainState, draw_variables, init_state, state_of
+from senet_jax.training.step import make_train_step
+
+DEVICES = 8
+LIMITS = {"float32": 1e-5, "float64": 1e-9}
+STEPS = {"float32": 1, "float64": 20}
+SHARE_LIMIT = 1 / 7
+"""Of the bytes of parameters and optimizer state, on one of eight devices."""
+
+MESHES = ((8, 1), (2, 4), (1, 8))
+
+PLAIN: dict[str, Any] = {}
+EVERYTHING = {"mixup": 0.2, "label_smoothing": 0.1, "clip_norm": 1.0, "ema_decay": 0.99, "parts": 2}
+"""All of a step in which the images of a batch, or all the parameters, meet."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Meshes:
+    """Compare meshes of eight devices with one device."""
+
+    models: tuple[str, ...] = ("cifar_seresnet8", "seresnext26t_32x4d", "resnest14d")
+    """Names that `senet-jax models` lists."""
+    divided: tuple[str, ...] = ("resnet50", "senet154")
+    """Networks whose state is divided over eight devices; its bytes are counted."""
+    images: int = 32
+    """Images of a batch."""
+    size: int = 64
+    """Side of the images, pixels."""
+    out: Path = RESULTS / "meshes" / "cpu.json"
+    """The result."""
+
+
+def trained(
+    name: str,
+    mesh: tuple[int, int],
+    dtype: str,
+    *,
+    images: int,
+    size: int,
+    steps: int,
+    features: dict[str, Any] | None = None,
+    **fields: Any,
+) -> PyTree[np.ndarray]:
+    """The state after some steps on random images; its floats have the given precision.
+
+    Args:
+        name: Name in the zoo.
+        mesh: Sizes of the axes ``data`` and ``fsdp``.
+        dtype: "float32" or "float64".
+        images: Images of a batch.
+        size: Their side, pixels.
+        steps: How many steps.
+        features: As in ``EVERYTHING``.
+        **fields: Fields of the network.
+    """
+    features = features or {}
+    precise = jax.enable_x64(True) if dtype == "float64" else contextlib.nullcontext()
+    with precise:
+        model = create_model(name, num_classes=10, dtype=jnp.dtype(dtype), **fields)
+        config = OptimizerConfig(clip_norm=features.get("clip_norm"))
+        optimizer = make_optimizer(config, make_schedule(config, steps, 2))
+        grid = meshes.make_mesh(*mesh)
+        ema = features.get("ema_decay")
+
+        def draw() -> dict[str, Any]:
+            variables = draw_variables(model, jax.random.key(0, impl="rbg"), (size, size, 3))
+            return jax.tree.map(lambda x: x.astype(dtype), variables)
+
+        def initial(variables: dict[str, Any]) -> TrainState:
+            return state_of(variables, optimizer, ema is not None)
+
+        shardings = meshes.state_shardings(jax.eval_shape(lambda: initial(draw())), grid)
+        variables = jax.jit(draw, out_shardings=meshes.replicated(grid))()
+        state = jax.jit(initial, out_shardings=shardings)(variables)
+        step = make_train_step(
+            model,
+            optimizer,
+            grid,
+            mean=(0.5,) * 3,
+            std=(0.25,) * 3,
+            seed=0,
+            state_shardings=shardings,
+            augmentation=AugmentConfig(mixup=features.get("mixup", 0.0)),
+            label_smoothing=features.get("label_smoothing", 0.0),
+            ema_decay=ema,
+            parts=features.get("parts", 1),
+        )
+        rng = np.random.default_rng(0)
+        for _ in range(steps):
+            batch = {
+                "image": rng.integers(0, 256, (images, size, size, 3), np.uint8),
+                "label": rng.integers(0, 10, images, np.int32),
+            }
+            state, _ = step(state, meshes.to_devices(batch, grid))
+        return jax.tree.map(np.asarray, dataclasses.replace(state, step=None))
+
+
+def apart(state: PyTree[np.ndarray], other: PyTree[np.ndarray]) -> float:
+    """The largest difference of two states, each leaf relative to its largest number."""
+
+    def of(a: np.ndarray, b: np.ndarray) -> float:
+        largest = float(np.abs(a).max())
+        return float(np.abs(a - b).max()) / (largest or 1.0)
+
+    pairs = zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True)
+    return max(of(a, b) for a, b in pairs)
+
+
+def share_on_a_device(name: str, fsdp: int) -> tuple[int, int]:
+    """Bytes of the parameters and the optimizer state, in all and on one device."""
+    optimizer = make_optimizer(OptimizerConfig(), make_schedule(OptimizerConfig(), 1, 1))
+    model = create_model(name)
+    state = jax.eval_shape(
+        lambda: init_state(model, optimizer, jax.random.key(0), (64, 64, 3), ema=False)
+    )
+    shardings = meshes.state_shardings(state, meshes.make_mesh(1, fsdp))
+    whole = held = 0
+    for part in ("params", "opt_state"):
+        for leaf, sharding in zip(
+            jax.tree.leaves(getattr(state, part)),
+            jax.tree.leaves(getattr(shardings, part)),
+            strict=True,
+        ):
+            whole += leaf.size * leaf.dtype.itemsize
+            held += int(np.prod(sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize
+    return whole, held
+
+
+def _compare(study: Meshes) -> list[dict[str, Any]]:
+    rows = []
+    cases = [(name, dtype, PLAIN) for name in study.models for dtype in LIMITS]
+    cases += [(study.models[0], dtype, EVERYTHING) for dtype in LIMITS]
+    for name, dtype, features in cases:
+        settings: dict[str, Any] = {
+            "images": study.images,
+            "size": study.size,
+            "steps": STEPS[dtype],
+            "features": features,
+        }
+        one = trained(name, (1, 1), dtype, **settings)
+        for mesh in MESHES:
+            difference = apart(one, trained(name, mesh, dtype, **settings))
+            row = {
+                "model": name,
+                "with": ", ".join(features) or "-",
+                "data x fsdp": f"{mesh[0]} x {mesh[1]}",
+                "precision": dtype,
+                "steps": STEPS[dtype],
+                "difference": f"{difference:.1e}",
+                "limit": LIMITS[dtype],
+                "holds": difference < LIMITS[dtype],
+            }
+            print(row, flush=True)
+            rows.append(row)
+    return rows
+
+
+def _count(study: Meshes) -> list[dict[str, Any]]:
+    rows = []
+    for name in study.divided:
+        whole, held = share_on_a_device(name, DEVICES)
+        share = held / whole
+        rows.append(
+            {
+                "model": name,
+                "bytes": whole,
+                "on one of 8": held,
+                "share": share,
+                "limit": SHARE_LIMIT,
+                "holds": share < SHARE_LIMIT,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    study = tyro.cli(Meshes, description=__doc__)
+    rows, counts = _compare(study), _count(study)
+    write(study.out, rows, divided=counts)
+    for found in (rows, counts):
+        print(f"\n{table(found, list(found[0]))}")
+    held = sum(row["holds"] for row in rows + counts)
+    print(f"\n{held} of {len(rows + counts)} limits hold; {study.out}")
+    sys.exit(held != len(rows + counts))
+
+
+if __name__ == "__main__":
+    # Before jax looks for devices, which it does when it is first used.
+    flags = f"--xla_force_host_platform_device_count={DEVICES}"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+    main()
