@@ -9,7 +9,17 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from senet_jax.commands import convert, evaluate, export, models, predict, prepare, show_data, train
+from senet_jax.commands import (
+    convert,
+    evaluate,
+    export,
+    models,
+    predict,
+    prepare,
+    report,
+    show_data,
+    train,
+)
 from senet_jax.errors import UsageError
 
 BAD_INPUT = 2
@@ -17,6 +27,7 @@ BAD_INPUT = 2
 COMMANDS = {
     "evaluate": evaluate,
     "predict": predict,
+    "report": report,
     "convert": convert,
     "export": export,
     "models": models,

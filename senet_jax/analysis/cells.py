@@ -1,0 +1,134 @@
+"""The runs of a study, read and grouped: a cell is one config with several seeds."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from senet_jax.data.card import Card
+from senet_jax.errors import UsageError
+from senet_jax.training.config import TrainConfig
+from senet_jax.training.logging import Line, read_metrics
+from senet_jax.training.run_dir import read_card, read_config
+
+_SEED = re.compile(r"seed\d+")
+
+
+@dataclasses.dataclass(frozen=True)
+class StudiedRun:
+    """A run that ended."""
+
+    folder: Path
+    config: TrainConfig
+    lines: list[Line]
+
+    @property
+    def last(self) -> Line:
+        """The last line of metrics, with the final validation."""
+        return self.lines[-1]
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Images trained on in a second, without what is between the steps; None if not timed."""
+        timed = [line for line in self.lines if "time/images_per_s" in line]
+        seconds = sum(line["time/steps_s"] for line in timed)
+        images = sum(line["time/images_per_s"] * line["time/steps_s"] for line in timed)
+        return images / seconds if seconds else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A config and its runs, which differ by the seed alone."""
+
+    name: str
+    """The folder of the runs, relative to that of the study."""
+    runs: dict[int, StudiedRun]
+    """By seed; at least one."""
+
+    @property
+    def config(self) -> TrainConfig:
+        """The config of the first seed."""
+        return self.runs[min(self.runs)].config
+
+    @property
+    def card(self) -> Card | None:
+        """What is known of the data set."""
+        return read_card(self.runs[min(self.runs)].folder)
+
+    def by_seed(self, metric: str) -> dict[int, float]:
+        """A number of the final validation by seed."""
+        return {seed: run.last[metric] for seed, run in sorted(self.runs.items())}
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What lies under a folder."""
+
+    folder: Path
+    cells: list[Cell]
+    """By name."""
+    unfinished: list[Path]
+    """Runs that have not ended, which are no part of the cells."""
+
+
+def read_study(folder: Path) -> Study:
+    """Reads the runs under a folder.
+
+    A run that lies in ``NAME/seed3`` belongs to the cell NAME, any other one is a cell by itself.
+
+    Raises:
+        UsageError: There are no runs that ended, runs of one cell differ by more than the seed or
+            have the same one, or runs are of several data sets.
+    """
+    found = sorted(file.parent for file in folder.rglob("config.json"))
+    if not found:
+        raise UsageError(f"{folder} has no runs: they are folders with a config.json.")
+    cells: dict[str, dict[int, StudiedRun]] = {}
+    unfinished = []
+    for path in found:
+        run = StudiedRun(path, read_config(path), read_metrics(path))
+        if not _ended(run):
+            unfinished.append(path)
+            continue
+        runs = cells.setdefault(_cell_name(folder, path), {})
+        _check_alike(run, runs)
+        runs[run.config.seed] = run
+    if not cells:
+        raise UsageError(f"none of the {len(found)} runs in {folder} has ended: wait, or resume.")
+    study = Study(folder, [Cell(name, runs) for name, runs in sorted(cells.items())], unfinished)
+    data = sorted({cell.config.data.name for cell in study.cells})
+    if len(data) > 1:
+        raise UsageError(
+            f"{folder} has runs on {' and '.join(data)}, whose errors cannot be compared: report "
+            "their folders apart."
+        )
+    return study
+
+
+def _ended(run: StudiedRun) -> bool:
+    if not run.lines:
+        return False
+    return run.last["epoch"] >= run.config.epochs and "val/top1" in run.last
+
+
+def _cell_name(folder: Path, path: Path) -> str:
+    relative = path.relative_to(folder)
+    cell = relative.parent if _SEED.fullmatch(path.name) else relative
+    return cell.as_posix() if cell != Path() else folder.absolute().name
+
+
+def _check_alike(run: StudiedRun, others: dict[int, StudiedRun]) -> None:
+    if not others:
+        return
+    first = next(iter(others.values()))
+    config = dataclasses.replace(run.config, seed=first.config.seed)
+    differences = config.differences(first.config)
+    if differences:
+        raise UsageError(
+            f"{run.folder} and {first.folder} are of one cell and differ by more than the seed "
+            f"({'; '.join(differences)}): give one of them a folder of its own."
+        )
+    if run.config.seed in others:
+        raise UsageError(
+            f"{run.folder} and {others[run.config.seed].folder} are of one cell and have the same "
+            f"seed {run.config.seed}: take one of them away."
+        )

@@ -1,0 +1,97 @@
+"""What can be said of a few seeds: means with intervals, and differences paired by seed.
+
+Intervals and tests are Student's t from SciPy, for samples of unknown variance; with one seed
+there is neither, and none is made up.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+"""Confidence of the intervals; one less it is the level of the tests."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds."""
+
+    mean: float
+    std: float | None
+    """Standard deviation of the sample (n - 1); None of one value."""
+    low: float | None
+    """Lower end of the confidence interval of the mean; None of one value."""
+    high: float | None
+    """Its upper end."""
+    count: int
+    """How many seeds."""
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean, standard deviation and 95 % confidence interval of at least one value."""
+    mean, count = float(np.mean(values)), len(values)
+    if count < 2:
+        return Estimate(mean, None, None, None, count)
+    std = float(np.std(values, ddof=1))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * std / math.sqrt(count)
+    return Estimate(mean, std, mean - reach, mean + reach, count)
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """A cell less its baseline, over the seeds that both have."""
+
+    estimate: Estimate
+    p: float | None
+    """Of the paired t-test, two-sided; None of one pair."""
+    corrected_p: float | None = None
+    """The same corrected for the number of comparisons."""
+
+    @property
+    def significant(self) -> bool | None:
+        """Whether the corrected p-value is below the level; None where there is no test."""
+        return None if self.corrected_p is None else self.corrected_p < 1 - LEVEL
+
+
+def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
+    """Compares a cell with its baseline, paired by seed.
+
+    Args:
+        values: A number of the cell by seed.
+        baseline: The same of the baseline.
+
+    Returns:
+        The mean difference with its interval and the p-value; None where no seed is in both.
+    """
+    seeds = sorted(values.keys() & baseline.keys())
+    if not seeds:
+        return None
+    gaps = [values[seed] - baseline[seed] for seed in seeds]
+    if len(gaps) < 2:
+        return Difference(estimate(gaps), None)
+    if len(set(gaps)) == 1:
+        # The statistic divides by a spread of zero: nothing, or certainty.
+        p = 1.0 if gaps[0] == 0 else 0.0
+    else:
+        p = float(stats.ttest_1samp(gaps, 0.0).pvalue)
+    return Difference(estimate(gaps), p)
+
+
+def correct(differences: Sequence[Difference | None]) -> list[Difference | None]:
+    """Corrects the p-values for their number (Holm, 1979): the family-wise error stays 5 %."""
+    tested = [each.p for each in differences if each is not None and each.p is not None]
+    order = sorted(range(len(tested)), key=tested.__getitem__)
+    corrected, largest = [0.0] * len(tested), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(tested) - rank) * tested[index]))
+        corrected[index] = largest
+    remaining = iter(corrected)
+    return [
+        each
+        if each is None or each.p is None
+        else dataclasses.replace(each, corrected_p=next(remaining))
+        for each in differences
+    ]

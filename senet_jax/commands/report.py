@@ -1,0 +1,48 @@
+"""`senet-jax report`."""
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "Compare the runs of a study: tables with intervals and tests, and figures."
+
+EXAMPLES = """examples:
+  senet-jax report runs/gates
+  senet-jax report runs/gates --baseline plain --out paper/figures
+  senet-jax report experiments/results/cifar10_gates
+
+DIR holds folders of runs. Those that lie side by side as NAME/seed0, NAME/seed1, ... are one cell,
+NAME; any other run is a cell by itself. The table is printed in Markdown; beside it report.md,
+report.tex, report.csv, and curves, errors and cost as PNG and SVG are written."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument("dir", type=Path, metavar="DIR", help="folder with runs under it")
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help="cell that the others are compared with; default: the one without attention, else the "
+        "first by name",
+    )
+    parser.add_argument("--out", type=Path, help="folder of what is written; default: DIR")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command."""
+    from senet_jax.analysis.cells import read_study
+    from senet_jax.analysis.study_plots import draw_study
+    from senet_jax.analysis.study_report import comma_separated, latex, markdown, report_study
+
+    report = report_study(read_study(options.dir), options.baseline)
+    out = options.out or options.dir
+    out.mkdir(parents=True, exist_ok=True)
+    text = markdown(report)
+    for name, content in (
+        ("report.md", text + "\n"),
+        ("report.tex", latex(report)),
+        ("report.csv", comma_separated(report)),
+    ):
+        (out / name).write_text(content)
+    draw_study(report, out)
+    print(text)
+    return 0
