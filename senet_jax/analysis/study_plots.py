@@ -105,10 +105,10 @@ def _cost(rows: Sequence[Row], colors: Sequence[tuple[float, ...]]) -> Figure:
     figure = Figure(figsize=(4.5, 3.2), layout="constrained")
     axes = figure.subplots()
     for row, color in zip(rows, colors, strict=True):
-        error, macs = row.error, row.cost.macs / 1e6
+        error = row.error
         reach = 0.0 if error.high is None else error.high - error.mean
         axes.errorbar(
-            macs,
+            row.cost.macs / 1e6,
             100 - error.mean,
             yerr=reach,
             fmt="o",
@@ -117,8 +117,13 @@ def _cost(rows: Sequence[Row], colors: Sequence[tuple[float, ...]]) -> Figure:
             capsize=2,
             label=row.cell.name,
         )
-    if max(row.cost.macs for row in rows) > 3 * min(row.cost.macs for row in rows):
+    macs = [row.cost.macs / 1e6 for row in rows]
+    if max(macs) > 3 * min(macs):
         axes.set_xscale("log")
+    else:
+        # Costs that are all but the same must not look different.
+        axes.set_xlim(0.9 * min(macs), 1.1 * max(macs))
+        axes.ticklabel_format(axis="x", useOffset=False)
     axes.set_xlabel("MMACs an image")
     axes.set_ylabel("top-1 accuracy (%)")
     axes.legend(fontsize=7)
