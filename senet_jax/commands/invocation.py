@@ -15,3 +15,9 @@ class Invocation:
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     show_sharding: bool = False
     """Draw what of the state lies on which device, and stop."""
+    profile_steps: int = 0
+    """Trace so many steps after the compilation with jax's profiler, into `profile/` of the run's
+    folder. To look at them: `xprof --logdir RUN/profile`, or TensorBoard with its profile plugin,
+    or open one of the `*.trace.json.gz` in Perfetto."""
+    profile_start: int | None = None
+    """The first step that is traced; None means the first after the compilation."""

@@ -62,10 +62,13 @@ def run_flags(
         return _show_sharding(config)
 
     from senet_jax.analysis.report import report_run
+    from senet_jax.training.goodput import process_age_s
     from senet_jax.training.loop import Diverged, Preempted, train
+    from senet_jax.training.profiler import ProfileRequest
 
+    profile = ProfileRequest(asked.profile_steps, asked.profile_start)
     try:
-        train(config)
+        train(config, age_s=process_age_s(), profile=profile)
     except (Diverged, Preempted) as stopped:
         print(f"senet-jax: {stopped}", file=sys.stderr)
         return DIVERGED if isinstance(stopped, Diverged) else PREEMPTED
