@@ -150,6 +150,7 @@ def test_train_evaluate_and_train_again(capsys, tiny_run):
             "dataset.json",
             "checkpoints",
             "metrics.jsonl",
+            "sessions.jsonl",
             "tensorboard",
             "curves.png",
         )

@@ -1,8 +1,10 @@
 """What a person wants to see at the end of a run."""
 
+import datetime
 from pathlib import Path
 
 from senet_jax.analysis.plots import draw_curves
+from senet_jax.training.goodput import Goodput, goodput_of, read_sessions
 from senet_jax.training.logging import read_metrics
 from senet_jax.training.run_dir import read_config
 
@@ -21,9 +23,36 @@ def report_run(run_dir: Path) -> str:
     images = sum(line["time/images_per_s"] * line["time/steps_s"] for line in timed)
     draw_curves(run_dir, f"{config.model.name} on {config.data.name}")
     speed = f"{images / seconds:,.0f} images/s" if timed else "too short to time"
+    account = _account(goodput_of(read_sessions(run_dir)))
     return (
         f"top-1 {last['val/top1']:.2%} of {last['val/count']:,.0f} held-out images, "
         f"loss {last['val/loss']:.4f}, after {last['step']:,.0f} steps; {speed} in training\n"
-        f"{run_dir}/: config.json, dataset.json, metrics.jsonl, curves.png, checkpoints/, "
-        "tensorboard/"
+        f"{account}\n"
+        f"{run_dir}/: config.json, dataset.json, metrics.jsonl, sessions.jsonl, curves.png, "
+        "checkpoints/, tensorboard/"
     )
+
+
+def _account(run: Goodput) -> str:
+    """What the time of a run went to, a line for each kind that had some."""
+    starts = "1 start" if run.starts == 1 else f"{run.starts:,} starts"
+    between = f", {_clock(run.between_s)} between them" if run.starts > 1 else ""
+    redone = f", {run.redone_steps:,} steps redone" if run.redone_steps else ""
+    rows = [
+        f"  {kind.replace('_', ' '):<12}{_clock(seconds):>12}{seconds / run.wall_s:>8.1%}"
+        for kind, seconds in run.seconds.items()
+        if seconds >= _LEAST_S
+    ]
+    head = f"{_clock(run.wall_s)} in {starts}{between}{redone}; goodput {run.share:.1%}:"
+    return "\n".join([head, *rows])
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds; of less than a minute, seconds with a tenth."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return str(datetime.timedelta(seconds=round(seconds)))
+
+
+_LEAST_S = 0.05
+"""What is less would be told as nothing."""

@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from senet_jax.analysis.columns import columns
 from senet_jax.training.mesh import RULES, path_name
 
 _Leaf = tuple[str, jax.ShapeDtypeStruct]
@@ -40,9 +41,9 @@ def draw_sharding(state: PyTree[jax.ShapeDtypeStruct], mesh: Mesh) -> str:
             "\nrules, the first that matches a leaf's path holds; small ones stay whole:",
             *rules,
             "",
-            *_columns([("parameter", "shape", "on a device", "divided over"), *parameters]),
+            *columns([("parameter", "shape", "on a device", "divided over"), *parameters]),
             "",
-            *_columns([("bytes", "whole", "on a device", "share"), *totals]),
+            *columns([("bytes", "whole", "on a device", "share"), *totals]),
         ]
     )
 
@@ -70,15 +71,3 @@ def _total(name: str, leaves: Iterable[jax.ShapeDtypeStruct]) -> tuple[str, ...]
         whole += leaf.size * leaf.dtype.itemsize
         held += math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
     return (name, f"{whole:,}", f"{held:,}", f"{held / whole:.4f}" if whole else "-")
-
-
-def _columns(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows with the first column to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if index == 0 else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]

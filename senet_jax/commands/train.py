@@ -55,17 +55,25 @@ def run_flags(
     """
     from senet_jax.commands.config import read_config
     from senet_jax.commands.invocation import Invocation
+    from senet_jax.errors import UsageError
 
     asked = read_config(prog, positional, description, Invocation(default), flags)
     config = asked.config
+    if (asked.topology or asked.accelerators) and not asked.dry_run:
+        raise UsageError("--topology and --accelerators need --dry-run.")
+    if asked.dry_run:
+        return _dry_run(config, asked.topology, asked.accelerators)
     if asked.show_sharding:
         return _show_sharding(config)
 
     from senet_jax.analysis.report import report_run
+    from senet_jax.training.goodput import process_age_s
     from senet_jax.training.loop import Diverged, Preempted, train
+    from senet_jax.training.profiler import ProfileRequest
 
+    profile = ProfileRequest(asked.profile_steps, asked.profile_start)
     try:
-        train(config)
+        train(config, age_s=process_age_s(), profile=profile)
     except (Diverged, Preempted) as stopped:
         print(f"senet-jax: {stopped}", file=sys.stderr)
         return DIVERGED if isinstance(stopped, Diverged) else PREEMPTED
@@ -79,4 +87,16 @@ def _show_sharding(config: "TrainConfig") -> int:
 
     run = Run(config)
     print(draw_sharding(run.abstract, run.mesh))
+    return 0
+
+
+def _dry_run(config: "TrainConfig", topology: str | None, accelerators: tuple[str, ...]) -> int:
+    from senet_jax.analysis.dry_run import draw_dry_run
+    from senet_jax.training.accelerators import accelerator
+    from senet_jax.training.dry_run import compile_step, set_up
+
+    named = {name: accelerator(name) for name in accelerators}
+    run = set_up(config, topology)
+    print(run.describe(), flush=True)
+    print(draw_dry_run(compile_step(run), run.mesh, named))
     return 0

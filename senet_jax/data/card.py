@@ -7,7 +7,7 @@ import dacite
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from senet_jax.data.datasets import Dataset
+from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD, STATISTICS, Dataset
 from senet_jax.data.sources import ArraySource
 from senet_jax.errors import UsageError
 
@@ -68,6 +68,39 @@ class Card:
             std=self.std,
             size=self.image_shape[0],
         )
+
+
+_KNOWN: dict[str, tuple[int, int, int, int | None]] = {
+    "cifar10": (10, 50_000, 10_000, 32),
+    "cifar100": (100, 50_000, 10_000, 32),
+    "imagenet2012": (1000, 1_281_167, 50_000, None),
+    "imagenette": (10, 9_469, 3_925, None),
+    "places365_small": (365, 1_803_460, 36_500, None),
+}
+"""Classes, training and validation images, and the side where all images have the same."""
+
+
+def known_card(name: str, size: int) -> Card | None:
+    """The facts of a published data set, whose classes have no names; None of another.
+
+    Args:
+        name: A name of ``datasets.DATASETS``.
+        size: Side that photographs are scaled to, pixels; sets of small images have their own.
+    """
+    if name not in _KNOWN:
+        return None
+    classes, train, val, side = _KNOWN[name]
+    mean, std = STATISTICS.get(name, (IMAGENET_MEAN, IMAGENET_STD))
+    return Card(
+        name=name,
+        classes=[f"class {index}" for index in range(classes)],
+        image_shape=(side or size, side or size, 3),
+        mean=mean,
+        std=std,
+        train=train,
+        val=val,
+        photographs=side is None,
+    )
 
 
 _ABSENT = "the images of the data set are not there."

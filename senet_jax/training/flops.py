@@ -1,40 +1,11 @@
 """Model FLOPs utilisation: the share of the devices' arithmetic that the network itself uses."""
 
-import re
-
 import jax
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from senet_jax.models.cost import cost
-
-_PEAKS: dict[str, tuple[float, float]] = {
-    r"NVIDIA A100[^M]*(SXM|PCI)[^M]*": (312e12, 156e12),
-    r"NVIDIA H100 80GB HBM3": (989.4e12, 494.7e12),
-    r"NVIDIA H100 PCIe": (756e12, 378e12),
-    r"NVIDIA H200": (989.4e12, 494.7e12),
-    r"TPU v4": (275e12, 275e12),
-    r"TPU v5 lite": (197e12, 197e12),
-    r"TPU v5p?": (459e12, 459e12),
-    r"TPU v6 lite": (918e12, 918e12),
-}
-"""FLOPs a second, dense, by the name that jax gives a device: in bfloat16, and in what XLA computes
-float32 convolutions in by default, TF32 on these GPUs and bfloat16 on TPUs. From NVIDIA's data
-sheets of the A100, H100 and H200 (whose figures with sparsity are twice these) and Google's pages
-of the Cloud TPU v4, v5e, v5p and v6e."""
-
-
-def peak_flops(device_kind: str, dtype: str) -> float | None:
-    """The most FLOPs a second that a device can do; None for one that is not in the table.
-
-    Args:
-        device_kind: jax's name of the device.
-        dtype: "bfloat16" or "float32".
-    """
-    for pattern, (bfloat16, float32) in _PEAKS.items():
-        if re.fullmatch(pattern, device_kind):
-            return bfloat16 if dtype == "bfloat16" else float32
-    return None
+from senet_jax.training.accelerators import peak_flops
 
 
 class Utilization:

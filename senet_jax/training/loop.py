@@ -15,7 +15,9 @@ from senet_jax.training import mesh as meshes
 from senet_jax.training.checkpoint import Checkpoints, NotFinite
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.flops import Utilization
+from senet_jax.training.goodput import Account, SessionLog
 from senet_jax.training.logging import Line, Meter, MetricsLog, read_metrics
+from senet_jax.training.profiler import Profiler, ProfileRequest
 from senet_jax.training.progress import Clock, Forecast, ProgressBar
 from senet_jax.training.run import Run
 from senet_jax.training.run_dir import check_run_dir, claim_run_dir
@@ -31,11 +33,15 @@ class Diverged(Exception):
     """A number that must be finite is not; the message says at which step and what to try."""
 
 
-def train(config: TrainConfig) -> Line:
+def train(
+    config: TrainConfig, *, age_s: float = 0.0, profile: ProfileRequest | None = None
+) -> Line:
     """Trains to the end, from the newest checkpoint of the run's folder if it has one.
 
     Args:
         config: The experiment.
+        age_s: Seconds that this start of the run has taken already, for the account of its time.
+        profile: The steps to trace; None means none.
 
     Returns:
         The last line of metrics, with the final validation.
@@ -46,9 +52,12 @@ def train(config: TrainConfig) -> Line:
         Diverged: The loss, the gradient or the state is not finite; the last good checkpoint is
             there.
     """
+    account = Account(age_s)
     config.validate()
     check_run_dir(config)
     run = Run(config)
+    profile = profile or ProfileRequest()
+    profile.check(run.batches.steps)
     meshes.check_batch_size(config.data.batch_size, run.mesh, config.accumulate)
     print(run.describe(), flush=True)
     checkpoints = Checkpoints(config.run_dir / "checkpoints", config.checkpoint.keep_last)
@@ -62,14 +71,19 @@ def train(config: TrainConfig) -> Line:
             position = Position(restored.state, restored.step, Meter(restored.extra["meter"]))
         else:
             position = Position(run.fresh_state(), 0, Meter())
+        if position.step == run.batches.steps:
+            return read_metrics(config.run_dir)[-1]
         log = MetricsLog(config.run_dir, position.step)
+        sessions = SessionLog(config.run_dir, account, position.step)
         try:
-            with _stop_signals() as stop:
-                _loop(run, position, checkpoints, log, stop)
+            with _stop_signals() as stop, Profiler(config.run_dir, profile) as profiler:
+                _loop(run, position, checkpoints, log, stop, sessions, profiler)
         finally:
             log.close()
     finally:
-        checkpoints.close()
+        with account.during("checkpoint"):
+            checkpoints.close()
+    sessions.write(position.step)
     return read_metrics(config.run_dir)[-1]
 
 
@@ -105,10 +119,17 @@ class Position:
 
 
 def _loop(
-    run: Run, position: Position, checkpoints: Checkpoints, log: MetricsLog, stop: list[int]
+    run: Run,
+    position: Position,
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+    stop: list[int],
+    sessions: SessionLog,
+    profiler: Profiler,
 ) -> None:
     config, total, per_epoch = run.config, run.batches.steps, run.batches.steps_per_epoch
-    clock, forecast = Clock(), _forecast(run)
+    account, forecast = sessions.account, _forecast(run)
+    clock = Clock(account)
     utilization = Utilization(run.model, config.model.dtype, run.mesh)
 
     def status() -> Line:
@@ -123,8 +144,10 @@ def _loop(
         for batch in clock.reading(run.read_ahead(position.step)):
             if clock.compiling:
                 log.images(position.step + 1, np.asarray(batch["image"].addressable_data(0)))
-            state, metrics = run.train_step(position.state, batch)
+            with profiler.step(position.step + 1):
+                state, metrics = run.train_step(position.state, batch)
             position.settle(config)
+            sessions.beat(position.step)
             position.state, position.pending, position.step = state, metrics, position.step + 1
             clock.tick(state)
             bar.update(status)
@@ -135,11 +158,15 @@ def _loop(
             save = epoch_end and (last or epoch % config.checkpoint.every_epochs == 0)
             save = save or stopping or _due(step, config.checkpoint.every_steps)
             write = epoch_end or _due(step, config.log_every_steps)
-            if not (write or save):
+            begins = profiler.begins(step, size_changes=epoch_end)
+            ends = profiler.ends(step, interrupted=validate or save or epoch_end)
+            if not (write or save or begins or ends):
                 continue
 
             position.settle(config)
             clock.pause()
+            if ends:
+                profiler.stop(step)
             validation: dict[str, float] = {}
             if write:
                 line: Line = {"step": step, "epoch": step / per_epoch}
@@ -151,7 +178,8 @@ def _loop(
                     line |= {} if share is None else {"time/mfu": share}
                 if validate:
                     began = time.perf_counter()
-                    validation = run.evaluate(position.state.eval_variables).metrics()
+                    with account.during("evaluation"):
+                        validation = run.evaluate(position.state.eval_variables).metrics()
                     line |= {**validation, "time/validation_s": time.perf_counter() - began}
                     forecast.validated(line["time/validation_s"])
                     if not math.isfinite(validation["val/loss"]):
@@ -159,19 +187,26 @@ def _loop(
                     position.state = run.observe(position.state, validation["val/loss"])
                 if step_s := clock.recent_step_s:
                     line["time/left_s"] = forecast.left(step, step_s)
+                line |= sessions.line(step)
                 log.write(line)
+                sessions.write(step)
                 bar.say(line)
             if save:
                 began = time.perf_counter()
                 try:
                     extra = {"meter": position.meter.sums}
-                    checkpoints.save(position.state, extra, validation.get("val/top1"))
+                    with account.during("checkpoint"):
+                        checkpoints.save(position.state, extra, validation.get("val/top1"))
                 except NotFinite:
                     raise _diverged("state", step, config) from None
                 forecast.saved(time.perf_counter() - began)
             if stopping and not last:
-                checkpoints.wait()
+                with account.during("checkpoint"):
+                    checkpoints.wait()
+                sessions.write(step)
                 raise Preempted(f"stopped by a signal after step {step:,}; the state is saved.")
+            if begins:
+                profiler.start(step + 1)
             clock.resume()
 
 

@@ -59,7 +59,7 @@ def accumulate(
         gradients, batch_stats, jax.tree.map(lambda x: x[0], stacked[1]), key
     )
     carry = (jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), batch_stats)
-    if jax.default_backend() == "cpu":
+    if mesh.devices.flat[0].platform == "cpu":
         # Convolutions in a loop are 40 times slower on CPUs (jax#12868).
         for index in range(parts):
             part = jax.tree.map(lambda x, index=index: x[index], stacked)

@@ -11,6 +11,7 @@ import jax
 from tqdm import tqdm
 
 from senet_jax.training.config import TrainConfig
+from senet_jax.training.goodput import Account
 from senet_jax.training.logging import Line
 from senet_jax.training.state import TrainState
 from senet_jax.training.step import DeviceBatch
@@ -20,9 +21,13 @@ class Clock:
     """Time of the steps alone, without what is between them.
 
     The first step of an image size compiles, and is timed by itself.
+
+    Args:
+        account: Is told what the time goes to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, account: Account) -> None:
+        self._account = account
         self._shape: tuple[int, ...] | None = None
         self._compiling, self._compiled = False, 0.0
         self._steps, self._spent, self._waited = 0, 0.0, 0.0
@@ -34,13 +39,17 @@ class Clock:
         """Yields the batches and counts the time that they are waited for."""
         iterator = iter(batches)
         while True:
+            self._account.turn_to("data_wait")
             began = time.perf_counter()
             batch = next(iterator, None)
             if batch is None:
+                self._account.turn_to("other")
                 return
             if batch["image"].shape == self._shape:
+                self._account.turn_to("steps")
                 self._waited += time.perf_counter() - began
             else:
+                self._account.turn_to("compile")
                 self._spent += began - self._began
                 self._began = self._ticked = began
                 self._shape, self._compiling = batch["image"].shape, True
@@ -53,11 +62,13 @@ class Clock:
 
     def resume(self) -> None:
         """Starts the clock; the device is idle."""
+        self._account.turn_to("steps")
         self._began = self._ticked = time.perf_counter()
         self._idle = True
 
     def pause(self) -> None:
         """Stops the clock; called when the device has nothing left to do."""
+        self._account.turn_to("other")
         now = time.perf_counter()
         self._spent += now - self._began
         if not self._idle:
@@ -242,6 +253,7 @@ _FORMS: dict[str, Callable[[float], str]] = {
     "time/step_s": lambda seconds: f"{1000 * seconds:,.0f} ms/step",
     "time/data_wait": "data wait {:.1%}".format,
     "time/mfu": "MFU {:.1%}".format,
+    "time/goodput": "goodput {:.1%}".format,
     "time/validation_s": "validated in {:,.1f} s".format,
     "time/left_s": lambda seconds: f"{datetime.timedelta(seconds=round(seconds))} left",
 }

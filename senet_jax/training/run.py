@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -47,18 +47,24 @@ class Run:
     Args:
         config: The experiment.
         dataset: Its data, if that is open already or only a ``Card.stand_in``.
+        devices: Those of the mesh, if not the ones of this machine.
 
     Raises:
         UsageError: Anything of the config that cannot be done on this machine.
     """
 
-    def __init__(self, config: TrainConfig, dataset: Dataset | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset | None = None,
+        devices: Sequence[jax.Device] | None = None,
+    ) -> None:
         config.validate()
         self.config = config
         if config.deterministic:
             _set_deterministic()
         use_compile_cache(config.compilation_cache)
-        self.mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp)
+        self.mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
         build_model(config.model, num_classes=1)
         size = config.data.image_size or zoo.find(config.model.name).input_size
         self.dataset = dataset or open_dataset(config.data.name, config.data.dir, size)

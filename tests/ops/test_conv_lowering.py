@@ -11,7 +11,6 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.benchmarks.collectives import collective_bytes
 from senet_jax.errors import UsageError
 from senet_jax.models.cost import cost
 from senet_jax.ops import conv_forms
@@ -19,6 +18,7 @@ from senet_jax.ops.conv import conv
 from senet_jax.ops.conv_forms import Geometry
 from senet_jax.ops.conv_lowering import FORMS, applicable, best, lowering
 from senet_jax.training import mesh as meshes
+from senet_jax.training.collectives import by_kind, read_collectives
 
 
 def case(size, channels, features, side, **fields):
@@ -211,7 +211,7 @@ def test_a_grouped_convolution_stays_on_its_device(name, groups):
     one, eight = (on_mesh(layer, variables, x, name, meshes.make_mesh(n)) for n in (1, 8))
     assert not re.search("all-gather|all-to-all|collective-permute", eight.as_text())
     # The gradient of the kernel is summed as it is, without the zeros between groups.
-    sums = collective_bytes(eight.as_text())["all-reduce"][1]
+    sums = by_kind(read_collectives(eight.as_text()))["all-reduce"][1]
     assert sums == 4 * (1 + sum(leaf.size for leaf in jax.tree.leaves(variables)))
     # What does not shrink is the work on the kernel itself.
     assert eight.cost_analysis()["flops"] < one.cost_analysis()["flops"] / 4

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from senet_jax.training.config import CheckpointConfig, TrainConfig
+from senet_jax.training.goodput import Account
 from senet_jax.training.progress import Clock, Forecast, ProgressBar
 
 
@@ -27,7 +28,7 @@ def batches(wait, seconds, sizes):
 
 
 def test_a_lap_counts_steps_and_waiting_but_not_what_compiles(clock_time):
-    clock = Clock()
+    clock = Clock(Account())
     for _ in clock.reading(batches(clock_time, 0.25, [8, 8, 8])):
         clock_time(10.0 if clock.compiling else 0.75)
         clock.tick({})
@@ -48,7 +49,7 @@ def test_a_lap_counts_steps_and_waiting_but_not_what_compiles(clock_time):
 
 
 def test_the_first_step_of_another_size_compiles_too(clock_time):
-    clock = Clock()
+    clock = Clock(Account())
     compiled = []
     for _ in clock.reading(batches(clock_time, 0.25, [8, 8, 16, 16, 16])):
         compiled.append(clock.compiling)
@@ -64,7 +65,7 @@ def test_the_first_step_of_another_size_compiles_too(clock_time):
 
 
 def test_a_step_that_is_only_dispatched_is_not_taken_for_a_quick_one(clock_time):
-    clock = Clock()
+    clock = Clock(Account())
     for number, _ in enumerate(clock.reading(batches(clock_time, 0.0, [8] * 5))):
         # The step that compiles, one that is dispatched, and then each waits for the one before.
         clock_time([10.0, 0.1, 1.0, 1.0, 1.0][number])

@@ -1,0 +1,120 @@
+"""A trace of some steps by jax's profiler."""
+
+import dataclasses
+from pathlib import Path
+from typing import Self
+
+import jax
+
+from senet_jax.errors import UsageError, require
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileRequest:
+    """Which steps are traced."""
+
+    steps: int = 0
+    """How many; 0 means none."""
+    start: int | None = None
+    """The first, counted from 1; None means the first after the compilation."""
+
+    def check(self, total: int) -> None:
+        """Refuses what cannot be traced.
+
+        Args:
+            total: Steps of the run.
+
+        Raises:
+            UsageError: Of a field, which the message names by its flag.
+        """
+        require(self.steps >= 0, "--profile-steps", self.steps, "at least 0")
+        if self.start is None:
+            return
+        require(1 <= self.start <= total, "--profile-start", self.start, f"from 1 to {total}")
+        if not self.steps:
+            raise UsageError("--profile-start needs --profile-steps, which says how many.")
+
+
+class Profiler:
+    """Traces steps, and nothing else: no compilation, no validation and no checkpoint.
+
+    A trace ends before any of these and another one begins behind it, until there are enough steps.
+    Leaving the context ends the trace and says where it is.
+
+    Args:
+        run_dir: Folder of the run; the traces are in ``profile``, or where several hosts train
+            together each host's in ``profile/hostN``.
+        request: The steps.
+    """
+
+    def __init__(self, run_dir: Path, request: ProfileRequest) -> None:
+        self.folder = run_dir / "profile"
+        if jax.process_count() > 1:
+            self.folder /= f"host{jax.process_index()}"
+        self._wanted, self._left, self._from = request.steps, request.steps, request.start or 1
+        self._first: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._first is not None:
+            jax.profiler.stop_trace()
+        if self._wanted:
+            done = f"{self._wanted - self._left} of {self._wanted} steps are profiled"
+            look = f"xprof --logdir {self.folder}, or open a *.trace.json.gz in Perfetto"
+            print(f"{done}: {look}", flush=True)
+
+    def step(self, number: int) -> jax.profiler.StepTraceAnnotation:
+        """A context for the dispatch of a step, so that the trace shows it as one.
+
+        Args:
+            number: The step, from 1.
+        """
+        return jax.profiler.StepTraceAnnotation("train", step_num=number)
+
+    def begins(self, step: int, size_changes: bool) -> bool:
+        """Whether a trace has to begin.
+
+        Args:
+            step: Steps done.
+            size_changes: The next step may be the first of an image size, and compile.
+        """
+        wanted = self._first is None and self._left > 0
+        return wanted and not size_changes and step + 1 >= self._from
+
+    def ends(self, step: int, interrupted: bool) -> bool:
+        """Whether the trace has to end.
+
+        Args:
+            step: Steps done.
+            interrupted: What is not to be traced comes now.
+        """
+        if self._first is None:
+            return False
+        return interrupted or step + 1 - self._first == self._left
+
+    def start(self, step: int) -> None:
+        """Begins a trace, when the devices are idle.
+
+        Args:
+            step: Its first step, from 1.
+        """
+        options = jax.profiler.ProfileOptions()
+        # Without each call of Python: XLA's own events and the steps are what is looked for.
+        options.python_tracer_level = 0
+        # The folder of the trace; jax's own name is the second, in which two may begin.
+        options.session_id = f"from_step_{step}"
+        jax.profiler.start_trace(self.folder, profiler_options=options)
+        self._first = step
+
+    def stop(self, step: int) -> None:
+        """Ends the trace, when the devices are idle.
+
+        Args:
+            step: Its last step.
+        """
+        assert self._first is not None
+        jax.profiler.stop_trace()
+        self._left -= step + 1 - self._first
+        self._first = None
