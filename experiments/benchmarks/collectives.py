@@ -86,9 +86,7 @@ def measure(
 _ROOT = Path(__file__).parents[2]
 
 
-def _config(
-    model: str, size: int, devices: int, images: int, fsdp: int, norm: str
-) -> TrainConfig:
+def _config(model: str, size: int, devices: int, images: int, fsdp: int, norm: str) -> TrainConfig:
     """A run whose step is that of the recipes, without what the batch's images share."""
     return TrainConfig(
         model=ModelConfig(name=model, norm_group=images if norm == "device" else None),

@@ -135,6 +135,8 @@ class DataConfig:
     (images in DIR/train/<class>/ and DIR/val/<class>/)."""
     dir: Path | None = None
     """Where the data set lies; for TFDS sets None means TFDS_DATA_DIR, else TFDS's default."""
+    fraction: float = 1.0
+    """Share of the training images that is used, the same ones for every seed."""
     image_size: int | None = None
     """Side that photographs are scaled to, pixels; None means that of the network."""
     train_sizes: tuple[int, ...] = ()
@@ -173,6 +175,7 @@ class DataConfig:
         sizes = self.train_sizes
         require(all(size >= 1 for size in sizes), "data.train_sizes", sizes, "at least 1 each")
         require(0 < self.crop_pct <= 1, "data.crop_pct", self.crop_pct, "in (0, 1]")
+        require(0 < self.fraction <= 1, "data.fraction", self.fraction, "in (0, 1]")
         require(self.workers >= 0, "data.workers", self.workers, "at least 0")
         require(0 <= self.max_corrupt <= 1, "data.max_corrupt", self.max_corrupt, "in [0, 1]")
         self.augment.validate()

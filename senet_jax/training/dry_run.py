@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from senet_jax.data.card import known_card
+from senet_jax.data.subset import training_share
 from senet_jax.errors import UsageError, choose
 from senet_jax.models import zoo
 from senet_jax.models.cost import cost
@@ -126,7 +127,8 @@ def set_up(config: TrainConfig, topology: str | None) -> Run:
         config = dataclasses.replace(config, conv_lowering="native")
     size = config.data.image_size or zoo.find(config.model.name).input_size
     card = known_card(config.data.name, size)
-    run = Run(config, card.stand_in() if card else None, devices)
+    known = training_share(card.stand_in(), config.data.fraction) if card else None
+    run = Run(config, known, devices)
     meshes.check_batch_size(config.data.batch_size, run.mesh, config.accumulate)
     return run
 

@@ -13,6 +13,7 @@ from senet_jax.data.datasets import Dataset, open_dataset
 from senet_jax.data.loader import Host, TrainBatches
 from senet_jax.data.normalization import normalization
 from senet_jax.data.sources import ArraySource, ViewedSource
+from senet_jax.data.subset import training_share
 from senet_jax.data.transforms import EvalTransform, TrainTransform
 from senet_jax.errors import UsageError
 from senet_jax.interchange import load_weights
@@ -67,7 +68,9 @@ class Run:
         self.mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
         build_model(config.model, num_classes=1)
         size = config.data.image_size or zoo.find(config.model.name).input_size
-        self.dataset = dataset or open_dataset(config.data.name, config.data.dir, size)
+        self.dataset = dataset or training_share(
+            open_dataset(config.data.name, config.data.dir, size), config.data.fraction
+        )
         config.data.check_images(not isinstance(self.dataset.train, ArraySource))
         self.model = build_model(config.model, len(self.dataset.classes))
         self.batches = _batches(config, self.dataset)

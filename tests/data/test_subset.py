@@ -1,0 +1,67 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from senet_jax.data.datasets import Dataset, open_dataset
+from senet_jax.data.subset import training_share
+from senet_jax.errors import UsageError
+from senet_jax.training.config import TrainConfig
+from senet_jax.training.run import Run
+
+
+class Photographs:
+    """A hundred photographs whose bytes say which they are."""
+
+    labels = np.arange(100, dtype=np.int32) % 7
+
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        return str(index).encode(), int(self.labels[index])
+
+    def name(self, index):
+        return f"{index}.jpg"
+
+
+def test_a_share_of_small_images_is_some_of_them_and_always_the_same():
+    digits = open_dataset("digits")
+    share = training_share(digits, 0.1)
+    assert len(share.train) == 144
+    whole = {image.tobytes() for image in digits.train.images}
+    assert {image.tobytes() for image in share.train.images} <= whole
+    again = training_share(digits, 0.1)
+    np.testing.assert_array_equal(share.train.images, again.train.images)
+    assert share.val is digits.val
+    assert training_share(digits, 1.0) is digits
+
+
+def test_a_share_of_photographs_keeps_image_label_and_name_together():
+    photographs = Photographs()
+    dataset = Dataset("p", photographs, photographs, [str(c) for c in range(7)], (0.5,), (0.2,))
+    train = training_share(dataset, 0.25).train
+    assert len(train) == 25
+    read = [train[index] for index in range(25)]
+    places = [int(data) for data, _ in read]
+    assert len(set(places)) == 25
+    assert [label for _, label in read] == [place % 7 for place in places]
+    assert train.labels.tolist() == [place % 7 for place in places]
+    assert train.name(3) == f"{places[3]}.jpg"
+
+
+def test_a_run_trains_on_its_share():
+    config = TrainConfig()
+    data = dataclasses.replace(config.data, name="digits", fraction=0.2, batch_size=32)
+    model = dataclasses.replace(config.model, name="cifar_resnet8")
+    run = Run(dataclasses.replace(config, data=data, model=model, epochs=3))
+    assert len(run.dataset.train) == 287
+    assert run.batches.steps == 3 * 8
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])
+def test_a_share_is_above_zero_and_at_most_all(fraction):
+    config = TrainConfig()
+    data = dataclasses.replace(config.data, fraction=fraction)
+    with pytest.raises(UsageError, match=r"data.fraction must be in \(0, 1\]"):
+        dataclasses.replace(config, data=data).validate()
