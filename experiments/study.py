@@ -1,0 +1,125 @@
+"""What the studies share: the recipe of each data set, the flags, and the way to the report."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from experiments.imagenet import SENET
+from senet_jax.analysis.cells import read_study
+from senet_jax.analysis.study_plots import draw_study
+from senet_jax.analysis.study_report import comma_separated, latex, markdown, report_study
+from senet_jax.cli import BAD_INPUT
+from senet_jax.errors import UsageError, require
+from senet_jax.studies.grid import jobs, with_model
+from senet_jax.studies.live import LiveTable, tell_failures
+from senet_jax.studies.places import places
+from senet_jax.studies.runner import run_jobs
+from senet_jax.training.config import TrainConfig
+from senet_jax.training.presets import preset
+
+FAILED = 1
+
+Cells = Callable[[TrainConfig], dict[str, TrainConfig]]
+"""From the recipe of a data set to the named configs of a study."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Run a study, or go on with it, and report it."""
+
+    data: Literal["digits", "cifar10", "cifar100", "imagenet2012"] = "digits"
+    """The data set, with its recipe."""
+    data_dir: Path | None = None
+    """Where it lies; None as in `senet-jax train`."""
+    model: str | None = None
+    """Another network of the zoo than the study's own."""
+    epochs: int | None = None
+    """Passes over the training images; None means those of the recipe. Milestones move along."""
+    fraction: float = 1.0
+    """Share of the training images."""
+    batch_size: int | None = None
+    """Images of a step; the learning rate is that of the recipe, in proportion."""
+    seeds: int = 3
+    """Seeds of each config, from 0."""
+    at_once: int | None = None
+    """Runs at a time; None means one a device, and on a CPU what was measured to be best."""
+    out: Path | None = None
+    """Folder of the study; None means runs/STUDY/DATA. The same command goes on where it
+    stopped."""
+    baseline: str | None = None
+    """The cell that the others are compared with; None means the study's own."""
+
+
+MODELS = {
+    "digits": "cifar_seresnet8",
+    "cifar10": "cifar_seresnet20",
+    "cifar100": "cifar_seresnet20",
+    "imagenet2012": "legacy_seresnet50",
+}
+"""The networks whose attention is studied."""
+
+
+def recipe(options: Options) -> TrainConfig:
+    """The config that the cells of a study start from."""
+    base = {"digits": preset("demo"), "imagenet2012": SENET}.get(options.data)
+    config = base or preset(options.data)
+    epochs = options.epochs or config.epochs
+    shrink = epochs / config.epochs
+    data, optimizer = config.data, config.optimizer
+    batch = options.batch_size or data.batch_size
+    optimizer = dataclasses.replace(
+        optimizer,
+        milestones=tuple(shrink * epoch for epoch in optimizer.milestones),
+        warmup_epochs=min(optimizer.warmup_epochs, shrink * epochs),
+        base_batch=optimizer.base_batch or data.batch_size,
+    )
+    data = dataclasses.replace(
+        data, dir=options.data_dir, fraction=options.fraction, batch_size=batch
+    )
+    config = dataclasses.replace(config, epochs=epochs, data=data, optimizer=optimizer)
+    return with_model(config, name=options.model or MODELS[options.data])
+
+
+def main(study: str, description: str, cells: Cells, baseline: str) -> int:
+    """Runs what the command line asks for.
+
+    Args:
+        study: Name of the study, which its folder has.
+        description: What ``--help`` says.
+        cells: The configs.
+        baseline: Name of the one that the others are compared with.
+
+    Returns:
+        The exit code: 0, or 1 if a run failed, or 2 if the input cannot be used.
+    """
+    options = tyro.cli(Options, description=description)
+    try:
+        return _run(study, options, cells, options.baseline or baseline)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _run(study: str, options: Options, cells: Cells, baseline: str) -> int:
+    require(options.seeds >= 1, "seeds", options.seeds, "at least 1")
+    folder = options.out or Path("runs") / study / options.data
+    grid = jobs(cells(recipe(options)), folder, range(options.seeds))
+    with LiveTable() as table:
+        progress = run_jobs(grid, places(options.at_once), folder / ".compiled", table.show)
+    failed = tell_failures(progress)
+    report = report_study(read_study(folder), baseline)
+    text = markdown(report)
+    for name, content in (
+        ("report.md", text + "\n"),
+        ("report.tex", latex(report)),
+        ("report.csv", comma_separated(report)),
+    ):
+        (folder / name).write_text(content)
+    draw_study(report, folder)
+    print(f"\n{text}\n\n{folder}{os.sep}: report.md, report.tex, report.csv; curves, errors, cost")
+    return FAILED if failed else 0

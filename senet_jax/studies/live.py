@@ -1,0 +1,88 @@
+"""A table of a study that is running, kept up to date."""
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from senet_jax.studies.runner import Progress, log_of
+from senet_jax.training.logging import Line, read_metrics
+
+
+class LiveTable:
+    """Shows where the jobs of a study stand.
+
+    On a terminal a table that changes in place; elsewhere a line whenever a job changes its state.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console()
+        self._live = Live(console=self._console, auto_refresh=False, transient=False)
+        self._said: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def show(self, progress: Sequence[Progress]) -> None:
+        """Shows where all jobs stand."""
+        if self._console.is_terminal:
+            self._live.update(_table(progress), refresh=True)
+            return
+        for one in progress:
+            if self._said.get(one.job.name) != one.state:
+                self._said[one.job.name] = one.state
+                if one.state != "waiting":
+                    print(" | ".join([*_row(one), *_reason(one)]), flush=True)
+
+
+def _table(progress: Sequence[Progress]) -> Table:
+    count = sum(one.state == "done" for one in progress)
+    table = Table(title=f"{count} of {len(progress)} runs have ended")
+    for column in ("run", "state", "epoch", "error", "images/s", "time"):
+        table.add_column(column)
+    for one in progress:
+        table.add_row(*_row(one))
+    return table
+
+
+def _row(one: Progress) -> list[str]:
+    lines: list[Line] = [] if one.state == "waiting" else read_metrics(one.job.config.run_dir)
+    last: Line = lines[-1] if lines else {}
+    validated = [line["val/top1"] for line in lines if "val/top1" in line]
+    minutes, seconds = divmod(round(time.monotonic() - one.began), 60)
+    return [
+        one.job.name,
+        one.state,
+        f"{last['epoch']:.0f} of {one.job.config.epochs}" if last else "",
+        f"{1 - validated[-1]:.2%}" if validated else "",
+        f"{last['time/images_per_s']:,.0f}" if "time/images_per_s" in last else "",
+        f"{minutes}:{seconds:02}" if one.state == "running" else "",
+    ]
+
+
+def _reason(one: Progress) -> list[str]:
+    return [f"{one.reason} (all of it: {log_of(one.job)})"] if one.state == "failed" else []
+
+
+def tell_failures(progress: Sequence[Progress]) -> int:
+    """Names the runs that failed on standard error; returns how many there are."""
+    failed = [one for one in progress if one.state == "failed"]
+    for one in failed:
+        print(f"{one.job.name} failed: {', '.join(_reason(one))}", file=sys.stderr)
+    return len(failed)
