@@ -162,6 +162,25 @@ def seconds_from_now(seconds: float) -> Iterator[bool]:
         yield time.perf_counter() >= until
 
 
+def after_lines(file: Path, count: int, seconds: float) -> Iterator[bool]:
+    """Likewise: whether a file has so many lines, and some seconds have gone by since."""
+    while not file.exists() or file.read_bytes().count(b"\n") < count:
+        yield False
+    yield from seconds_from_now(seconds)
+
+
+def random_moment(run_dir: Path, whole: Path, rng: random.Random) -> Iterator[bool]:
+    """A moment in the start-up, or in what comes behind; before the end, whatever the load."""
+    (undisturbed,) = read_sessions(whole)
+    lines, all_lines = len(read_metrics(run_dir)), len(read_metrics(whole))
+    left = (all_lines - lines) // 2
+    if left < 1 or rng.random() < 0.3:
+        return seconds_from_now(rng.uniform(0.0, 1.2) * undisturbed.seconds["startup"])
+    between_s = undisturbed.seconds["steps"] / all_lines
+    line = lines + rng.randint(1, left)
+    return after_lines(run_dir / "metrics.jsonl", line, rng.uniform(0.0, 2.0) * between_s)
+
+
 def saves_from_now(folder: Path, count: int) -> Iterator[bool]:
     """Likewise: whether so many checkpoints' temporary folders have appeared."""
     old, seen = _unfinished(folder), set[str]()
@@ -271,7 +290,6 @@ def kill_run(
     rng: random.Random,
 ) -> list[Kill]:
     """Runs to the end, with up to so many kills; what is wrong at the end is wrong with all."""
-    (undisturbed,) = read_sessions(whole)
     kills: list[Kill] = []
     workers = itertools.cycle(benchmark.workers)
 
@@ -284,11 +302,7 @@ def kill_run(
         if kind.endswith("in a save"):
             moment = saves_from_now(run_dir / "checkpoints", rng.randint(1, 8))
         else:
-            # Compiled programs are there, and so is part of the steps.
-            startup = undisturbed.seconds["startup"]
-            rest = undisturbed.wall_s - startup - undisturbed.seconds["compile"]
-            left = 1 - (kills[-1].newest if kills else 0) / undisturbed.step
-            moment = seconds_from_now(rng.uniform(0.05, 0.85) * (startup + left * rest))
+            moment = random_moment(run_dir, whole, rng)
         killed = kill_one(kind, run_dir, hosts, begin, moment, rng)
         if isinstance(killed, Kill):
             kills.append(killed)
