@@ -306,6 +306,7 @@ def kill_run(
         killed = kill_one(kind, run_dir, hosts, begin, moment, rng)
         if isinstance(killed, Kill):
             kills.append(killed)
+            print(f"  {killed.kind} at {killed.moment}; ended with {killed.codes}", flush=True)
         else:
             codes = killed
     if codes is None:
@@ -339,14 +340,13 @@ def main() -> None:
             break
         hosts = benchmark.hosts[index % len(benchmark.hosts)]
         run_dir = folder / f"killed-{index}"
+        print(f"run {index}, {hosts} hosts:", flush=True)
         most = min(benchmark.kills_per_run, benchmark.kills - len(kills))
         new = kill_run(run_dir, wholes[hosts], benchmark, hosts, kinds[hosts], most, rng)
         kills += new
         redone += goodput_of(read_sessions(run_dir)).redone_steps
-        print(f"run {index}, {hosts} hosts:", flush=True)
-        for kill in new:
-            verdict = "; ".join(kill.problems) or "resumed"
-            print(f"  {kill.kind} at {kill.moment}; ended with {kill.codes}: {verdict}", flush=True)
+        problems = sorted({problem for kill in new for problem in kill.problems})
+        print(f"  {'; '.join(problems) or 'identical to the uninterrupted run'}", flush=True)
     _tell(benchmark, kills, runs=index, redone=redone)
     sys.exit(any(kill.problems for kill in kills))
 
