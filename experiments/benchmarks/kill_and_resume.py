@@ -311,6 +311,8 @@ def kill_run(
             codes = killed
     if codes is None:
         codes = [process.wait() for process in begin()]
+    if any(codes) and not kills:
+        sys.exit(f"{run_dir} ended with {codes}, and nobody had killed it")
     problems = [f"ended with {codes}"] if any(codes) else differences(run_dir, whole, kills)
     for kill in kills:
         kill.problems += problems
