@@ -140,11 +140,15 @@ def _devices(config: TrainConfig, topology: str | None) -> Sequence[jax.Device]:
             f"a mesh of {count} devices is compiled for {MOST_DEVICES} at most: lower --mesh.data; "
             "from there on the bytes of a device hardly change."
         )
-    # Where jax has looked for devices already, those that it found must do.
-    with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", count)
+    if _COUNT_FLAG not in os.environ.get("XLA_FLAGS", ""):
+        # Where jax has looked for devices already, those that it found must do.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", count)
     there = jax.devices()
     return there if len(there) >= count else jax.devices("cpu")
+
+
+_COUNT_FLAG = "xla_force_host_platform_device_count"
 
 
 def _topology_devices(topology: str) -> Sequence[jax.Device]:

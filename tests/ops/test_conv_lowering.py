@@ -11,7 +11,6 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from senet_jax.training.collectives import by_kind, read_collectives
 from senet_jax.errors import UsageError
 from senet_jax.models.cost import cost
 from senet_jax.ops import conv_forms
@@ -19,6 +18,7 @@ from senet_jax.ops.conv import conv
 from senet_jax.ops.conv_forms import Geometry
 from senet_jax.ops.conv_lowering import FORMS, applicable, best, lowering
 from senet_jax.training import mesh as meshes
+from senet_jax.training.collectives import by_kind, read_collectives
 
 
 def case(size, channels, features, side, **fields):
