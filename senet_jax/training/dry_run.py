@@ -163,7 +163,8 @@ def _topology_devices(topology: str) -> Sequence[jax.Device]:
             "--topology needs the compiler for TPUs: pip install 'jax[tpu]', in an environment of "
             "its own if this one trains on a GPU."
         )
-    # libtpu would ask the cloud which TPU it is on, and wait for an answer.
+    # libtpu would ask the cloud which TPU it is on and wait for an answer, and let no other process
+    # of this machine compile beside this one.
     for variable, value in _NO_TPU.items():
         os.environ.setdefault(variable, value)
     jax.config.update("jax_platforms", "cpu")
@@ -178,6 +179,7 @@ def _topology_devices(topology: str) -> Sequence[jax.Device]:
 
 
 _NO_TPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-16",
     "TPU_WORKER_HOSTNAMES": "localhost",
