@@ -74,7 +74,8 @@ def measure(
     model: str, size: int | None, devices: int, images: int, fsdp: int = 1, norm: str = "global"
 ) -> dict[str, Any]:
     """One row, from a process of its own that has so many virtual devices."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    # A number of devices in these flags would stand instead of that of the mesh.
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     job = [model, size or find(model).input_size, devices, images, fsdp, norm]
     command = [sys.executable, "-m", "experiments.benchmarks.collectives", json.dumps(job)]
     done = subprocess.run(
@@ -86,9 +87,7 @@ def measure(
 _ROOT = Path(__file__).parents[2]
 
 
-def _config(
-    model: str, size: int, devices: int, images: int, fsdp: int, norm: str
-) -> TrainConfig:
+def _config(model: str, size: int, devices: int, images: int, fsdp: int, norm: str) -> TrainConfig:
     """A run whose step is that of the recipes, without what the batch's images share."""
     return TrainConfig(
         model=ModelConfig(name=model, norm_group=images if norm == "device" else None),
