@@ -12,13 +12,17 @@ import numpy as np
 
 from senet_jax.data.card import Card
 from senet_jax.training import mesh as meshes
-from senet_jax.training.checkpoint import Checkpoints, NotFinite
+from senet_jax.training.checkpoint import Checkpoints
+from senet_jax.training.checkpoint_folder import checkpoints_of
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.flops import Utilization
+from senet_jax.training.lock import locked
 from senet_jax.training.logging import Line, Meter, MetricsLog, read_metrics
 from senet_jax.training.progress import Clock, Forecast, ProgressBar
+from senet_jax.training.provenance import provenance
 from senet_jax.training.run import Run
 from senet_jax.training.run_dir import check_run_dir, claim_run_dir
+from senet_jax.training.snapshot import NotFinite
 from senet_jax.training.state import TrainState
 from senet_jax.training.step import Metrics
 
@@ -51,11 +55,14 @@ def train(config: TrainConfig) -> Line:
     run = Run(config)
     meshes.check_batch_size(config.data.batch_size, run.mesh)
     print(run.describe(), flush=True)
-    checkpoints = Checkpoints(config.run_dir / "checkpoints", config.checkpoint.keep_last)
-    try:
-        if not checkpoints.steps():
-            _ = run.init_variables  # Read now, so that what is wrong with them is said now.
+    folder = checkpoints_of(config.run_dir, config)
+    about = provenance(config, run.mesh)
+    checkpoints = Checkpoints(folder, config.checkpoint, about)
+    if not checkpoints.steps():
+        _ = run.init_variables  # Read now, so that what is wrong with them is said now.
+    with locked(config.run_dir), checkpoints:
         claim_run_dir(config, Card.of(run.dataset))
+        checkpoints.prepare()
         restored = checkpoints.restore_newest(run.abstract)
         if restored:
             print(f"resuming after step {restored.step:,} of {run.batches.steps:,}", flush=True)
@@ -68,8 +75,6 @@ def train(config: TrainConfig) -> Line:
                 _loop(run, position, checkpoints, log, stop)
         finally:
             log.close()
-    finally:
-        checkpoints.close()
     return read_metrics(config.run_dir)[-1]
 
 
@@ -165,7 +170,8 @@ def _loop(
                 began = time.perf_counter()
                 try:
                     extra = {"meter": position.meter.sums}
-                    checkpoints.save(position.state, extra, validation.get("val/top1"))
+                    measured = {"epoch": step / per_epoch, **validation}
+                    checkpoints.save(position.state, extra, measured)
                 except NotFinite:
                     raise _diverged("state", step, config) from None
                 forecast.saved(time.perf_counter() - began)

@@ -15,6 +15,7 @@ from senet_jax.interchange import load_weights
 from senet_jax.models import zoo
 from senet_jax.ops.conv_lowering import Lowering
 from senet_jax.training.checkpoint import Checkpoints
+from senet_jax.training.checkpoint_folder import checkpoints_of
 from senet_jax.training.config import MeshConfig
 from senet_jax.training.ensemble import Member
 from senet_jax.training.evaluate import Evaluation
@@ -29,7 +30,7 @@ def restore_run(
 
     Args:
         path: Folder of a run, or of one of its checkpoints (``RUN/checkpoints/STEP``).
-        which: For the folder of a run, the newest checkpoint or that of the best validation top-1.
+        which: For the folder of a run, the newest checkpoint or the best by its metric.
         with_data: Open the data set; else what the run wrote down of it is enough, and its images
             cannot be read.
 
@@ -41,7 +42,7 @@ def restore_run(
     """
     run_dir, named = _run_dir(path)
     config = dataclasses.replace(read_config(run_dir), mesh=MeshConfig())
-    checkpoints = Checkpoints(run_dir / "checkpoints")
+    checkpoints = Checkpoints(checkpoints_of(run_dir, config), config.checkpoint)
     steps = checkpoints.steps()
     if not steps:
         raise UsageError(f"{run_dir} has no finished checkpoint yet.")
