@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import jax
+
 from senet_jax.errors import UsageError
 
 LOGGER = logging.getLogger(__name__)
@@ -23,7 +25,7 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, err
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Holds the lock of a run's folder, which is made if it is not there.
+    """Holds the lock of a run's folder, which is made if it is not there; the first host does.
 
     The lock is the operating system's: however the process ends, it is free. Where the file system
     has no locks there is a warning.
@@ -34,6 +36,9 @@ def locked(run_dir: Path) -> Iterator[None]:
     Raises:
         UsageError: Another process holds it, or the folder cannot be written.
     """
+    if jax.process_index() != 0:
+        yield
+        return
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         file = (run_dir / LOCK).open("a+")
