@@ -9,7 +9,18 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from senet_jax.commands import convert, evaluate, export, models, predict, prepare, show_data, train
+from senet_jax.commands import (
+    average,
+    checkpoints,
+    convert,
+    evaluate,
+    export,
+    models,
+    predict,
+    prepare,
+    show_data,
+    train,
+)
 from senet_jax.errors import UsageError
 
 BAD_INPUT = 2
@@ -17,6 +28,8 @@ BAD_INPUT = 2
 COMMANDS = {
     "evaluate": evaluate,
     "predict": predict,
+    "checkpoints": checkpoints,
+    "average": average,
     "convert": convert,
     "export": export,
     "models": models,

@@ -6,6 +6,7 @@ folder, each reads what its devices need, and they decide together.
 
 import copy
 import dataclasses
+import datetime
 import logging
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -130,7 +131,9 @@ class Checkpoints:
             return
         snapshot = take_snapshot(state)
         # A copy of these too: the loop goes on counting in them.
-        meta = {"metrics": dict(metrics), "extra": copy.deepcopy(extra), **self._about}
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        meta = {"metrics": dict(metrics), "extra": copy.deepcopy(extra), "saved": now}
+        meta |= self._about
         self._saving = step, self._thread.submit(self._write, step, snapshot, meta)
 
     def _write(self, step: int, snapshot: Snapshot, meta: dict[str, Any]) -> None:
@@ -186,13 +189,25 @@ class Checkpoints:
         Raises:
             UsageError: It is damaged, or of another network; on all hosts, if on one.
         """
+        return self._read(step, like)
+
+    def verify(self, step: int) -> None:
+        """Reads one checkpoint, of whatever network, on this host alone.
+
+        Raises:
+            UsageError: It is damaged.
+        """
+        self._read(step, None)
+
+    def _read(self, step: int, like: TrainState | None) -> Restored:
         path = self.folder / step
         problem = None
         try:
             read = self._reader.restore(
                 path,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore()
+                    state=ocp.args.StandardRestore(self._as_saved(path) if like is None else like),
+                    meta=ocp.args.JsonRestore(),
                 ),
             )
             state, saved, extra = read.state, read.meta["fingerprint"], read.meta["extra"]
@@ -202,14 +217,22 @@ class Checkpoints:
         if not _everywhere(problem is None):
             why = "another host cannot read it" if problem is None else reason(problem)
             raise UsageError(f"checkpoint {path} cannot be read: {why}.") from problem
-        found = fingerprint(state)
-        # Before it had names, in the same order.
-        whole = list(found.values()) == saved if isinstance(saved, list) else found == saved
-        if not _everywhere(whole):
+        found: Any = fingerprint(state)
+        if isinstance(saved, list):  # As it was before it had names.
+            saved, found = sorted(saved), sorted(found.values())
+        if not _everywhere(found == saved):
             raise UsageError(
                 f"checkpoint {path} is damaged: its numbers are not those that were saved."
             )
         return Restored(step, state, extra)
+
+    def _as_saved(self, path: epath.Path) -> Any:
+        """An abstract tree of what a checkpoint holds, on one device."""
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            self._reader.metadata(path).item_metadata["state"].tree,
+        )
 
     def restore_newest(self, like: TrainState) -> Restored | None:
         """Reads the newest checkpoint that is whole, or returns None if there is none at all.

@@ -40,21 +40,38 @@ def restore_run(
     Raises:
         UsageError: There is no such run or checkpoint, or it cannot be read.
     """
+    run, checkpoints, named = open_run(path, with_data=with_data)
+    steps = checkpoints.steps()
+    step = steps[-1] if named is None else named
+    if which == "best" and named is None:
+        step = checkpoints.best_step() or step
+    state = checkpoints.restore(step, run.abstract).state
+    return run, step, state.eval_variables
+
+
+def open_run(path: Path, *, with_data: bool = False) -> tuple[Run, Checkpoints, int | None]:
+    """Sets a run up, on all devices that are here, to read its checkpoints.
+
+    Args:
+        path: Folder of a run, or of one of its checkpoints (``RUN/checkpoints/STEP``).
+        with_data: As in ``restore_run``.
+
+    Returns:
+        The run, its checkpoints, of which there is at least one, and the step that is named.
+
+    Raises:
+        UsageError: There is no such run or checkpoint.
+    """
     run_dir, named = _run_dir(path)
     config = dataclasses.replace(read_config(run_dir), mesh=MeshConfig())
     checkpoints = Checkpoints(checkpoints_of(run_dir, config), config.checkpoint)
     steps = checkpoints.steps()
     if not steps:
         raise UsageError(f"{run_dir} has no finished checkpoint yet.")
-    step = steps[-1] if named is None else named
-    if which == "best" and named is None:
-        step = checkpoints.best_step() or step
-    if step not in steps:
-        raise UsageError(f"{run_dir} has no checkpoint {step}: there are {steps}.")
+    if named is not None and named not in steps:
+        raise UsageError(f"{run_dir} has no checkpoint {named}: there are {steps}.")
     card = None if with_data else read_card(run_dir)
-    run = Run(config, None if card is None else card.stand_in())
-    state = checkpoints.restore(step, run.abstract).state
-    return run, step, state.eval_variables
+    return Run(config, None if card is None else card.stand_in()), checkpoints, named
 
 
 def evaluate_run(path: Path, which: Literal["last", "best"] = "last") -> tuple[int, Evaluation]:
