@@ -134,4 +134,8 @@ def reason(error: BaseException) -> str:
     """The first line of what a library says, without what only its makers read."""
     text = str(error).strip().partition("\n")[0]
     text = re.sub(r"\s*\[(source locations|tensorstore_spec)=.*", "", text)
-    return text[:200].rstrip(".") or type(error).__name__
+    text = text.partition(". See full TensorStore details")[0].rstrip(".")
+    if len(text) > 240:
+        # What was tried comes first, and what the operating system answered last.
+        text = f"{text[:80]} ... {text[-160:]}"
+    return text or type(error).__name__
