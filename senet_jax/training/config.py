@@ -124,7 +124,7 @@ class CheckpointConfig:
     """Keep for good also what is saved after every so many epochs."""
     dir: str | None = None
     """Where the checkpoints of this run lie, if not in the folder ``checkpoints`` of the run: a
-    folder that all hosts see, or gs://BUCKET/FOLDER or s3://BUCKET/FOLDER."""
+    folder that all hosts see, or gs://BUCKET/FOLDER (``pip install 'senet-jax[gcs]'``)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +209,12 @@ class TrainConfig:
         for field in ("every_epochs", "every_steps", "keep_last", "keep_every_epochs"):
             value = getattr(self.checkpoint, field)
             require(value is None or value >= 1, f"checkpoint.{field}", value, "at least 1")
+        address = self.checkpoint.dir
+        if address is not None and "://" in address and not address.startswith("gs://"):
+            raise UsageError(
+                f"checkpoint.dir must be a folder or gs://BUCKET/FOLDER, not {address}: Orbax "
+                "writes to no other kind of address; mount the bucket and give its folder."
+            )
         for field in ("dropout", "stochastic_depth", "drop_block"):
             value = getattr(self.model, field)
             require(0 <= value < 1, f"model.{field}", value, "in [0, 1)")
