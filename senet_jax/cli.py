@@ -8,8 +8,20 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from types import TracebackType
 
-from senet_jax.commands import convert, evaluate, export, models, predict, prepare, show_data, train
+from senet_jax.commands import (
+    average,
+    checkpoints,
+    convert,
+    evaluate,
+    export,
+    models,
+    predict,
+    prepare,
+    show_data,
+    train,
+)
 from senet_jax.errors import UsageError
 
 BAD_INPUT = 2
@@ -17,6 +29,8 @@ BAD_INPUT = 2
 COMMANDS = {
     "evaluate": evaluate,
     "predict": predict,
+    "checkpoints": checkpoints,
+    "average": average,
     "convert": convert,
     "export": export,
     "models": models,
@@ -40,8 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     logging.basicConfig(format="senet-jax: %(message)s", level=logging.WARNING)
-    # Orbax and TFDS speak through absl of what is no concern of a user.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax and TFDS speak through absl of what is no concern of a user, and say again what they
+    # raise.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    sys.excepthook = _report_crash
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments and arguments[0] in CONFIG_COMMANDS:
@@ -51,6 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"senet-jax: error: {error}", file=sys.stderr)
         return BAD_INPUT
+
+
+def _report_crash(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    # Where a write fails, Orbax ends the event loop to which TensorStore then reports the others.
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -125,8 +125,15 @@ class CheckpointConfig:
     every_steps: int | None = None
     """Save also every so many steps."""
     keep_last: int = 2
-    """How many of the newest checkpoints are kept, besides the one of the best validation
-    top-1."""
+    """How many of the newest checkpoints are kept, besides the best."""
+    best_metric: Literal["val/top1", "val/top5", "val/loss"] = "val/top1"
+    """By what of the validation a checkpoint is the best, which is kept: the highest, or the lowest
+    loss. Only those that were saved right after a validation count."""
+    keep_every_epochs: int | None = None
+    """Keep for good also what is saved after every so many epochs."""
+    dir: str | None = None
+    """Where the checkpoints of this run lie, if not in the folder ``checkpoints`` of the run: a
+    folder that all hosts see, or gs://BUCKET/FOLDER (``pip install 'senet-jax[gcs]'``)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,9 +219,15 @@ class TrainConfig:
         for field in ("data", "fsdp"):
             value = getattr(self.mesh, field)
             require(value is None or value >= 1, f"mesh.{field}", value, "at least 1")
-        for field in ("every_epochs", "every_steps", "keep_last"):
+        for field in ("every_epochs", "every_steps", "keep_last", "keep_every_epochs"):
             value = getattr(self.checkpoint, field)
             require(value is None or value >= 1, f"checkpoint.{field}", value, "at least 1")
+        address = self.checkpoint.dir
+        if address is not None and "://" in address and not address.startswith("gs://"):
+            raise UsageError(
+                f"checkpoint.dir must be a folder or gs://BUCKET/FOLDER, not {address}: Orbax "
+                "writes to no other kind of address; mount the bucket and give its folder."
+            )
         for field in ("dropout", "stochastic_depth", "drop_block"):
             value = getattr(self.model, field)
             require(0 <= value < 1, f"model.{field}", value, "in [0, 1)")
@@ -264,8 +277,8 @@ class TrainConfig:
     def differences(self, other: "TrainConfig") -> list[str]:
         """Fields in which two runs differ, as "field: this, not that".
 
-        Where the run lies, the mesh, whether compiled programs are kept and how many processes read
-        the data make no difference.
+        Where the run lies, the mesh, whether compiled programs are kept, how many processes read
+        the data and which checkpoints are kept make no difference.
         """
         mine, theirs = _flat(self.to_json()), _flat(other.to_json())
         return [
@@ -275,7 +288,18 @@ class TrainConfig:
         ]
 
 
-_NO_DIFFERENCE = ("run_dir", "mesh.data", "mesh.fsdp", "compilation_cache", "data.workers")
+_NO_DIFFERENCE = (
+    "run_dir",
+    "mesh.data",
+    "mesh.fsdp",
+    "compilation_cache",
+    "data.workers",
+    "checkpoint.every_epochs",
+    "checkpoint.every_steps",
+    "checkpoint.keep_last",
+    "checkpoint.best_metric",
+    "checkpoint.keep_every_epochs",
+)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from senet_jax.data.card import Card
 from senet_jax.errors import UsageError
 from senet_jax.training.config import TrainConfig
+from senet_jax.training.lock import LOCK
 
 PARTIAL = "config.json.partial"
 """What a run that was killed while it wrote its config leaves behind."""
@@ -29,7 +30,7 @@ def check_run_dir(config: TrainConfig) -> None:
                 "give this one a folder of its own with --run-dir."
             )
     elif folder.exists() and (
-        not folder.is_dir() or {path.name for path in folder.iterdir()} - {PARTIAL}
+        not folder.is_dir() or {path.name for path in folder.iterdir()} - {PARTIAL, LOCK}
     ):
         raise UsageError(f"{folder} is there and is not the folder of a run: choose another.")
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
