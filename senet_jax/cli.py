@@ -10,9 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from senet_jax.commands import convert, evaluate, export, models, predict, prepare, show_data, train
-from senet_jax.errors import UsageError
-
-BAD_INPUT = 2
+from senet_jax.errors import BAD_INPUT, UsageError
 
 COMMANDS = {
     "evaluate": evaluate,

@@ -21,6 +21,8 @@ EXAMPLES = """examples:
 The recipes for ImageNet: python experiments/imagenet.py --help.
 A preset (demo, cifar10, cifar100) comes first; flags change any field of it, and
 `senet-jax train PRESET --help` lists them. The same command on the same --run-dir resumes.
+Several hosts train together if each is started with the same command and says which it is
+(--hosts.coordinator, --hosts.count, --hosts.index); srun, mpirun and a TPU pod say it themselves.
 On a GPU or TPU compiled programs are kept in ~/.cache/senet_jax/xla, and the second start is
 quicker; --compilation-cache True does so on a CPU, --compilation-cache False nowhere."""
 
@@ -55,21 +57,30 @@ def run_flags(
     """
     from senet_jax.commands.config import read_config
     from senet_jax.commands.invocation import Invocation
+    from senet_jax.training.hosts import together
 
     asked = read_config(prog, positional, description, Invocation(default), flags)
     config = asked.config
-    if asked.show_sharding:
-        return _show_sharding(config)
+    config.validate()
+    with together(asked.hosts, config.shared_facts()):
+        if asked.show_sharding:
+            return _show_sharding(config)
+        return _train(config)
 
+
+def _train(config: "TrainConfig") -> int:
     from senet_jax.analysis.report import report_run
+    from senet_jax.training.hosts import is_first
     from senet_jax.training.loop import Diverged, Preempted, train
 
     try:
         train(config)
     except (Diverged, Preempted) as stopped:
-        print(f"senet-jax: {stopped}", file=sys.stderr)
+        if is_first():
+            print(f"senet-jax: {stopped}", file=sys.stderr)
         return DIVERGED if isinstance(stopped, Diverged) else PREEMPTED
-    print(report_run(config.run_dir))
+    if is_first():
+        print(report_run(config.run_dir))
     return 0
 
 

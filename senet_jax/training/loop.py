@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import jax
 import numpy as np
 
 from senet_jax.data.card import Card
@@ -15,12 +16,17 @@ from senet_jax.training import mesh as meshes
 from senet_jax.training.checkpoint import Checkpoints, NotFinite
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.flops import Utilization
+from senet_jax.training.hosts import is_first
 from senet_jax.training.logging import Line, Meter, MetricsLog, read_metrics
 from senet_jax.training.progress import Clock, Forecast, ProgressBar
 from senet_jax.training.run import Run
 from senet_jax.training.run_dir import check_run_dir, claim_run_dir
 from senet_jax.training.state import TrainState
 from senet_jax.training.step import Metrics
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""At these a run saves its state and ends. The last is what SLURM sends if asked, some time before
+the end of a job (``--signal=USR1@120``)."""
 
 
 class Preempted(Exception):
@@ -38,11 +44,11 @@ def train(config: TrainConfig) -> Line:
         config: The experiment.
 
     Returns:
-        The last line of metrics, with the final validation.
+        The last line of metrics, with the final validation; empty on hosts other than the first.
 
     Raises:
         UsageError: The config cannot be run, or the folder holds another run; nothing was written.
-        Preempted: SIGTERM or SIGINT came; the state is saved.
+        Preempted: A signal came, on whichever host; the state is saved.
         Diverged: The loss, the gradient or the state is not finite; the last good checkpoint is
             there.
     """
@@ -62,15 +68,16 @@ def train(config: TrainConfig) -> Line:
             position = Position(restored.state, restored.step, Meter(restored.extra["meter"]))
         else:
             position = Position(run.fresh_state(), 0, Meter())
-        log = MetricsLog(config.run_dir, position.step)
+        log = MetricsLog(config.run_dir, position.step) if is_first() else None
         try:
             with _stop_signals() as stop:
                 _loop(run, position, checkpoints, log, stop)
         finally:
-            log.close()
+            if log:
+                log.close()
     finally:
         checkpoints.close()
-    return read_metrics(config.run_dir)[-1]
+    return read_metrics(config.run_dir)[-1] if is_first() else {}
 
 
 @dataclasses.dataclass
@@ -86,6 +93,8 @@ class Position:
     """Metrics of the newest step, not read yet, so that the device need not wait for the host."""
     newest: dict[str, float] = dataclasses.field(default_factory=dict)
     """The metrics that were read last."""
+    stopping: bool = False
+    """Whether a host wanted to stop, when the step was begun whose metrics were read last."""
 
     def settle(self, config: TrainConfig) -> None:
         """Waits for the newest step and takes its metrics in.
@@ -97,6 +106,7 @@ class Position:
             return
         values = {name: float(value) for name, value in self.pending.items()}
         self.pending = None
+        self.stopping = values.pop("stop", 0.0) > 0
         for name, value in values.items():
             if not math.isfinite(value):
                 raise _diverged(name, self.step, config)
@@ -105,10 +115,11 @@ class Position:
 
 
 def _loop(
-    run: Run, position: Position, checkpoints: Checkpoints, log: MetricsLog, stop: list[int]
+    run: Run, position: Position, checkpoints: Checkpoints, log: MetricsLog | None, stop: list[int]
 ) -> None:
     config, total, per_epoch = run.config, run.batches.steps, run.batches.steps_per_epoch
     clock, forecast = Clock(), _forecast(run)
+    several = jax.process_count() > 1
     utilization = Utilization(run.model, config.model.dtype, run.mesh)
 
     def status() -> Line:
@@ -120,8 +131,8 @@ def _loop(
         return now
 
     with ProgressBar(total, position.step, config.epochs) as bar:
-        for batch in clock.reading(run.read_ahead(position.step)):
-            if clock.compiling:
+        for batch in clock.reading(run.read_ahead(position.step, stop)):
+            if log and clock.compiling:
                 log.images(position.step + 1, np.asarray(batch["image"].addressable_data(0)))
             state, metrics = run.train_step(position.state, batch)
             position.settle(config)
@@ -130,7 +141,9 @@ def _loop(
             bar.update(status)
 
             step, (epoch, rest) = position.step, divmod(position.step, per_epoch)
-            stopping, last, epoch_end = bool(stop), step == total, rest == 0
+            last, epoch_end = step == total, rest == 0
+            # Several hosts must stop after the same step, so they go by what they all read.
+            stopping = position.stopping if several else bool(stop)
             validate = epoch_end and (last or epoch % config.eval_every_epochs == 0)
             save = epoch_end and (last or epoch % config.checkpoint.every_epochs == 0)
             save = save or stopping or _due(step, config.checkpoint.every_steps)
@@ -159,7 +172,8 @@ def _loop(
                     position.state = run.observe(position.state, validation["val/loss"])
                 if step_s := clock.recent_step_s:
                     line["time/left_s"] = forecast.left(step, step_s)
-                log.write(line)
+                if log:
+                    log.write(line)
                 bar.say(line)
             if save:
                 began = time.perf_counter()
@@ -196,14 +210,14 @@ def _diverged(what: str, step: int, config: TrainConfig) -> Diverged:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT in a list instead of dying of them; a second one kills."""
+    """Collects the signals to stop in a list instead of dying of them; a second one kills."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
         signal.signal(number, signal.SIG_DFL)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
     try:
         yield received
     finally:

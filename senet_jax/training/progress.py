@@ -11,6 +11,7 @@ import jax
 from tqdm import tqdm
 
 from senet_jax.training.config import TrainConfig
+from senet_jax.training.hosts import is_first
 from senet_jax.training.logging import Line
 from senet_jax.training.state import TrainState
 from senet_jax.training.step import DeviceBatch
@@ -177,7 +178,7 @@ class ProgressBar:
             total=total,
             initial=start,
             dynamic_ncols=True,
-            disable=None,
+            disable=None if is_first() else True,
             # tqdm's own time left knows nothing of validations.
             bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt}{postfix}",
         )

@@ -93,7 +93,8 @@ def make_train_step(
     Returns:
         ``(state, batch) -> (state, metrics)``, the metrics being ``loss``, ``top1`` (the fraction
         right, 0 to 1; of mixed images that of the label with the larger share counts) and
-        ``grad_norm``, of this batch before the update.
+        ``grad_norm``, of this batch before the update. If the batch has ``stop``, a number for
+        each image, its largest is among them: so all hosts learn what one of them wants.
     """
 
     def scales(state: TrainState) -> dict[str, Any]:
@@ -148,6 +149,8 @@ def make_train_step(
             "top1": jnp.mean(jnp.argmax(logits, axis=-1) == labels),
             "grad_norm": optax.tree.norm(grads),
         }
+        if "stop" in batch:
+            metrics["stop"] = jnp.max(batch["stop"])
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 
     return jax.jit(
