@@ -119,7 +119,7 @@ def _loop(
 ) -> None:
     config, total, per_epoch = run.config, run.batches.steps, run.batches.steps_per_epoch
     clock, forecast = Clock(), _forecast(run)
-    several = jax.process_count() > 1
+    several = jax.distributed.is_initialized()
     utilization = Utilization(run.model, config.model.dtype, run.mesh)
 
     def status() -> Line:

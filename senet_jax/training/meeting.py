@@ -173,7 +173,7 @@ class Meeting:
             raise UsageError(self._refusal)
         jax_port = _free_port(port + 1)
         for peer in self._peers.values():
-            peer.send(jax_port=jax_port)
+            peer.send(name=self._own_name, jax_port=jax_port)
             self._begin(self._watch(peer))
         self._begin(self._beat())
         return f"127.0.0.1:{jax_port}"
@@ -241,7 +241,7 @@ class Meeting:
             )
         if "refused" in answer:
             raise UsageError(str(answer["refused"]))
-        first.name = host
+        first.name = str(answer["name"])
         self._peers[0] = first
         self._begin(self._watch(first))
         self._begin(self._beat())

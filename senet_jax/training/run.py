@@ -200,7 +200,7 @@ class Run:
         """Yields the training batches from step ``start`` on, as global arrays.
 
         A batch is sent to the devices when it is asked for, which is while they compute the step
-        before. Where there are several hosts it has ``stop`` (see ``make_train_step``).
+        before. Under ``hosts.together`` it has ``stop`` (see ``make_train_step``).
 
         Args:
             start: The first step.
@@ -211,7 +211,7 @@ class Run:
         """
         for batch in self.batches.read_ahead(start):
             arrays: dict[str, Any] = {**batch}
-            if jax.process_count() > 1:
+            if jax.distributed.is_initialized():
                 arrays["stop"] = np.full(len(batch["label"]), bool(stop), np.float32)
             yield meshes.to_devices(arrays, self.mesh)
 
