@@ -22,9 +22,7 @@ from senet_jax.commands import (
     show_data,
     train,
 )
-from senet_jax.errors import UsageError
-
-BAD_INPUT = 2
+from senet_jax.errors import BAD_INPUT, UsageError
 
 COMMANDS = {
     "evaluate": evaluate,

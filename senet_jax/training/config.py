@@ -4,6 +4,7 @@ This file imports neither jax nor the models, so that ``--help`` answers at once
 """
 
 import dataclasses
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -287,6 +288,17 @@ class TrainConfig:
             if field not in _NO_DIFFERENCE and mine.get(field) != theirs.get(field)
         ]
 
+    def shared_facts(self) -> dict[str, str]:
+        """What several hosts that train together must agree on, by name."""
+        facts = {name: str(value) for name, value in _flat(self.to_json()).items()}
+        for name in _EACH_ITS_OWN:
+            del facts[name]
+        packages = ("jax", "jaxlib", "flax", "optax")
+        return facts | {name: importlib.metadata.version(name) for name in packages}
+
+
+_EACH_ITS_OWN = ("compilation_cache", "data.dir", "data.workers")
+"""What may differ from host to host."""
 
 _NO_DIFFERENCE = (
     "run_dir",
