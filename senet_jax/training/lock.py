@@ -17,7 +17,7 @@ from senet_jax.errors import UsageError
 
 LOGGER = logging.getLogger(__name__)
 
-LOCK = "lock"
+LOCK = ".lock"
 """The file in a run's folder; it stays, the lock goes with the process that holds it."""
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
