@@ -188,7 +188,8 @@ class TrainConfig:
     mesh: MeshConfig = MeshConfig()
     accumulate: int = 1
     """Parts in which a batch is computed, one after the other, to save memory: their gradients are
-    averaged. Batch norm takes its statistics over a part."""
+    averaged, and reduced over the devices part by part. Batch norm takes its statistics over a
+    part."""
     deterministic: bool = False
     """On a GPU, XLA's deterministic operations: bit-identical runs, slower. A CPU is
     deterministic anyway."""

@@ -136,7 +136,7 @@ def test_the_account_of_a_killed_run_is_whole(tiny, monkeypatch):
     took = time.perf_counter() - began
     (killed,) = read_sessions(tiny.run_dir)
     assert (killed.start, killed.step) == (0, 8)
-    assert 0.5 * took < killed.wall_s <= took
+    assert 0 < killed.wall_s <= took
     # From the checkpoint of step 5; its sixth step is the last, and is saved.
     with pytest.raises(Preempted, match="step 11"):
         train(tiny)
@@ -146,7 +146,7 @@ def test_the_account_of_a_killed_run_is_whole(tiny, monkeypatch):
     sessions = read_sessions(tiny.run_dir)
     assert sessions[0] == killed
     assert [(s.start, s.step) for s in sessions] == [(0, 8), (5, 11), (11, 28)]
-    assert took - 1.0 < sessions[-1].wall_s <= took
+    assert 0.9 * took < sessions[-1].wall_s <= took
     assert sessions[-1].seconds["startup"] > 100.0
     assert all(sessions[-1].seconds[kind] > 0 for kind in KINDS)
     assert goodput_of(sessions).redone_steps == 3
