@@ -26,10 +26,9 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from senet_jax.cli import BAD_INPUT
 from senet_jax.commands import train
 from senet_jax.data.config import AugmentConfig, DataConfig
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import BAD_INPUT, UsageError, choose
 from senet_jax.training.config import ModelConfig, OptimizerConfig, TrainConfig
 
 _IMAGENET = DataConfig(

@@ -8,8 +8,11 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from types import TracebackType
 
 from senet_jax.commands import (
+    average,
+    checkpoints,
     convert,
     evaluate,
     export,
@@ -20,13 +23,13 @@ from senet_jax.commands import (
     show_data,
     train,
 )
-from senet_jax.errors import UsageError
-
-BAD_INPUT = 2
+from senet_jax.errors import BAD_INPUT, UsageError
 
 COMMANDS = {
     "evaluate": evaluate,
     "predict": predict,
+    "checkpoints": checkpoints,
+    "average": average,
     "report": report,
     "convert": convert,
     "export": export,
@@ -51,8 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     logging.basicConfig(format="senet-jax: %(message)s", level=logging.WARNING)
-    # Orbax and TFDS speak through absl of what is no concern of a user.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax and TFDS speak through absl of what is no concern of a user, and say again what they
+    # raise.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    sys.excepthook = _report_crash
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments and arguments[0] in CONFIG_COMMANDS:
@@ -62,6 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"senet-jax: error: {error}", file=sys.stderr)
         return BAD_INPUT
+
+
+def _report_crash(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    # Where a write fails, Orbax ends the event loop to which TensorStore then reports the others.
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+BAD_INPUT = 2
+"""Exit code of a command that a UsageError ended."""
+
 
 class UsageError(ValueError):
     """What the user asked for cannot be done as asked.

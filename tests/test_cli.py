@@ -153,6 +153,7 @@ def test_train_evaluate_and_train_again(capsys, tiny_run):
             "sessions.jsonl",
             "tensorboard",
             "curves.png",
+            ".lock",
         )
     }
     assert (run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")

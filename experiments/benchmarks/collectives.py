@@ -74,7 +74,8 @@ def measure(
     model: str, size: int | None, devices: int, images: int, fsdp: int = 1, norm: str = "global"
 ) -> dict[str, Any]:
     """One row, from a process of its own that has so many virtual devices."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    # A number of devices in these flags would stand instead of that of the mesh.
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     job = [model, size or find(model).input_size, devices, images, fsdp, norm]
     command = [sys.executable, "-m", "experiments.benchmarks.collectives", json.dumps(job)]
     done = subprocess.run(

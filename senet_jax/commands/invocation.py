@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from senet_jax.training.clusters import HostsConfig
 from senet_jax.training.config import TrainConfig
 
 
@@ -13,6 +14,7 @@ class Invocation:
     """An experiment, and what is done with it."""
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    hosts: HostsConfig = HostsConfig()
     show_sharding: bool = False
     """Draw what of the state lies on which device, and stop."""
     profile_steps: int = 0

@@ -4,6 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from senet_jax.commands.invocation import Invocation
     from senet_jax.training.config import TrainConfig
 
 DIVERGED, PREEMPTED = 3, 75
@@ -21,6 +22,8 @@ EXAMPLES = """examples:
 The recipes for ImageNet: python experiments/imagenet.py --help.
 A preset (demo, cifar10, cifar100) comes first; flags change any field of it, and
 `senet-jax train PRESET --help` lists them. The same command on the same --run-dir resumes.
+Several hosts train together if each is started with the same command and says which it is
+(--hosts.coordinator, --hosts.count, --hosts.index); srun, mpirun and a TPU pod say it themselves.
 On a GPU or TPU compiled programs are kept in ~/.cache/senet_jax/xla, and the second start is
 quicker; --compilation-cache True does so on a CPU, --compilation-cache False nowhere."""
 
@@ -56,6 +59,7 @@ def run_flags(
     from senet_jax.commands.config import read_config
     from senet_jax.commands.invocation import Invocation
     from senet_jax.errors import UsageError
+    from senet_jax.training.hosts import together
 
     asked = read_config(prog, positional, description, Invocation(default), flags)
     config = asked.config
@@ -63,21 +67,29 @@ def run_flags(
         raise UsageError("--topology and --accelerators need --dry-run.")
     if asked.dry_run:
         return _dry_run(config, asked.topology, asked.accelerators)
-    if asked.show_sharding:
-        return _show_sharding(config)
+    config.validate()
+    with together(asked.hosts, config.shared_facts()):
+        if asked.show_sharding:
+            return _show_sharding(config)
+        return _train(asked)
 
+
+def _train(asked: "Invocation") -> int:
     from senet_jax.analysis.report import report_run
     from senet_jax.training.goodput import process_age_s
+    from senet_jax.training.hosts import is_first
     from senet_jax.training.loop import Diverged, Preempted, train
     from senet_jax.training.profiler import ProfileRequest
 
     profile = ProfileRequest(asked.profile_steps, asked.profile_start)
     try:
-        train(config, age_s=process_age_s(), profile=profile)
+        train(asked.config, age_s=process_age_s(), profile=profile)
     except (Diverged, Preempted) as stopped:
-        print(f"senet-jax: {stopped}", file=sys.stderr)
+        if is_first():
+            print(f"senet-jax: {stopped}", file=sys.stderr)
         return DIVERGED if isinstance(stopped, Diverged) else PREEMPTED
-    print(report_run(config.run_dir))
+    if is_first():
+        print(report_run(asked.config.run_dir))
     return 0
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from senet_jax.errors import BAD_INPUT, UsageError
 from senet_jax.studies.grid import Job
 
 State = Literal["waiting", "running", "done", "failed"]
@@ -128,7 +129,11 @@ def main() -> int:
     from senet_jax.training.config import TrainConfig
 
     config = TrainConfig.from_json(json.loads(sys.argv[1]))
-    return train.run_flags("senet-jax train", "", train.SUMMARY, config, [])
+    try:
+        return train.run_flags("senet-jax train", "", train.SUMMARY, config, [])
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
 
 
 if __name__ == "__main__":

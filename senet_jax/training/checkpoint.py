@@ -1,28 +1,34 @@
-"""Checkpoints through Orbax: asynchronous, whole or not at all, verified when they are read."""
+"""Checkpoints through Orbax: saved behind the loop's back, whole or not at all, verified when read.
 
+On several hosts all of them call the same methods in the same order: each writes its share into one
+folder, each reads what its devices need, and they decide together.
+"""
+
+import copy
 import dataclasses
-import json
+import datetime
 import logging
-import shutil
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jaxtyping import Array, PyTree, UInt32
-from orbax.checkpoint import checkpoint_managers
+from etils import epath
+from jax.experimental import multihost_utils
 
 from senet_jax.errors import UsageError
+from senet_jax.training import retention
+from senet_jax.training.checkpoint_folder import CheckpointFolder, reason
+from senet_jax.training.config import CheckpointConfig
+from senet_jax.training.snapshot import Snapshot, fingerprint, take_snapshot
 from senet_jax.training.state import TrainState
 
 LOGGER = logging.getLogger(__name__)
 
-
-class NotFinite(ArithmeticError):
-    """A state was to be saved that holds infinities or NaNs."""
+_DEFAULT = CheckpointConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,87 +45,194 @@ class Checkpoints:
     """The checkpoints of a run, one folder a step.
 
     Args:
-        folder: Where they lie; made when something is saved.
-        keep_last: How many of the newest are kept, besides the best by validation top-1.
+        folder: Where they lie, a path or the address of a bucket; made when something is saved.
+        config: Which are kept.
+        about: What each says of where it comes from, as plain values.
+
+    Raises:
+        UsageError: The folder cannot be read.
     """
 
-    def __init__(self, folder: Path, keep_last: int = 1) -> None:
-        self.folder = folder.absolute()
-        self._kept = _NewestAndBest(self.folder, keep_last)
-        options = ocp.CheckpointManagerOptions(preservation_policy=self._kept, create=False)
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+    def __init__(
+        self,
+        folder: epath.PathLike,
+        config: CheckpointConfig = _DEFAULT,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.folder = CheckpointFolder(folder)
+        self._config, self._about = config, dict(about or {})
+        self._records = {step: self.folder.record(step) for step in self.folder.steps()}
+        # Barriers of the coordination service, which no collective of a step can meet.
+        everyone = ocp.options.MultiprocessingOptions(
+            active_processes=set(range(jax.process_count())), barrier_sync_key_prefix="save"
+        )
+        # Reading by itself, no host waits for one that has met a damaged file.
+        host = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=host, active_processes={host}, barrier_sync_key_prefix=f"read{host}"
+        )
+        self._writer = _checkpointer(everyone, self.folder)
+        self._reader = _checkpointer(alone, self.folder)
+        self._thread = ThreadPoolExecutor(1, "checkpoints")
+        self._saving: tuple[int, Future[None]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except UsageError as failed:
+            # What ended the run is what is to be told.
+            if error is None:
+                raise
+            LOGGER.warning("%s", failed)
 
     def steps(self) -> list[int]:
         """Steps that have a finished checkpoint, in order."""
-        return sorted(self._manager.all_steps())
+        return sorted(self._records)
 
     def best_step(self) -> int | None:
-        """The step of the best validation top-1, if one was saved with its validation."""
-        return self._kept.best(self.steps())
+        """The step of the best by the config's metric, if one was saved with its validation."""
+        return retention.best(list(self._records.values()), self._config.best_metric)
 
-    def save(self, state: TrainState, extra: dict[str, Any], top1: float | None) -> None:
+    def prepare(self) -> None:
+        """Makes the folder and sees that it can be written, before hours are spent on a state.
+
+        Raises:
+            UsageError: It cannot, says the first host.
+        """
+        if jax.process_index() == 0:
+            self.folder.prepare()
+        _meet("checkpoints: prepared")
+
+    def save(self, state: TrainState, extra: dict[str, Any], metrics: Mapping[str, float]) -> None:
         """Starts to save a state; the state may be donated as soon as this returns.
+
+        What blocks is a copy on the devices, and the save before if it has not ended.
 
         Args:
             state: The state; its ``step`` names the checkpoint.
             extra: Plain values to save beside it.
-            top1: The validation top-1 of this very state, if it was validated.
+            metrics: ``epoch``, and the validation of this very state, if it was validated.
 
         Raises:
             NotFinite: The state holds a number that is not finite.
+            UsageError: The save before has failed, and there is no such checkpoint.
         """
-        if not bool(_finite(state)):
-            raise NotFinite
+        self.wait()
         step = int(state.step)
-        if step in self._manager.all_steps():
+        if step in self._records:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        meta = {
-            "fingerprint": [int(x) for x in _fingerprint(state)],
-            "top1": top1,
-            "extra": extra,
-        }
-        self._kept.top1[step] = top1
-        self._manager.save(
-            step,
+        snapshot = take_snapshot(state)
+        # A copy of these too: the loop goes on counting in them.
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        meta = {"metrics": dict(metrics), "extra": copy.deepcopy(extra), "saved": now}
+        meta |= self._about
+        self._saving = step, self._thread.submit(self._write, step, snapshot, meta)
+
+    def _write(self, step: int, snapshot: Snapshot, meta: dict[str, Any]) -> None:
+        meta["fingerprint"] = snapshot.fingerprint
+        if jax.process_index() == 0:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+        self._writer.save(
+            self.folder / step,
             args=ocp.args.Composite(
-                # A copy: Orbax reads while the next step writes into the donated buffers.
-                state=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
-                meta=ocp.args.JsonSave(meta),
+                state=ocp.args.StandardSave(snapshot.state), meta=ocp.args.JsonSave(meta)
             ),
         )
+        self._records[step] = retention.Record(step, meta["metrics"])
+        for old, why in retention.reasons(self._records.values(), self._config).items():
+            if not why:
+                if jax.process_index() == 0:
+                    self.folder.remove(old)
+                del self._records[old]
+
+    def wait(self) -> None:
+        """Returns when all that was saved is whole on disk.
+
+        Raises:
+            UsageError: It is not, because it could not be written.
+        """
+        if self._saving is None:
+            return
+        (step, saving), self._saving = self._saving, None
+        try:
+            saving.result()
+        # What Orbax and TensorStore raise for disks and buckets has no common base.
+        except Exception as error:
+            raise UsageError(
+                f"the checkpoint of step {step} could not be saved in {self.folder}: "
+                f"{reason(error)}; those before it are intact: make room or mend the folder, and "
+                "the same command resumes."
+            ) from error
+
+    def close(self) -> None:
+        """Waits, as ``wait``, and gives the thread back."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
 
     def restore(self, step: int, like: TrainState) -> Restored:
-        """Reads one checkpoint.
+        """Reads one checkpoint, whatever the mesh and the number of hosts that it was saved on.
 
         Args:
             step: A step of ``steps()``.
             like: An abstract state (shapes, types and shardings) of the network that is expected.
 
         Raises:
-            UsageError: It is damaged, or of another network.
+            UsageError: It is damaged, or of another network; on all hosts, if on one.
         """
+        return self._read(step, like)
+
+    def verify(self, step: int) -> None:
+        """Reads one checkpoint, of whatever network, on this host alone.
+
+        Raises:
+            UsageError: It is damaged.
+        """
+        self._read(step, None)
+
+    def _read(self, step: int, like: TrainState | None) -> Restored:
+        path = self.folder / step
+        problem = None
         try:
-            read = self._manager.restore(
-                step,
+            read = self._reader.restore(
+                path,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore()
+                    state=ocp.args.StandardRestore(self._as_saved(path) if like is None else like),
+                    meta=ocp.args.JsonRestore(),
                 ),
             )
-            meta: dict[str, Any] = read.meta
-            whole = meta["fingerprint"] == [int(x) for x in _fingerprint(read.state)]
+            state, saved, extra = read.state, read.meta["fingerprint"], read.meta["extra"]
         # What Orbax and TensorStore raise for damaged files has no common base.
         except Exception as error:
-            reason = str(error).strip().partition("\n")[0][:200]
+            problem = error
+        if not _everywhere(problem is None):
+            why = "another host cannot read it" if problem is None else reason(problem)
+            raise UsageError(f"checkpoint {path} cannot be read: {why}.") from problem
+        found: Any = fingerprint(state)
+        if isinstance(saved, list):  # As it was before it had names.
+            saved, found = sorted(saved), sorted(found.values())
+        if not _everywhere(found == saved):
             raise UsageError(
-                f"checkpoint {self.folder / str(step)} cannot be read: {reason or type(error)}"
-            ) from error
-        if not whole:
-            raise UsageError(
-                f"checkpoint {self.folder / str(step)} is damaged: its numbers are not those that "
-                "were saved."
+                f"checkpoint {path} is damaged: its numbers are not those that were saved."
             )
-        return Restored(step, read.state, meta["extra"])
+        return Restored(step, state, extra)
+
+    def _as_saved(self, path: epath.Path) -> Any:
+        """An abstract tree of what a checkpoint holds, on one device."""
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
+            self._reader.metadata(path).item_metadata["state"].tree,
+        )
 
     def restore_newest(self, like: TrainState) -> Restored | None:
         """Reads the newest checkpoint that is whole, or returns None if there is none at all.
@@ -129,7 +242,8 @@ class Checkpoints:
         Raises:
             UsageError: There are checkpoints, and not one can be read.
         """
-        steps = self.steps()
+        # A network file system may show the hosts different folders.
+        steps = _as_first_host(self.steps())
         damaged: list[int] = []
         for step in reversed(steps):
             try:
@@ -139,8 +253,11 @@ class Checkpoints:
                 LOGGER.warning("%s", error)
                 continue
             for bad in damaged:
-                self._set_aside(bad)
+                if jax.process_index() == 0:
+                    self.folder.set_aside(bad)
+                self._records.pop(bad, None)
                 LOGGER.warning("falling back to the checkpoint of step %d", step)
+            _meet("checkpoints: set aside")
             return restored
         if steps:
             raise UsageError(
@@ -149,78 +266,41 @@ class Checkpoints:
             )
         return None
 
-    def _set_aside(self, step: int) -> None:
-        aside = self.folder.with_name(f"{self.folder.name}-damaged")
-        aside.mkdir(exist_ok=True)
-        names = [str(step), *(f"{step}-{copy}" for copy in range(1, 1000))]
-        free = next(aside / name for name in names if not (aside / name).exists())
-        shutil.move(self.folder / str(step), free)
-        self._manager.reload()
 
-    def wait(self) -> None:
-        """Returns when all that was saved is on disk."""
-        self._manager.wait_until_finished()
-
-    def close(self) -> None:
-        """Waits, and gives the threads back."""
-        self._manager.close()
-
-
-class _NewestAndBest(checkpoint_managers.PreservationPolicy):
-    """Keeps the newest checkpoints and the one of the best validation top-1.
-
-    The top-1 is read from what the checkpoints say, so that a damaged one counts as without.
-    """
-
-    def __init__(self, folder: Path, newest: int) -> None:
-        self._newest = newest
-        self.top1: dict[int, float | None] = {}
-        for file in folder.glob("*/meta/metadata"):
-            if file.parts[-3].isdecimal():
-                self.top1[int(file.parts[-3])] = _read_top1(file)
-
-    def best(self, steps: Sequence[int]) -> int | None:
-        """The best of some steps, the earlier one where two are alike."""
-        known = {step: top1 for step in steps if (top1 := self.top1.get(step)) is not None}
-        return max(known, key=lambda step: (known[step], -step)) if known else None
-
-    def should_preserve(
-        self,
-        checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
-        *,
-        context: checkpoint_managers.PreservationContext,
-    ) -> Sequence[bool]:
-        steps = [info.step for info in checkpoints]
-        keep = {*sorted(steps)[-self._newest :], self.best(steps)}
-        return [step in keep for step in steps]
+def _checkpointer(
+    hosts: ocp.options.MultiprocessingOptions, folder: CheckpointFolder
+) -> ocp.Checkpointer:
+    handler = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(
+            multiprocessing_options=hosts,
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            atomicity_options=folder.atomicity,
+        ),
+        state=ocp.StandardCheckpointHandler(multiprocessing_options=hosts),
+        meta=ocp.JsonCheckpointHandler(multiprocessing_options=hosts),
+    )
+    return ocp.Checkpointer(
+        handler, multiprocessing_options=hosts, atomicity_options=folder.atomicity
+    )
 
 
-def _read_top1(file: Path) -> float | None:
-    try:
-        return json.loads(file.read_text())["top1"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _everywhere(holds: bool) -> bool:
+    """Whether something holds on all hosts."""
+    if jax.process_count() == 1:
+        return holds
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(holds))))
 
 
-@jax.jit
-def _finite(tree: PyTree[Array]) -> Array:
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+def _as_first_host(steps: list[int]) -> list[int]:
+    """The steps that the first host has."""
+    if jax.process_count() == 1:
+        return steps
+    count = int(multihost_utils.broadcast_one_to_all(np.int32(len(steps))))
+    padded = np.resize(np.asarray([*steps, 0], np.int32), count)
+    return [int(step) for step in multihost_utils.broadcast_one_to_all(padded)]
 
 
-@jax.jit
-def _fingerprint(tree: PyTree[Array]) -> list[UInt32[Array, ""]]:
-    """A number of each leaf that depends on every bit of it, whatever its sharding.
-
-    TensorStore reads a chunk that is missing as zeros, without an error; this is what notices.
-    """
-
-    def of(leaf: Array) -> Array:
-        if leaf.dtype.itemsize != 4:
-            raise TypeError(f"a leaf of {leaf.dtype} has no fingerprint")
-        bits = jax.lax.bitcast_convert_type(leaf, jnp.uint32).ravel()
-        # Odd weights, so that no bit of any element can be lost; the sum wraps around.
-        weights = 2 * jax.lax.iota(jnp.uint32, bits.size) + np.uint32(1)
-        return jnp.sum(bits * weights, dtype=jnp.uint32) + np.uint32(bits.size)
-
-    return [of(leaf) for leaf in jax.tree.leaves(tree)]
+def _meet(name: str) -> None:
+    """Waits for all hosts."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

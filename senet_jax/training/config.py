@@ -4,6 +4,7 @@ This file imports neither jax nor the models, so that ``--help`` answers at once
 """
 
 import dataclasses
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -125,8 +126,15 @@ class CheckpointConfig:
     every_steps: int | None = None
     """Save also every so many steps."""
     keep_last: int = 2
-    """How many of the newest checkpoints are kept, besides the one of the best validation
-    top-1."""
+    """How many of the newest checkpoints are kept, besides the best."""
+    best_metric: Literal["val/top1", "val/top5", "val/loss"] = "val/top1"
+    """By what of the validation a checkpoint is the best, which is kept: the highest, or the lowest
+    loss. Only those that were saved right after a validation count."""
+    keep_every_epochs: int | None = None
+    """Keep for good also what is saved after every so many epochs."""
+    dir: str | None = None
+    """Where the checkpoints of this run lie, if not in the folder ``checkpoints`` of the run: a
+    folder that all hosts see, or gs://BUCKET/FOLDER (``pip install 'senet-jax[gcs]'``)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +188,8 @@ class TrainConfig:
     mesh: MeshConfig = MeshConfig()
     accumulate: int = 1
     """Parts in which a batch is computed, one after the other, to save memory: their gradients are
-    averaged. Batch norm takes its statistics over a part."""
+    averaged, and reduced over the devices part by part. Batch norm takes its statistics over a
+    part."""
     deterministic: bool = False
     """On a GPU, XLA's deterministic operations: bit-identical runs, slower. A CPU is
     deterministic anyway."""
@@ -212,9 +221,15 @@ class TrainConfig:
         for field in ("data", "fsdp"):
             value = getattr(self.mesh, field)
             require(value is None or value >= 1, f"mesh.{field}", value, "at least 1")
-        for field in ("every_epochs", "every_steps", "keep_last"):
+        for field in ("every_epochs", "every_steps", "keep_last", "keep_every_epochs"):
             value = getattr(self.checkpoint, field)
             require(value is None or value >= 1, f"checkpoint.{field}", value, "at least 1")
+        address = self.checkpoint.dir
+        if address is not None and "://" in address and not address.startswith("gs://"):
+            raise UsageError(
+                f"checkpoint.dir must be a folder or gs://BUCKET/FOLDER, not {address}: Orbax "
+                "writes to no other kind of address; mount the bucket and give its folder."
+            )
         for field in ("dropout", "stochastic_depth", "drop_block"):
             value = getattr(self.model, field)
             require(0 <= value < 1, f"model.{field}", value, "in [0, 1)")
@@ -264,8 +279,8 @@ class TrainConfig:
     def differences(self, other: "TrainConfig") -> list[str]:
         """Fields in which two runs differ, as "field: this, not that".
 
-        Where the run lies, the mesh, whether compiled programs are kept and how many processes read
-        the data make no difference.
+        Where the run lies, the mesh, whether compiled programs are kept, how many processes read
+        the data and which checkpoints are kept make no difference.
         """
         mine, theirs = _flat(self.to_json()), _flat(other.to_json())
         return [
@@ -274,8 +289,30 @@ class TrainConfig:
             if field not in _NO_DIFFERENCE and mine.get(field) != theirs.get(field)
         ]
 
+    def shared_facts(self) -> dict[str, str]:
+        """What several hosts that train together must agree on, by name."""
+        facts = {name: str(value) for name, value in _flat(self.to_json()).items()}
+        for name in _EACH_ITS_OWN:
+            del facts[name]
+        packages = ("jax", "jaxlib", "flax", "optax")
+        return facts | {name: importlib.metadata.version(name) for name in packages}
 
-_NO_DIFFERENCE = ("run_dir", "mesh.data", "mesh.fsdp", "compilation_cache", "data.workers")
+
+_EACH_ITS_OWN = ("compilation_cache", "data.dir", "data.workers")
+"""What may differ from host to host."""
+
+_NO_DIFFERENCE = (
+    "run_dir",
+    "mesh.data",
+    "mesh.fsdp",
+    "compilation_cache",
+    "data.workers",
+    "checkpoint.every_epochs",
+    "checkpoint.every_steps",
+    "checkpoint.keep_last",
+    "checkpoint.best_metric",
+    "checkpoint.keep_every_epochs",
+)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -142,11 +142,15 @@ def _devices(config: TrainConfig, topology: str | None) -> Sequence[jax.Device]:
             f"a mesh of {count} devices is compiled for {MOST_DEVICES} at most: lower --mesh.data; "
             "from there on the bytes of a device hardly change."
         )
-    # Where jax has looked for devices already, those that it found must do.
-    with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", count)
+    if _COUNT_FLAG not in os.environ.get("XLA_FLAGS", ""):
+        # Where jax has looked for devices already, those that it found must do.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", count)
     there = jax.devices()
     return there if len(there) >= count else jax.devices("cpu")
+
+
+_COUNT_FLAG = "xla_force_host_platform_device_count"
 
 
 def _topology_devices(topology: str) -> Sequence[jax.Device]:
@@ -161,7 +165,8 @@ def _topology_devices(topology: str) -> Sequence[jax.Device]:
             "--topology needs the compiler for TPUs: pip install 'jax[tpu]', in an environment of "
             "its own if this one trains on a GPU."
         )
-    # libtpu would ask the cloud which TPU it is on, and wait for an answer.
+    # libtpu would ask the cloud which TPU it is on and wait for an answer, and let no other process
+    # of this machine compile beside this one.
     for variable, value in _NO_TPU.items():
         os.environ.setdefault(variable, value)
     jax.config.update("jax_platforms", "cpu")
@@ -176,6 +181,7 @@ def _topology_devices(topology: str) -> Sequence[jax.Device]:
 
 
 _NO_TPU = {
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-16",
     "TPU_WORKER_HOSTNAMES": "localhost",

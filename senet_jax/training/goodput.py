@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+import jax
+
 Kind = Literal["startup", "compile", "steps", "data_wait", "evaluation", "checkpoint", "other"]
 """What time goes to, each second to one:
 
@@ -180,7 +182,8 @@ class SessionLog:
     """Writes the account of this start of a run behind those of the earlier ones.
 
     The file is whole at any moment, and a process that is killed is known up to its last line of
-    metrics, or up to about a second before its end.
+    metrics, or up to about a second before its end. Of several hosts that train together the first
+    one writes.
 
     Args:
         run_dir: Folder of the run, which is there.
@@ -191,6 +194,7 @@ class SessionLog:
     def __init__(self, run_dir: Path, account: Account, start: int) -> None:
         self._file, self.account, self._start = run_dir / "sessions.jsonl", account, start
         self._earlier = read_sessions(run_dir)
+        self._due = 0.0
         self.write(start)
 
     def _session(self, step: int) -> Session:
@@ -203,6 +207,8 @@ class SessionLog:
         Args:
             step: Steps done.
         """
+        if jax.process_index() > 0:
+            return
         began = time.perf_counter()
         lines = [
             json.dumps(dataclasses.asdict(session)) + "\n"

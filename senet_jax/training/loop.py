@@ -8,21 +8,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import jax
 import numpy as np
 
 from senet_jax.data.card import Card
 from senet_jax.training import mesh as meshes
-from senet_jax.training.checkpoint import Checkpoints, NotFinite
+from senet_jax.training.checkpoint import Checkpoints
+from senet_jax.training.checkpoint_folder import checkpoints_of
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.flops import Utilization
 from senet_jax.training.goodput import Account, SessionLog
+from senet_jax.training.hosts import is_first
+from senet_jax.training.lock import locked
 from senet_jax.training.logging import Line, Meter, MetricsLog, read_metrics
 from senet_jax.training.profiler import Profiler, ProfileRequest
 from senet_jax.training.progress import Clock, Forecast, ProgressBar
+from senet_jax.training.provenance import provenance
 from senet_jax.training.run import Run
 from senet_jax.training.run_dir import check_run_dir, claim_run_dir
+from senet_jax.training.snapshot import NotFinite
 from senet_jax.training.state import TrainState
 from senet_jax.training.step import Metrics
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+"""At these a run saves its state and ends. The last is what SLURM sends if asked, some time before
+the end of a job (``--signal=USR1@120``)."""
 
 
 class Preempted(Exception):
@@ -44,11 +54,11 @@ def train(
         profile: The steps to trace; None means none.
 
     Returns:
-        The last line of metrics, with the final validation.
+        The last line of metrics, with the final validation; empty on hosts other than the first.
 
     Raises:
         UsageError: The config cannot be run, or the folder holds another run; nothing was written.
-        Preempted: SIGTERM or SIGINT came; the state is saved.
+        Preempted: A signal came, on whichever host; the state is saved.
         Diverged: The loss, the gradient or the state is not finite; the last good checkpoint is
             there.
     """
@@ -60,11 +70,14 @@ def train(
     profile.check(run.batches.steps)
     meshes.check_batch_size(config.data.batch_size, run.mesh, config.accumulate)
     print(run.describe(), flush=True)
-    checkpoints = Checkpoints(config.run_dir / "checkpoints", config.checkpoint.keep_last)
-    try:
-        if not checkpoints.steps():
-            _ = run.init_variables  # Read now, so that what is wrong with them is said now.
+    folder = checkpoints_of(config.run_dir, config)
+    about = provenance(config, run.mesh)
+    checkpoints = Checkpoints(folder, config.checkpoint, about)
+    if not checkpoints.steps():
+        _ = run.init_variables  # Read now, so that what is wrong with them is said now.
+    with locked(config.run_dir), checkpoints:
         claim_run_dir(config, Card.of(run.dataset))
+        checkpoints.prepare()
         restored = checkpoints.restore_newest(run.abstract)
         if restored:
             print(f"resuming after step {restored.step:,} of {run.batches.steps:,}", flush=True)
@@ -72,19 +85,19 @@ def train(
         else:
             position = Position(run.fresh_state(), 0, Meter())
         if position.step == run.batches.steps:
-            return read_metrics(config.run_dir)[-1]
-        log = MetricsLog(config.run_dir, position.step)
+            return read_metrics(config.run_dir)[-1] if is_first() else {}
+        log = MetricsLog(config.run_dir, position.step) if is_first() else None
         sessions = SessionLog(config.run_dir, account, position.step)
         try:
             with _stop_signals() as stop, Profiler(config.run_dir, profile) as profiler:
                 _loop(run, position, checkpoints, log, stop, sessions, profiler)
+            with account.during("checkpoint"):
+                checkpoints.wait()
+            sessions.write(position.step)
         finally:
-            log.close()
-    finally:
-        with account.during("checkpoint"):
-            checkpoints.close()
-    sessions.write(position.step)
-    return read_metrics(config.run_dir)[-1]
+            if log:
+                log.close()
+    return read_metrics(config.run_dir)[-1] if is_first() else {}
 
 
 @dataclasses.dataclass
@@ -100,6 +113,8 @@ class Position:
     """Metrics of the newest step, not read yet, so that the device need not wait for the host."""
     newest: dict[str, float] = dataclasses.field(default_factory=dict)
     """The metrics that were read last."""
+    stopping: bool = False
+    """Whether a host wanted to stop, when the step was begun whose metrics were read last."""
 
     def settle(self, config: TrainConfig) -> None:
         """Waits for the newest step and takes its metrics in.
@@ -111,6 +126,7 @@ class Position:
             return
         values = {name: float(value) for name, value in self.pending.items()}
         self.pending = None
+        self.stopping = values.pop("stop", 0.0) > 0
         for name, value in values.items():
             if not math.isfinite(value):
                 raise _diverged(name, self.step, config)
@@ -122,7 +138,7 @@ def _loop(
     run: Run,
     position: Position,
     checkpoints: Checkpoints,
-    log: MetricsLog,
+    log: MetricsLog | None,
     stop: list[int],
     sessions: SessionLog,
     profiler: Profiler,
@@ -130,6 +146,7 @@ def _loop(
     config, total, per_epoch = run.config, run.batches.steps, run.batches.steps_per_epoch
     account, forecast = sessions.account, _forecast(run)
     clock = Clock(account)
+    several = jax.distributed.is_initialized()
     utilization = Utilization(run.model, config.model.dtype, run.mesh)
 
     def status() -> Line:
@@ -141,8 +158,8 @@ def _loop(
         return now
 
     with ProgressBar(total, position.step, config.epochs) as bar:
-        for batch in clock.reading(run.read_ahead(position.step)):
-            if clock.compiling:
+        for batch in clock.reading(run.read_ahead(position.step, stop)):
+            if log and clock.compiling:
                 log.images(position.step + 1, np.asarray(batch["image"].addressable_data(0)))
             with profiler.step(position.step + 1):
                 state, metrics = run.train_step(position.state, batch)
@@ -153,7 +170,9 @@ def _loop(
             bar.update(status)
 
             step, (epoch, rest) = position.step, divmod(position.step, per_epoch)
-            stopping, last, epoch_end = bool(stop), step == total, rest == 0
+            last, epoch_end = step == total, rest == 0
+            # Several hosts must stop after the same step, so they go by what they all read.
+            stopping = position.stopping if several else bool(stop)
             validate = epoch_end and (last or epoch % config.eval_every_epochs == 0)
             save = epoch_end and (last or epoch % config.checkpoint.every_epochs == 0)
             save = save or stopping or _due(step, config.checkpoint.every_steps)
@@ -188,15 +207,17 @@ def _loop(
                 if step_s := clock.recent_step_s:
                     line["time/left_s"] = forecast.left(step, step_s)
                 line |= sessions.line(step)
-                log.write(line)
                 sessions.write(step)
+                if log:
+                    log.write(line)
                 bar.say(line)
             if save:
                 began = time.perf_counter()
                 try:
                     extra = {"meter": position.meter.sums}
+                    measured = {"epoch": step / per_epoch, **validation}
                     with account.during("checkpoint"):
-                        checkpoints.save(position.state, extra, validation.get("val/top1"))
+                        checkpoints.save(position.state, extra, measured)
                 except NotFinite:
                     raise _diverged("state", step, config) from None
                 forecast.saved(time.perf_counter() - began)
@@ -231,14 +252,14 @@ def _diverged(what: str, step: int, config: TrainConfig) -> Diverged:
 
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT in a list instead of dying of them; a second one kills."""
+    """Collects the signals to stop in a list instead of dying of them; a second one kills."""
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
         signal.signal(number, signal.SIG_DFL)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
     try:
         yield received
     finally:

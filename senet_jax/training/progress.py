@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.goodput import Account
+from senet_jax.training.hosts import is_first
 from senet_jax.training.logging import Line
 from senet_jax.training.state import TrainState
 from senet_jax.training.step import DeviceBatch
@@ -188,7 +189,7 @@ class ProgressBar:
             total=total,
             initial=start,
             dynamic_ncols=True,
-            disable=None,
+            disable=None if is_first() else True,
             # tqdm's own time left knows nothing of validations.
             bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt}{postfix}",
         )

@@ -15,6 +15,7 @@ from senet_jax.interchange import load_weights
 from senet_jax.models import zoo
 from senet_jax.ops.conv_lowering import Lowering
 from senet_jax.training.checkpoint import Checkpoints
+from senet_jax.training.checkpoint_folder import checkpoints_of
 from senet_jax.training.config import MeshConfig
 from senet_jax.training.ensemble import Member
 from senet_jax.training.evaluate import Evaluation
@@ -29,7 +30,7 @@ def restore_run(
 
     Args:
         path: Folder of a run, or of one of its checkpoints (``RUN/checkpoints/STEP``).
-        which: For the folder of a run, the newest checkpoint or that of the best validation top-1.
+        which: For the folder of a run, the newest checkpoint or the best by its metric.
         with_data: Open the data set; else what the run wrote down of it is enough, and its images
             cannot be read.
 
@@ -39,21 +40,38 @@ def restore_run(
     Raises:
         UsageError: There is no such run or checkpoint, or it cannot be read.
     """
-    run_dir, named = _run_dir(path)
-    config = dataclasses.replace(read_config(run_dir), mesh=MeshConfig())
-    checkpoints = Checkpoints(run_dir / "checkpoints")
+    run, checkpoints, named = open_run(path, with_data=with_data)
     steps = checkpoints.steps()
-    if not steps:
-        raise UsageError(f"{run_dir} has no finished checkpoint yet.")
     step = steps[-1] if named is None else named
     if which == "best" and named is None:
         step = checkpoints.best_step() or step
-    if step not in steps:
-        raise UsageError(f"{run_dir} has no checkpoint {step}: there are {steps}.")
-    card = None if with_data else read_card(run_dir)
-    run = Run(config, None if card is None else card.stand_in())
     state = checkpoints.restore(step, run.abstract).state
     return run, step, state.eval_variables
+
+
+def open_run(path: Path, *, with_data: bool = False) -> tuple[Run, Checkpoints, int | None]:
+    """Sets a run up, on all devices that are here, to read its checkpoints.
+
+    Args:
+        path: Folder of a run, or of one of its checkpoints (``RUN/checkpoints/STEP``).
+        with_data: As in ``restore_run``.
+
+    Returns:
+        The run, its checkpoints, of which there is at least one, and the step that is named.
+
+    Raises:
+        UsageError: There is no such run or checkpoint.
+    """
+    run_dir, named = _run_dir(path)
+    config = dataclasses.replace(read_config(run_dir), mesh=MeshConfig())
+    checkpoints = Checkpoints(checkpoints_of(run_dir, config), config.checkpoint)
+    steps = checkpoints.steps()
+    if not steps:
+        raise UsageError(f"{run_dir} has no finished checkpoint yet.")
+    if named is not None and named not in steps:
+        raise UsageError(f"{run_dir} has no checkpoint {named}: there are {steps}.")
+    card = None if with_data else read_card(run_dir)
+    return Run(config, None if card is None else card.stand_in()), checkpoints, named
 
 
 def evaluate_run(path: Path, which: Literal["last", "best"] = "last") -> tuple[int, Evaluation]:

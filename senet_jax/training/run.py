@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from senet_jax.data.config import AugmentConfig
 from senet_jax.data.datasets import Dataset, open_dataset
@@ -202,17 +203,24 @@ class Run:
         view = EvalTransform(self.dataset.size, data.crop_pct, data.eval_interpolation)
         return ViewedSource(source, view, self.dataset.image_shape, data.workers)
 
-    def read_ahead(self, start: int) -> Iterator[DeviceBatch]:
+    def read_ahead(self, start: int, stop: Sequence[int] = ()) -> Iterator[DeviceBatch]:
         """Yields the training batches from step ``start`` on, as global arrays.
 
         A batch is sent to the devices when it is asked for, which is while they compute the step
-        before.
+        before. Under ``hosts.together`` it has ``stop`` (see ``make_train_step``).
+
+        Args:
+            start: The first step.
+            stop: Filled, at any time, when this host wants to stop.
 
         Raises:
             UsageError: Too many images cannot be read, or the data set is gone.
         """
         for batch in self.batches.read_ahead(start):
-            yield meshes.to_devices(dict(batch), self.mesh)
+            arrays: dict[str, Any] = {**batch}
+            if jax.distributed.is_initialized():
+                arrays["stop"] = np.full(len(batch["label"]), bool(stop), np.float32)
+            yield meshes.to_devices(arrays, self.mesh)
 
     def describe(self) -> str:
         """What is trained, on what, in a few lines."""

@@ -3,14 +3,23 @@
 import dataclasses
 import json
 import os
+import time
 from pathlib import Path
+
+import jax
+from jax.experimental import multihost_utils
 
 from senet_jax.data.card import Card
 from senet_jax.errors import UsageError
 from senet_jax.training.config import TrainConfig
+from senet_jax.training.hosts import is_first
+from senet_jax.training.lock import LOCK
 
 PARTIAL = "config.json.partial"
 """What a run that was killed while it wrote its config leaves behind."""
+
+SEEN_AFTER_S = 30.0
+"""Seconds after which a host sees on a network drive what another one wrote."""
 
 
 def check_run_dir(config: TrainConfig) -> None:
@@ -29,7 +38,7 @@ def check_run_dir(config: TrainConfig) -> None:
                 "give this one a folder of its own with --run-dir."
             )
     elif folder.exists() and (
-        not folder.is_dir() or {path.name for path in folder.iterdir()} - {PARTIAL}
+        not folder.is_dir() or {path.name for path in folder.iterdir()} - {PARTIAL, LOCK}
     ):
         raise UsageError(f"{folder} is there and is not the folder of a run: choose another.")
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -66,13 +75,32 @@ def read_card(run_dir: Path) -> Card | None:
 def claim_run_dir(config: TrainConfig, card: Card) -> None:
     """Makes the folder of a run and writes its config and the facts of its data, each whole.
 
+    Of several hosts the first one does; the others make sure that they see what it wrote.
+
     Args:
         config: The run; it names the folder.
         card: What can be asked of the data set where it is not, such as the names of its classes.
 
     Raises:
-        UsageError: The folder cannot be written.
+        UsageError: The folder cannot be written, or is not shared by all hosts.
     """
+    folder = config.run_dir
+    if is_first():
+        _write_facts(config, card)
+    if jax.process_count() == 1:
+        return
+    multihost_utils.sync_global_devices("the folder of the run is there")
+    until = time.monotonic() + SEEN_AFTER_S
+    while not (folder / "dataset.json").exists():
+        if time.monotonic() > until:
+            raise UsageError(
+                f"{folder.absolute()} is not the folder that the first host writes to: choose one "
+                "that all hosts share with --run-dir."
+            )
+        time.sleep(0.5)
+
+
+def _write_facts(config: TrainConfig, card: Card) -> None:
     folder = config.run_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -96,7 +96,8 @@ def make_train_step(
     Returns:
         ``(state, batch) -> (state, metrics)``, the metrics being ``loss``, ``top1`` (the fraction
         right, 0 to 1; of mixed images that of the label with the larger share counts) and
-        ``grad_norm``, of this batch before the update.
+        ``grad_norm``, of this batch before the update. If the batch has ``stop``, a number for
+        each image, its largest is among them: so all hosts learn what one of them wants.
     """
 
     def scales(state: TrainState) -> dict[str, Any]:
@@ -151,6 +152,8 @@ def make_train_step(
             new = {"params": params, "batch_stats": batch_stats}
             ema = optax.incremental_update(new, ema, 1 - keep)
         metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}
+        if "stop" in batch:
+            metrics["stop"] = jnp.max(batch["stop"])
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 
     return jax.jit(

@@ -71,7 +71,7 @@ def command_line(monkeypatch, *arguments):
     class Stop(loop.Preempted):
         """The run ends where it would begin."""
 
-    def train(config):
+    def train(config, **how):
         trained.append(config)
         raise Stop
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from senet_jax.errors import UsageError
-from senet_jax.training.checkpoint import Checkpoints, NotFinite
+from senet_jax.training.checkpoint import Checkpoints
+from senet_jax.training.config import CheckpointConfig
+from senet_jax.training.snapshot import NotFinite
 from senet_jax.training.state import TrainState
 
 
@@ -33,9 +35,9 @@ def same(a, b):
 @pytest.fixture
 def folder(tmp_path):
     """Checkpoints of the steps 1, 2 and 3, of which the first is the best."""
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep_last=2)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep_last=2))
     for step, top1 in ((1, 0.9), (2, 0.5), (3, 0.6)):
-        checkpoints.save(state(step), {"meter": {"loss": step}}, top1)
+        checkpoints.save(state(step), {"meter": {"loss": step}}, {"val/top1": top1})
     checkpoints.close()
     return tmp_path / "checkpoints"
 
@@ -48,9 +50,9 @@ def test_what_was_saved_comes_back(folder):
 
 
 def test_the_best_and_the_newest_are_kept(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep_last=2)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep_last=2))
     for step, top1 in ((1, 0.1), (2, 0.9), (3, None), (4, 0.5), (5, None), (6, 0.3)):
-        checkpoints.save(state(step), {}, top1)
+        checkpoints.save(state(step), {}, {} if top1 is None else {"val/top1": top1})
         checkpoints.wait()
     assert checkpoints.steps() == [2, 5, 6]
     assert checkpoints.best_step() == 2
@@ -60,7 +62,7 @@ def test_a_save_is_not_disturbed_by_the_buffers_it_came_from(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     wide = state(1, width=2_000_000)
     overwrite = jax.jit(lambda tree: jax.tree.map(lambda x: x * 0 - 1, tree), donate_argnums=0)
-    checkpoints.save(wide, {}, None)
+    checkpoints.save(wide, {}, {})
     jax.block_until_ready(overwrite(wide))
     checkpoints.wait()
     like = abstract(state(1, width=2_000_000))
@@ -76,7 +78,7 @@ def test_nothing_there_is_nothing_restored_and_nothing_made(tmp_path):
 def test_a_state_that_is_not_finite_is_not_saved(folder, value):
     checkpoints = Checkpoints(folder)
     with pytest.raises(NotFinite):
-        checkpoints.save(state(4, value), {}, None)
+        checkpoints.save(state(4, value), {}, {})
     assert checkpoints.steps() == [1, 2, 3]
 
 
@@ -99,7 +101,7 @@ def lose_state(checkpoint):
 def change_numbers(checkpoint):
     """Another state under the old fingerprint: what a lost chunk, read as zeros, amounts to."""
     other = Checkpoints(checkpoint.parent.parent / "other")
-    other.save(state(3, 77.0), {}, 0.1)
+    other.save(state(3, 77.0), {}, {"val/top1": 0.1})
     other.close()
     shutil.rmtree(checkpoint / "state")
     shutil.move(checkpoint.parent.parent / "other" / "3" / "state", checkpoint / "state")
@@ -117,7 +119,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_newest_whole_one(folder, capl
     assert checkpoints.steps() == [1, 2]
     assert (folder.with_name("checkpoints-damaged") / "3").is_dir()
     # The step can be saved again, and what was set aside stays.
-    checkpoints.save(state(3), {}, None)
+    checkpoints.save(state(3), {}, {})
     checkpoints.wait()
     assert same(checkpoints.restore(3, LIKE).state, state(3))
 
@@ -139,6 +141,6 @@ def test_an_unfinished_save_is_no_checkpoint(folder):
     shutil.copytree(folder / "3", folder / "4.orbax-checkpoint-tmp-0")
     checkpoints = Checkpoints(folder)
     assert checkpoints.steps() == [1, 2, 3]
-    checkpoints.save(state(4), {}, None)
+    checkpoints.save(state(4), {}, {})
     checkpoints.wait()
     assert checkpoints.restore_newest(LIKE).step == 4

@@ -106,3 +106,10 @@ def test_the_cifar_preset_is_the_recipe_of_the_paper():
 def test_the_config_is_read_without_jax():
     code = "import sys, senet_jax.training.config; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_address_that_orbax_cannot_write_to_is_refused():
+    checkpoint = CheckpointConfig(dir="s3://bucket/run")
+    with pytest.raises(UsageError, match="must be a folder or gs://"):
+        TrainConfig(checkpoint=checkpoint).validate()
+    TrainConfig(checkpoint=CheckpointConfig(dir="gs://bucket/run")).validate()

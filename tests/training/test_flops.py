@@ -2,28 +2,7 @@ import pytest
 
 from senet_jax.models.resnet import ResNet
 from senet_jax.training import mesh as meshes
-from senet_jax.training.flops import Utilization, peak_flops
-
-
-@pytest.mark.parametrize(
-    ("kind", "bfloat16", "float32"),
-    [
-        ("NVIDIA A100-SXM4-40GB", 312e12, 156e12),
-        ("NVIDIA A100 80GB PCIe", 312e12, 156e12),
-        ("NVIDIA H100 80GB HBM3", 989.4e12, 494.7e12),
-        ("TPU v5 lite", 197e12, 197e12),
-        ("TPU v5p", 459e12, 459e12),
-    ],
-)
-def test_the_peak_of_a_device_is_found_by_its_name(kind, bfloat16, float32):
-    assert (peak_flops(kind, "bfloat16"), peak_flops(kind, "float32")) == (bfloat16, float32)
-
-
-@pytest.mark.parametrize(
-    "kind", ["cpu", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA H100 NVL", "TPU v4 lite"]
-)
-def test_no_number_is_made_up_for_another(kind):
-    assert peak_flops(kind, "bfloat16") is None
+from senet_jax.training.flops import Utilization
 
 
 def utilization(monkeypatch, kind, devices):

@@ -28,7 +28,8 @@ def batches(wait, seconds, sizes):
 
 
 def test_a_lap_counts_steps_and_waiting_but_not_what_compiles(clock_time):
-    clock = Clock(Account())
+    account = Account()
+    clock = Clock(account)
     for _ in clock.reading(batches(clock_time, 0.25, [8, 8, 8])):
         clock_time(10.0 if clock.compiling else 0.75)
         clock.tick({})
@@ -43,6 +44,8 @@ def test_a_lap_counts_steps_and_waiting_but_not_what_compiles(clock_time):
         "time/data_wait": pytest.approx(0.25),
     }
     assert clock.recent_step_s == pytest.approx(1.0)
+    told = {kind: seconds for kind, seconds in account.spent().items() if seconds}
+    assert told == {"compile": 10.0, "data_wait": 0.75, "steps": 1.5, "other": 100.0}
     clock.resume()
     clock.pause()
     assert clock.lap(4) == {"time/steps_s": 0.0}

@@ -1,0 +1,141 @@
+"""The folder of a run's checkpoints, on a disk or in a bucket: what is there, and what is moved."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+from etils import epath
+
+from senet_jax.errors import UsageError
+from senet_jax.training.config import TrainConfig
+from senet_jax.training.retention import Record
+
+_LEFT_BEHIND = re.compile(r"\d+\.(orbax-checkpoint-tmp.*|removed)")
+"""What a run that was killed while it saved or deleted a checkpoint leaves."""
+
+
+def checkpoints_of(run_dir: Path, config: TrainConfig) -> epath.Path:
+    """Where the checkpoints of a run lie."""
+    return epath.Path(config.checkpoint.dir or run_dir / "checkpoints")
+
+
+class CheckpointFolder:
+    """A folder with one folder a checkpoint, which is there when it is whole.
+
+    Args:
+        path: Where; it need not be there.
+    """
+
+    def __init__(self, path: epath.PathLike) -> None:
+        self.path = epath.Path(path)
+        self.remote = "://" in str(path)
+        if not self.remote:
+            self.path = epath.Path(Path(self.path).absolute())
+        mode = ocp.options.AtomicityMode
+        # A bucket cannot rename a folder: there a file that is written last marks it as whole.
+        self.atomicity = ocp.options.AtomicityOptions(
+            mode.COMMIT_FILE if self.remote else mode.ATOMIC_RENAME
+        )
+
+    def __truediv__(self, name: object) -> epath.Path:
+        return self.path / str(name)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def steps(self) -> list[int]:
+        """Steps that have a finished checkpoint, in order.
+
+        Raises:
+            UsageError: The folder cannot be read.
+        """
+        names = ocp.path.step.standard_name_format(atomicity_options=self.atomicity)
+        try:
+            if not self.path.exists():
+                return []
+            return sorted(found.step for found in names.find_all(self.path))
+        # What the clients of buckets raise has no common base.
+        except Exception as error:
+            raise UsageError(
+                f"{self} cannot be read: {reason(error)}; is it there, and may you read it?"
+            ) from error
+
+    def meta(self, step: int) -> dict[str, Any] | None:
+        """What a checkpoint says of itself; None where it cannot be read."""
+        try:
+            meta = json.loads((self / step / "meta" / "metadata").read_text())
+        except Exception:
+            return None
+        return meta if isinstance(meta, dict) else None
+
+    def record(self, step: int) -> Record:
+        """What is known of a checkpoint; one that cannot be read counts as without metrics."""
+        meta = self.meta(step) or {}
+        # Before there were other metrics.
+        top1 = {} if meta.get("top1") is None else {"val/top1": meta["top1"]}
+        return Record(step, meta.get("metrics", top1))
+
+    def prepare(self) -> None:
+        """Makes the folder, tries that it can be written, and deletes what killed runs left.
+
+        No other run may be at work in it.
+
+        Raises:
+            UsageError: It cannot be written.
+        """
+        trial = self / "writable"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            trial.write_text("")
+            trial.unlink()
+            for path in self.left_behind():
+                path.rmtree()
+        except Exception as error:
+            raise UsageError(
+                f"checkpoints cannot be written to {self}: {reason(error)}; choose another folder "
+                "with --checkpoint.dir, or mend this one."
+            ) from error
+
+    def left_behind(self) -> list[epath.Path]:
+        """What is no checkpoint, because a run was killed while it saved or deleted it."""
+        if not self.path.exists():
+            return []
+        finished = {str(step) for step in self.steps()}
+        return [
+            path
+            for path in self.path.iterdir()
+            if path.name not in finished
+            and (path.name.isdecimal() or _LEFT_BEHIND.fullmatch(path.name))
+        ]
+
+    def remove(self, step: int) -> None:
+        """Deletes a checkpoint; killed meanwhile, it leaves none that looks whole."""
+        path = self / step
+        if not self.remote:
+            path = path.rename(self / f"{step}.removed")
+        path.rmtree()
+
+    @property
+    def damaged(self) -> epath.Path:
+        """Where damaged checkpoints are set aside."""
+        return self.path.with_name(f"{self.path.name}-damaged")
+
+    def set_aside(self, step: int) -> None:
+        """Moves a damaged checkpoint away, and overwrites none that was moved before."""
+        self.damaged.mkdir(exist_ok=True)
+        names = [str(step), *(f"{step}-{copy}" for copy in range(1, 1000))]
+        free = next(path for name in names if not (path := self.damaged / name).exists())
+        (self / step).rename(free)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what a library says, without what only its makers read."""
+    text = str(error).strip().partition("\n")[0]
+    text = re.sub(r"\s*\[(source locations|tensorstore_spec)=.*", "", text)
+    text = text.partition(". See full TensorStore details")[0].rstrip(".")
+    if len(text) > 240:
+        # What was tried comes first, and what the operating system answered last.
+        text = f"{text[:80]} ... {text[-160:]}"
+    return text or type(error).__name__

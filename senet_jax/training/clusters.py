@@ -1,0 +1,207 @@
+"""Which of several processes this one is: told by flags, or by what started them."""
+
+import dataclasses
+import os
+import re
+import zlib
+from collections.abc import Mapping
+
+from senet_jax.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class HostsConfig:
+    """Several processes that train together; SLURM, Open MPI and TPU pods say all of it."""
+
+    coordinator: str | None = None
+    """Address of the first of them as HOST:PORT, where the others find it."""
+    count: int | None = None
+    """How many there are; 1 means that this one is alone, whatever the environment says."""
+    index: int | None = None
+    """The number of this one, from 0."""
+    timeout: float = 300.0
+    """Seconds that they wait for each other at the start."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """The place of a process among those that train together."""
+
+    coordinator: str
+    """Where the first one listens, HOST:PORT."""
+    count: int
+    index: int
+    local_devices: tuple[int, ...] | None = None
+    """The devices of its machine that are its own; None means all that it sees."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the coordinator."""
+        host, _, port = self.coordinator.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+def find_place(flags: HostsConfig, environ: Mapping[str, str] = os.environ) -> Place | None:
+    """Finds out which process this one is.
+
+    What a flag says counts before what the environment says. Of the environment, what describes
+    processes that run is believed, not what describes an allocation: a command that is started by
+    hand within `salloc` or `sbatch` runs alone.
+
+    Args:
+        flags: What the command line says.
+        environ: The environment.
+
+    Returns:
+        The place, or None where the process runs alone.
+
+    Raises:
+        UsageError: The flags are wrong, or say too little.
+    """
+    names = ("coordinator", "count", "index")
+    told = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
+    if told == {"count": 1}:
+        return None
+    found = None
+    if len(told) < len(names):
+        found = (
+            _from_jax_variables(environ)
+            or _from_slurm(environ)
+            or _from_open_mpi(environ)
+            or _from_tpu(flags.timeout)
+        )
+    known = {**(dataclasses.asdict(found) if found else {}), **told}
+    if not known:
+        return None
+    missing = [name for name in names if known.get(name) in (None, "")]
+    if missing:
+        raise UsageError(
+            f"each of several hosts needs {_flags(*names)}: {_flags(*missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing."
+        )
+    place = Place(**known)
+    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):[0-9]{1,5}", place.coordinator):
+        raise UsageError(
+            f"--hosts.coordinator must be HOST:PORT, such as 10.0.0.1:1234, not "
+            f"{place.coordinator!r}."
+        )
+    if not 0 <= place.index < place.count:
+        raise UsageError(
+            f"--hosts.index must be from 0 to {place.count - 1}, one less than --hosts.count, not "
+            f"{place.index}."
+        )
+    return place
+
+
+def _flags(*names: str) -> str:
+    return ", ".join(f"--hosts.{name}" for name in names)
+
+
+Found = Place | None
+FIRST_PORT, PORTS = 61440, 4000
+"""Ports to meet at where nobody names one, above those that Linux gives away by itself."""
+
+
+def _port(*parts: str) -> int:
+    """The same port in all processes of a job, another one most often for other jobs."""
+    return FIRST_PORT + zlib.crc32(" ".join(parts).encode()) % PORTS
+
+
+def _from_jax_variables(environ: Mapping[str, str]) -> Found:
+    """An indexed Job of Kubernetes, or whoever else sets these by hand."""
+    coordinator, count = environ.get("JAX_COORDINATOR_ADDRESS"), environ.get("JAX_NUM_PROCESSES")
+    index = environ.get("JAX_PROCESS_ID") or environ.get("JOB_COMPLETION_INDEX")
+    if not (coordinator and count and index) or int(count) == 1:
+        return None
+    return Place(coordinator, int(count), int(index))
+
+
+def _from_slurm(environ: Mapping[str, str]) -> Found:
+    """A step of `srun`. The tasks of a job that no step runs are none."""
+    count = int(environ.get("SLURM_STEP_NUM_TASKS", 1))
+    if count == 1:
+        return None
+    host = _first_host(environ["SLURM_STEP_NODELIST"])
+    port = _port(environ["SLURM_JOB_ID"], environ["SLURM_STEP_ID"])
+    node = int(environ["SLURM_NODEID"])
+    shared_by = _tasks_per_node(environ["SLURM_STEP_TASKS_PER_NODE"])[node]
+    return Place(
+        f"{host}:{port}",
+        count,
+        int(environ["SLURM_PROCID"]),
+        _share_of_gpus(
+            int(environ["SLURM_LOCALID"]),
+            shared_by,
+            None if _bound_to_gpus(environ) else environ.get("SLURM_GPUS_ON_NODE"),
+        ),
+    )
+
+
+def _bound_to_gpus(environ: Mapping[str, str]) -> bool:
+    """Whether SLURM shows each task its own GPUs only."""
+    return "SLURM_GPUS_PER_TASK" in environ or "gpu" in environ.get("SLURM_TRES_PER_TASK", "")
+
+
+def _first_host(nodes: str) -> str:
+    """The first of "node1", "node[001-015],host2", "rack[1,3]node[7-9]"."""
+    first = re.split(r",(?![^\[]*\])", nodes)[0]
+    return re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first)
+
+
+def _tasks_per_node(text: str) -> list[int]:
+    """Reads "2(x3),1" as 2, 2, 2, 1."""
+    tasks: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
+        assert match, text
+        tasks += [int(match[1])] * int(match[2] or 1)
+    return tasks
+
+
+def _share_of_gpus(local: int, shared_by: int, gpus: str | None) -> tuple[int, ...] | None:
+    """An equal share of a machine's GPUs, where several processes see all of them."""
+    if shared_by == 1 or not gpus:
+        return None
+    own = int(gpus) // shared_by
+    if not own:
+        raise UsageError(
+            f"{shared_by} tasks on a node with {gpus} GPUs: start one task a node "
+            "(--ntasks-per-node 1), or one a GPU."
+        )
+    return tuple(range(local * own, (local + 1) * own))
+
+
+def _from_open_mpi(environ: Mapping[str, str]) -> Found:
+    count = int(environ.get("OMPI_COMM_WORLD_SIZE", 1))
+    if count == 1:
+        return None
+    local = environ["OMPI_COMM_WORLD_LOCAL_RANK"]
+    here = int(environ["OMPI_COMM_WORLD_LOCAL_SIZE"])
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = str(len(visible.split(","))) if visible else None
+    job = environ.get("PMIX_NAMESPACE") or environ.get("OMPI_MCA_ess_base_jobid", "")
+    # Version 4 names the machine of mpirun, where the first process is; version 5 does not.
+    uri = environ.get("OMPI_MCA_orte_hnp_uri", "")
+    address = re.search(r"tcp://([^,:]+)", uri)
+    host = "127.0.0.1" if here == count else address[1] if address else None
+    return Place(
+        f"{host}:{_port(job)}" if host else "",
+        count,
+        int(environ["OMPI_COMM_WORLD_RANK"]),
+        _share_of_gpus(int(local), here, gpus),
+    )
+
+
+def _from_tpu(timeout: float) -> Found:
+    """The workers of a TPU slice, or of several, as jax finds them."""
+    # Only jax knows how Google's environments differ; it has no public name for it.
+    from jax._src.clusters import GceTpuCluster, GkeTpuCluster
+
+    for cluster in (GkeTpuCluster, GceTpuCluster):
+        if cluster.is_env_present():
+            count = cluster.get_process_count()
+            if count == 1:
+                return None
+            address = cluster.get_coordinator_address(int(timeout), None)
+            return Place(address, count, cluster.get_process_id())
+    return None

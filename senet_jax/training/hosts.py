@@ -1,0 +1,119 @@
+"""Several hosts as one run: they start together, end together, and none waits for a dead one."""
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+
+from senet_jax.errors import BAD_INPUT, UsageError
+from senet_jax.training.clusters import HostsConfig, Place, find_place
+from senet_jax.training.meeting import SILENCE_S, Meeting, exit_now
+
+CRASHED = 1
+
+
+@contextlib.contextmanager
+def together(flags: HostsConfig, facts: Mapping[str, str]) -> Iterator[None]:
+    """Joins this process with the others that train, if there are any, for what is done within.
+
+    Must come before the first use of a device. If one of the others is gone, or stops before the
+    end, this process ends with a sentence that names it, within a minute and wherever it stands;
+    if this one fails, the others do. At the end they wait for each other.
+
+    Args:
+        flags: Which one this is; what it leaves open, the environment says.
+        facts: What must be the same on all of them, by name.
+
+    Raises:
+        UsageError: The flags are wrong, or the others did not come or do not fit.
+    """
+    place = find_place(flags)
+    if place is None:
+        yield
+        return
+    meeting = Meeting(place, facts, flags.timeout)
+    try:
+        _start_jax(place, meeting, flags.timeout)
+        yield
+    except BaseException as error:
+        _fail(meeting, error)
+        raise
+    meeting.finish()
+    _stop_jax()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that prints and writes what all know."""
+    import jax
+
+    return jax.process_index() == 0
+
+
+def _start_jax(place: Place, meeting: Meeting, timeout: float) -> None:
+    import jax
+
+    # jax itself would end the process with a dump.
+    too_late = threading.Timer(
+        timeout,
+        exit_now,
+        (
+            f"error: jax on {meeting.title} did not find all the others within {timeout:g} s, "
+            f"though they met at {place.coordinator}: open the ports after that one between them.",
+            BAD_INPUT,
+        ),
+    )
+    too_late.daemon = True
+    too_late.start()
+    # It would take SIGTERM away from the loop, which does the same for all signals.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(
+        meeting.jax_coordinator,
+        place.count,
+        place.index,
+        local_device_ids=place.local_devices,
+        # It would give each task of SLURM one device, even if it has a whole machine.
+        cluster_detection_method="deactivate",
+        initialization_timeout=int(timeout) + 10,
+    )
+    too_late.cancel()
+    if not is_first():
+        # What all of them know the first one says.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        logging.getLogger("senet_jax.training").setLevel(logging.ERROR)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(logging.Formatter(f"senet-jax, {meeting.title}: %(message)s"))
+
+
+def _stop_jax() -> None:
+    import jax
+
+    jax.distributed.shutdown()
+
+
+def _fail(meeting: Meeting, error: BaseException) -> None:
+    """Ends the process, and with it the others.
+
+    An orderly end would wait for them, and they for what this one does not do any more.
+    """
+    if isinstance(error, UsageError):
+        meeting.leave(str(error), BAD_INPUT)
+        exit_now(f"error: {error}", BAD_INPUT)
+    if _may_come_from_another(error):
+        # Then the watch ends this process with the name of the one that is gone.
+        time.sleep(SILENCE_S + 5)
+    traceback.print_exception(error)
+    reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+    meeting.leave(reason, CRASHED)
+    exit_now(reason, CRASHED)
+
+
+def _may_come_from_another(error: BaseException) -> bool:
+    """Whether it may be the end of another that broke off what was done together."""
+    import jax
+
+    # Gloo's failures come as the former or the latter, as they are noticed.
+    return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)

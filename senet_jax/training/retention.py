@@ -1,0 +1,51 @@
+"""Which checkpoints of a run are kept, and why."""
+
+import dataclasses
+from collections.abc import Iterable
+
+from senet_jax.training.config import CheckpointConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What is known of a checkpoint without reading its state."""
+
+    step: int
+    metrics: dict[str, float]
+    """``epoch``, and the validation of this very state, if it was validated: keys of
+    ``metrics.jsonl``. Empty for a checkpoint that does not say."""
+
+
+def best(records: Iterable[Record], metric: str) -> int | None:
+    """The step of the best by a metric of the validation, the earlier one where two are alike.
+
+    Args:
+        records: The checkpoints.
+        metric: A key of ``metrics.jsonl``; of a loss the lowest is the best, else the highest.
+
+    Returns:
+        None where none has the metric.
+    """
+    sign = -1 if metric.endswith("loss") else 1
+    known = [record for record in records if metric in record.metrics]
+    chosen = max(known, key=lambda r: (sign * r.metrics[metric], -r.step), default=None)
+    return None if chosen is None else chosen.step
+
+
+def reasons(records: Iterable[Record], config: CheckpointConfig) -> dict[int, list[str]]:
+    """Why each checkpoint is kept: "newest", "best" or "every"; no reason, and it is deleted."""
+    records = sorted(records, key=lambda record: record.step)
+    steps: dict[str, set[int | None]] = {
+        "newest": {record.step for record in records[-config.keep_last :]},
+        "best": {best(records, config.best_metric)},
+        "every": {record.step for record in records if _kept_for_good(record, config)},
+    }
+    return {
+        record.step: [reason for reason, kept in steps.items() if record.step in kept]
+        for record in records
+    }
+
+
+def _kept_for_good(record: Record, config: CheckpointConfig) -> bool:
+    every, epoch = config.keep_every_epochs, record.metrics.get("epoch")
+    return bool(every and epoch and epoch % every == 0)

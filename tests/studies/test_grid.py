@@ -1,0 +1,75 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.study import Options, recipe
+from senet_jax.errors import UsageError
+from senet_jax.studies.grid import jobs, with_attention, with_model, without_attention
+from senet_jax.training.config import TrainConfig
+from senet_jax.training.network import build_model
+
+BASE = TrainConfig()
+
+
+def test_a_grid_has_every_config_with_every_seed_and_folders_of_their_own(tmp_path):
+    cells = {"plain": without_attention(BASE), "tanh": with_attention(BASE, gate="tanh")}
+    found = jobs(cells, tmp_path, range(2))
+    assert [job.name for job in found] == [
+        *("plain/seed0", "tanh/seed0"),
+        *("plain/seed1", "tanh/seed1"),
+    ]
+    assert [job.config.seed for job in found] == [0, 0, 1, 1]
+    assert found[3].config.run_dir == tmp_path / "tanh" / "seed1"
+    assert build_model(found[0].config.model, 10).attention is None
+    assert build_model(found[1].config.model, 10).attention.gate == "tanh"
+    assert not any(job.done for job in found)
+
+
+def test_cells_that_are_the_same_are_refused(tmp_path):
+    cells = {"a": BASE, "sigmoid": with_model(BASE, placement="pre"), "b": BASE}
+    with pytest.raises(UsageError, match="cells a and b are the same config"):
+        jobs(cells, tmp_path, [0])
+
+
+def test_a_folder_of_another_config_is_refused(tmp_path):
+    folder = tmp_path / "a" / "seed0"
+    folder.mkdir(parents=True)
+    other = dataclasses.replace(BASE, label_smoothing=0.1)
+    (folder / "config.json").write_text(json.dumps(other.to_json()))
+    with pytest.raises(UsageError, match="label_smoothing"):
+        jobs({"a": BASE}, tmp_path, [0])
+
+
+def test_a_run_is_done_after_the_validation_of_its_last_epoch(tmp_path):
+    (job,) = jobs({"a": dataclasses.replace(BASE, epochs=2)}, tmp_path, [0])
+    job.config.run_dir.mkdir(parents=True)
+    metrics = job.config.run_dir / "metrics.jsonl"
+    for line, done in (
+        ({"epoch": 1, "val/top1": 0.5}, False),
+        ({"epoch": 2}, False),
+        ({"epoch": 2, "val/top1": 0.5}, True),
+    ):
+        with metrics.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        assert job.done is done
+
+
+def test_a_recipe_that_is_scaled_down_keeps_its_shape():
+    whole = recipe(Options(data="cifar10"))
+    short = recipe(Options(data="cifar10", epochs=41, batch_size=64, fraction=0.5))
+    assert whole.optimizer.milestones == (82, 123)
+    assert short.optimizer.milestones == pytest.approx((20.5, 30.75))
+    assert (short.epochs, short.data.batch_size, short.data.fraction) == (41, 64, 0.5)
+    # For half the batch, half the rate.
+    assert short.optimizer.base_batch == 128
+    short.validate()
+
+
+@pytest.mark.parametrize("data", ["digits", "cifar10", "cifar100", "imagenet2012"])
+def test_every_data_set_has_a_recipe(data):
+    config = recipe(Options(data=data, data_dir=Path("there"), epochs=3))
+    config.validate()
+    assert (config.data.name, config.data.dir) == (data, Path("there"))
+    assert build_model(config.model, 10).attention is not None
