@@ -1,8 +1,8 @@
 """Which gate: sigmoid, tanh or ReLU (SENet, arXiv 1709.01507, Table 12)?
 
-    python experiments/ablate_gate.py                                # digits, minutes
-    python experiments/ablate_gate.py --data cifar10 --epochs 60 --seeds 5
-    python experiments/ablate_gate.py --data imagenet2012 --data-dir DIR
+    python -m experiments.ablate_gate                    # digits, minutes
+    python -m experiments.ablate_gate --data cifar10 --epochs 60 --seeds 5
+    python -m experiments.ablate_gate --data imagenet2012 --data-dir DIR
 
 The paper finds the sigmoid best, tanh worse and ReLU worse than no SE at all (22.28, 23.00 and
 23.47 % against 23.30 %, SE-ResNet-50 on ImageNet). Cost: cells x seeds x epochs of the network

@@ -39,7 +39,8 @@ class Options:
     model: str | None = None
     """Another network of the zoo than the study's own."""
     epochs: int | None = None
-    """Passes over the training images; None means those of the recipe. Milestones move along."""
+    """Passes over the training images; None means those of the recipe. Milestones
+    and warm-up move along."""
     fraction: float = 1.0
     """Share of the training images."""
     batch_size: int | None = None
@@ -75,7 +76,7 @@ def recipe(options: Options) -> TrainConfig:
     optimizer = dataclasses.replace(
         optimizer,
         milestones=tuple(shrink * epoch for epoch in optimizer.milestones),
-        warmup_epochs=min(optimizer.warmup_epochs, shrink * epochs),
+        warmup_epochs=shrink * optimizer.warmup_epochs,
         base_batch=optimizer.base_batch or data.batch_size,
     )
     data = dataclasses.replace(

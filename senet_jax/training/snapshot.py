@@ -61,8 +61,13 @@ def fingerprint(tree: PyTree[Array]) -> dict[str, int]:
 
 
 def _digests(tree: PyTree[Array]) -> dict[str, tuple[UInt32[Array, ""], UInt32[Array, ""]]]:
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {path_name(path): _digest(leaf) for path, leaf in leaves}
+    found = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        found[path_name(path)] = _digest(leaf)
+        if jax.default_backend() == "cpu" and not leaf.is_fully_replicated:
+            # Many programs with collectives at once can wait for each other's threads for ever.
+            jax.block_until_ready(found[path_name(path)])
+    return found
 
 
 _copy = jax.jit(jnp.copy)

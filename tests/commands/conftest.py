@@ -12,25 +12,30 @@ def _build(**fields):
     return ResNet(**{"blocks": (1,), "attention": SE, **defaults, **fields})
 
 
-@pytest.fixture(scope="session")
-def zoo_with_tiny():
-    """The zoo with a network that takes seconds, for images of 8 pixels."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(_build, 8))
-        yield
+def _add_tiny(patch):
+    """Adds a network that takes seconds, for images of 8 pixels."""
+    patch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(_build, 8))
+
+
+@pytest.fixture(autouse=True)
+def zoo_with_tiny(monkeypatch):
+    """In this folder alone: other tests count the networks that there are."""
+    _add_tiny(monkeypatch)
 
 
 @pytest.fixture(scope="session")
-def digits(zoo_with_tiny, tmp_path_factory):
+def digits(tmp_path_factory):
     """A run on digits of two epochs; returns its folder."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
     flags = "--epochs 2 --model.name tiny --mesh.data 1 --data.batch-size 128"
-    assert cli.main(["train", "demo", "--run-dir", str(folder), *flags.split()]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        _add_tiny(patch)
+        assert cli.main(["train", "demo", "--run-dir", str(folder), *flags.split()]) == 0
     return folder
 
 
 @pytest.fixture
-def command(capsys, zoo_with_tiny):
+def command(capsys):
     """Runs a command: exit code, standard output and standard error."""
 
     def run(*arguments):
