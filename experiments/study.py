@@ -11,10 +11,9 @@ import tyro
 
 from experiments.imagenet import SENET
 from senet_jax.analysis.cells import read_study
-from senet_jax.analysis.study_plots import draw_study
-from senet_jax.analysis.study_report import comma_separated, latex, markdown, report_study
-from senet_jax.cli import BAD_INPUT
-from senet_jax.errors import UsageError, require
+from senet_jax.analysis.report import write_report
+from senet_jax.analysis.study_report import report_study
+from senet_jax.errors import BAD_INPUT, UsageError, require
 from senet_jax.studies.grid import jobs, with_model
 from senet_jax.studies.live import LiveTable, tell_failures
 from senet_jax.studies.places import places
@@ -113,14 +112,6 @@ def _run(study: str, options: Options, cells: Cells, baseline: str) -> int:
     with LiveTable() as table:
         progress = run_jobs(grid, places(options.at_once), folder / ".compiled", table.show)
     failed = tell_failures(progress)
-    report = report_study(read_study(folder), baseline)
-    text = markdown(report)
-    for name, content in (
-        ("report.md", text + "\n"),
-        ("report.tex", latex(report)),
-        ("report.csv", comma_separated(report)),
-    ):
-        (folder / name).write_text(content)
-    draw_study(report, folder)
+    text = write_report(report_study(read_study(folder), baseline), folder)
     print(f"\n{text}\n\n{folder}{os.sep}: report.md, report.tex, report.csv; curves, errors, cost")
     return FAILED if failed else 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from senet_jax.data.card import Card
 from senet_jax.errors import UsageError
 from senet_jax.training.config import TrainConfig
-from senet_jax.training.logging import Line, read_metrics
+from senet_jax.training.logging import Line, reached, read_metrics, training_speed
 from senet_jax.training.run_dir import read_card, read_config
 
 _SEED = re.compile(r"seed\d+")
@@ -29,10 +29,7 @@ class StudiedRun:
     @property
     def images_per_s(self) -> float | None:
         """Images trained on in a second, without what is between the steps; None if not timed."""
-        timed = [line for line in self.lines if "time/images_per_s" in line]
-        seconds = sum(line["time/steps_s"] for line in timed)
-        images = sum(line["time/images_per_s"] * line["time/steps_s"] for line in timed)
-        return images / seconds if seconds else None
+        return training_speed(self.lines)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +83,7 @@ def read_study(folder: Path) -> Study:
     unfinished = []
     for path in found:
         run = StudiedRun(path, read_config(path), read_metrics(path))
-        if not _ended(run):
+        if not reached(run.lines, run.config.epochs):
             unfinished.append(path)
             continue
         runs = cells.setdefault(_cell_name(folder, path), {})
@@ -102,12 +99,6 @@ def read_study(folder: Path) -> Study:
             "their folders apart."
         )
     return study
-
-
-def _ended(run: StudiedRun) -> bool:
-    if not run.lines:
-        return False
-    return run.last["epoch"] >= run.config.epochs and "val/top1" in run.last
 
 
 def _cell_name(folder: Path, path: Path) -> str:

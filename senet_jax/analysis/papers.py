@@ -9,7 +9,6 @@ from senet_jax.training.config import ModelConfig, TrainConfig
 from senet_jax.training.network import build_model
 
 SENET = "SENet, arXiv 1709.01507"
-RESNEST = "ResNeSt, arXiv 2004.08955"
 
 
 @dataclasses.dataclass(frozen=True)

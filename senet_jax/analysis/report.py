@@ -1,11 +1,13 @@
-"""What a person wants to see at the end of a run."""
+"""What a person wants to see at the end of a run, or of a study."""
 
 import datetime
 from pathlib import Path
 
 from senet_jax.analysis.plots import draw_curves
+from senet_jax.analysis.study_plots import draw_study
+from senet_jax.analysis.study_report import StudyReport, comma_separated, latex, markdown
 from senet_jax.training.goodput import Goodput, goodput_of, read_sessions
-from senet_jax.training.logging import read_metrics
+from senet_jax.training.logging import read_metrics, training_speed
 from senet_jax.training.run_dir import read_config
 
 
@@ -17,12 +19,9 @@ def report_run(run_dir: Path) -> str:
     """
     config, lines = read_config(run_dir), read_metrics(run_dir)
     last = lines[-1]
-    # A run that resumed just before its end may have no step that was timed.
-    timed = [line for line in lines if "time/images_per_s" in line]
-    seconds = sum(line["time/steps_s"] for line in timed)
-    images = sum(line["time/images_per_s"] * line["time/steps_s"] for line in timed)
     draw_curves(run_dir, f"{config.model.name} on {config.data.name}")
-    speed = f"{images / seconds:,.0f} images/s" if timed else "too short to time"
+    rate = training_speed(lines)
+    speed = "too short to time" if rate is None else f"{rate:,.0f} images/s"
     account = _account(goodput_of(read_sessions(run_dir)))
     return (
         f"top-1 {last['val/top1']:.2%} of {last['val/count']:,.0f} held-out images, "
@@ -31,6 +30,21 @@ def report_run(run_dir: Path) -> str:
         f"{run_dir}/: config.json, dataset.json, metrics.jsonl, sessions.jsonl, curves.png, "
         "checkpoints/, tensorboard/"
     )
+
+
+def write_report(report: StudyReport, folder: Path) -> str:
+    """Writes the tables and figures of a study into a folder, which is made if it is not there.
+
+    Returns:
+        The table in Markdown, which ``report.md`` has too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    text = markdown(report)
+    (folder / "report.md").write_text(text + "\n")
+    (folder / "report.tex").write_text(latex(report))
+    (folder / "report.csv").write_text(comma_separated(report))
+    draw_study(report, folder)
+    return text
 
 
 def _account(run: Goodput) -> str:

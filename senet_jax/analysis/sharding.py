@@ -65,9 +65,15 @@ def _row(name: str, leaf: jax.ShapeDtypeStruct) -> tuple[str, ...]:
     return (name, *sides, f"axis {axes[0]}" if axes else "-")
 
 
-def _total(name: str, leaves: Iterable[jax.ShapeDtypeStruct]) -> tuple[str, ...]:
+def bytes_of(leaves: Iterable[jax.ShapeDtypeStruct]) -> tuple[int, int]:
+    """Bytes of leaves with shardings: of all of them, and of what one device holds."""
     whole = held = 0
     for leaf in leaves:
         whole += leaf.size * leaf.dtype.itemsize
         held += math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    return whole, held
+
+
+def _total(name: str, leaves: Iterable[jax.ShapeDtypeStruct]) -> tuple[str, ...]:
+    whole, held = bytes_of(leaves)
     return (name, f"{whole:,}", f"{held:,}", f"{held / whole:.4f}" if whole else "-")

@@ -119,7 +119,7 @@ HEADER = (
 )
 
 
-def cells_of(row: Row) -> tuple[str, ...]:
+def _cells_of(row: Row, baseline: str) -> tuple[str, ...]:
     """A row as text, in the order of ``HEADER``."""
     error, gap = row.error, row.difference
     spread = "" if error.std is None else f" ± {error.std:.2f}"
@@ -130,7 +130,7 @@ def cells_of(row: Row) -> tuple[str, ...]:
         _interval(error),
         "" if gap is None else f"{gap.estimate.mean:+.2f} {_interval(gap.estimate)}".strip(),
         "" if gap is None or gap.corrected_p is None else _p(gap.corrected_p),
-        _verdict(row),
+        _verdict(row, baseline),
         f"{row.cost.params:,}",
         f"{row.cost.macs / 1e6:,.2f}",
         "" if row.images_per_s is None else f"{row.images_per_s:,.0f}",
@@ -148,11 +148,11 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _verdict(row: Row) -> str:
+def _verdict(row: Row, baseline: str) -> str:
     """The difference in words."""
     gap = row.difference
     if gap is None:
-        return "baseline" if row.error.count else ""
+        return "baseline" if row.cell.name == baseline else "no seed in common"
     if gap.significant is None:
         return "one seed: no test"
     if not gap.significant:
@@ -162,23 +162,25 @@ def _verdict(row: Row) -> str:
 
 def markdown(report: StudyReport) -> str:
     """The table and what one must know to read it, in Markdown."""
-    lines = [HEADER, ("---",) * len(HEADER), *(cells_of(row) for row in report.rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    head, *rows = _lines(report)
+    table = "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
     return f"{table}\n\n{notes(report)}"
 
 
 def latex(report: StudyReport) -> str:
     """The table in LaTeX, with the rules of ``booktabs``."""
     columns = "lr" + "r" * (len(HEADER) - 2)
-    lines = [
-        " & ".join(_escape(cell) for cell in line) + r" \\" for line in map(cells_of, report.rows)
-    ]
-    head = " & ".join(map(_escape, HEADER)) + r" \\"
+    head, *lines = (" & ".join(map(_escape, line)) + r" \\" for line in _lines(report))
     body = "\n".join(lines)
     return (
         f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head}\n\\midrule\n{body}\n\\bottomrule\n"
         "\\end{tabular}\n"
     )
+
+
+def _lines(report: StudyReport) -> list[tuple[str, ...]]:
+    """The table as text, with its head."""
+    return [HEADER, *(_cells_of(row, report.baseline) for row in report.rows)]
 
 
 def _escape(text: str) -> str:

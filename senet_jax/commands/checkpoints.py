@@ -54,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _table(entries: "list[Entry]", metric: str) -> str:
+    from senet_jax.analysis.columns import columns
+
     lines = [tuple(column.format(metric=metric) for column in COLUMNS)]
     for entry in entries:
         measured = entry.metrics.get(metric)
@@ -70,8 +72,4 @@ def _table(entries: "list[Entry]", metric: str) -> str:
                 entry.code or "",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return "\n".join(line.rstrip() for line in columns(lines, numbers=False))

@@ -30,19 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command."""
     from senet_jax.analysis.cells import read_study
-    from senet_jax.analysis.study_plots import draw_study
-    from senet_jax.analysis.study_report import comma_separated, latex, markdown, report_study
+    from senet_jax.analysis.report import write_report
+    from senet_jax.analysis.study_report import report_study
 
     report = report_study(read_study(options.dir), options.baseline)
-    out = options.out or options.dir
-    out.mkdir(parents=True, exist_ok=True)
-    text = markdown(report)
-    for name, content in (
-        ("report.md", text + "\n"),
-        ("report.tex", latex(report)),
-        ("report.csv", comma_separated(report)),
-    ):
-        (out / name).write_text(content)
-    draw_study(report, out)
-    print(text)
+    print(write_report(report, options.out or options.dir))
     return 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from senet_jax.errors import UsageError
 from senet_jax.training.config import AttentionOverrides, ModelConfig, TrainConfig
-from senet_jax.training.logging import read_metrics
+from senet_jax.training.logging import reached, read_metrics
 from senet_jax.training.run_dir import check_run_dir
 
 
@@ -26,8 +26,7 @@ class Job:
     @property
     def done(self) -> bool:
         """Whether the run has ended."""
-        lines = read_metrics(self.config.run_dir)
-        return bool(lines) and lines[-1]["epoch"] >= self.config.epochs and "val/top1" in lines[-1]
+        return reached(read_metrics(self.config.run_dir), self.config.epochs)
 
 
 def jobs(cells: Mapping[str, TrainConfig], folder: Path, seeds: Sequence[int]) -> list[Job]:

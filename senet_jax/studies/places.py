@@ -7,9 +7,6 @@ from collections.abc import Mapping, Sequence
 
 from senet_jax.errors import UsageError
 
-_VISIBLE = {"gpu": "CUDA_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
-"""What tells a process which devices of a machine it may use."""
-
 _ASK = "import jax, json; print(json.dumps([jax.default_backend(), jax.local_device_count()]))"
 
 
@@ -28,10 +25,9 @@ def places(at_once: int | None) -> Sequence[Mapping[str, str]]:
     # In another process, because this one must not take the devices.
     done = subprocess.run([sys.executable, "-c", _ASK], stdout=subprocess.PIPE, check=True)
     backend, devices = json.loads(done.stdout.splitlines()[-1])
-    variable = _VISIBLE.get(backend)
-    if variable is None:
+    if backend != "gpu":
         return [{}] * (at_once or 1)
     count = at_once or devices
     shared = -(-count // devices)
     memory = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / shared:.2f}"} if shared > 1 else {}
-    return [{variable: str(place % devices), **memory} for place in range(count)]
+    return [{"CUDA_VISIBLE_DEVICES": str(place % devices), **memory} for place in range(count)]

@@ -1,8 +1,8 @@
 """Runs the jobs of a study, each in a process of its own, as many at once as there are places.
 
-A process of its own so that a run that crashes, or is killed, takes nothing else with it. What
-one has compiled the next one reads from a cache of the study, so that runs of one shape share
-their compilation.
+A process of its own so that a run that crashes, or is killed, takes nothing else with it. What is
+compiled is kept in a cache of the study, so that a run that is resumed need not compile again; the
+step of another seed is another program.
 """
 
 import dataclasses
@@ -30,8 +30,6 @@ class Progress:
 
     job: Job
     state: State
-    place: int | None = None
-    """The place that it runs at."""
     began: float = 0.0
     """When it was started, in seconds of the monotonic clock."""
     reason: str = ""
@@ -69,7 +67,7 @@ def run_jobs(
                     del running[place]
             for place in range(len(places)):
                 if place not in running and (one := _next(progress)) is not None:
-                    one.state, one.place, one.began = "running", place, time.monotonic()
+                    one.state, one.began = "running", time.monotonic()
                     running[place] = (one, _start(one.job, places[place], cache))
             show(progress)
             if not running:
@@ -114,7 +112,6 @@ def log_of(job: Job) -> Path:
 
 
 def _settle(one: Progress, code: int) -> None:
-    one.place = None
     if code == 0:
         one.state = "done"
         return

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,22 @@ def read_metrics(run_dir: Path) -> list[Line]:
         return []
     lines = file.read_text().split("\n")
     return [json.loads(line) for line in lines[:-1]]
+
+
+def training_speed(lines: Sequence[Line]) -> float | None:
+    """Images trained on in a second, without what is between the steps.
+
+    None where no step was timed, as in a run that resumed just before its end.
+    """
+    timed = [line for line in lines if "time/images_per_s" in line]
+    seconds = sum(line["time/steps_s"] for line in timed)
+    images = sum(line["time/images_per_s"] * line["time/steps_s"] for line in timed)
+    return images / seconds if seconds else None
+
+
+def reached(lines: Sequence[Line], epochs: int) -> bool:
+    """Whether a run has ended: its last line is that of the last epoch, with its validation."""
+    return bool(lines) and lines[-1]["epoch"] >= epochs and "val/top1" in lines[-1]
 
 
 class MetricsLog:

@@ -145,6 +145,15 @@ def test_one_seed_is_neither_given_an_interval_nor_tested(tmp_path):
     assert latex(report).count("\\\\") == 3
 
 
+def test_a_cell_without_a_seed_of_the_baseline_is_not_compared(tmp_path):
+    write_run(tmp_path / "s" / "a" / "seed0", PLAIN)
+    write_run(tmp_path / "s" / "b" / "seed1", SE, seed=1)
+    text = markdown(report_study(read_study(tmp_path / "s")))
+    assert "| baseline |" in text.splitlines()[2]
+    assert "| no seed in common |" in text.splitlines()[3]
+    assert "No seed in common with the baseline: b." in text
+
+
 def test_what_has_not_ended_is_left_out_and_said(gates):
     write_run(gates / "relu" / "seed0", SE, 0, ended=False)
     study = read_study(gates)
