@@ -13,6 +13,7 @@ from experiments.imagenet import SENET
 from senet_jax.analysis.cells import read_study
 from senet_jax.analysis.report import write_report
 from senet_jax.analysis.study_report import report_study
+from senet_jax.commands.train import PREEMPTED
 from senet_jax.errors import BAD_INPUT, UsageError, require
 from senet_jax.studies.grid import jobs, with_model
 from senet_jax.studies.live import LiveTable, tell_failures
@@ -95,7 +96,8 @@ def main(study: str, description: str, cells: Cells, baseline: str) -> int:
         baseline: Name of the one that the others are compared with.
 
     Returns:
-        The exit code: 0, or 1 if a run failed, or 2 if the input cannot be used.
+        The exit code: 0, or 1 if a run failed, 2 if the input cannot be used, or 75 if it was
+        stopped with Ctrl-C.
     """
     options = tyro.cli(Options, description=description)
     try:
@@ -103,6 +105,11 @@ def main(study: str, description: str, cells: Cells, baseline: str) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except KeyboardInterrupt:
+        print(
+            "stopped; the runs have saved their state: the same command goes on.", file=sys.stderr
+        )
+        return PREEMPTED
 
 
 def _run(study: str, options: Options, cells: Cells, baseline: str) -> int:
