@@ -1,7 +1,7 @@
 """`senet-jax train`."""
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from senet_jax.commands.invocation import Invocation
@@ -75,21 +75,35 @@ def run_flags(
 
 
 def _train(asked: "Invocation") -> int:
-    from senet_jax.analysis.report import report_run
     from senet_jax.training.goodput import process_age_s
-    from senet_jax.training.hosts import is_first
-    from senet_jax.training.loop import Diverged, Preempted, train
     from senet_jax.training.profiler import ProfileRequest
 
     profile = ProfileRequest(asked.profile_steps, asked.profile_start)
+    return train_and_report(asked.config, age_s=process_age_s(), profile=profile)
+
+
+def train_and_report(config: "TrainConfig", **arguments: Any) -> int:
+    """Trains, and prints the report or why there is none; returns the exit code.
+
+    Args:
+        config: The experiment.
+        **arguments: Those of ``loop.train``.
+
+    Raises:
+        UsageError: The config cannot be run.
+    """
+    from senet_jax.analysis.report import report_run
+    from senet_jax.training.hosts import is_first
+    from senet_jax.training.loop import Diverged, Preempted, train
+
     try:
-        train(asked.config, age_s=process_age_s(), profile=profile)
+        train(config, **arguments)
     except (Diverged, Preempted) as stopped:
         if is_first():
             print(f"senet-jax: {stopped}", file=sys.stderr)
         return DIVERGED if isinstance(stopped, Diverged) else PREEMPTED
     if is_first():
-        print(report_run(asked.config.run_dir))
+        print(report_run(config.run_dir))
     return 0
 
 

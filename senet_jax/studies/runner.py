@@ -1,22 +1,22 @@
-"""Runs the jobs of a study, each in a process of its own, as many at once as there are places.
+"""Runs the jobs of a study, as many at once as there are places, each place a process of its own.
 
-A process of its own so that a run that crashes, or is killed, takes nothing else with it. What is
-compiled is kept in a cache of the study, so that a run that is resumed need not compile again; the
-step of another seed is another program.
+The process of a place takes one run after the other, so that seeds of one config share what was
+compiled; if it crashes or is killed, the run fails and another process takes the next one. What is
+compiled is also kept in a folder of the study, for the processes of other places and later ones.
 """
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal
 
-from senet_jax.errors import BAD_INPUT, UsageError
 from senet_jax.studies.grid import Job
 
 State = Literal["waiting", "running", "done", "failed"]
@@ -35,18 +35,33 @@ class Progress:
     reason: str = ""
     """The last line that a failed run printed."""
 
+    def settle(self, code: int) -> None:
+        """Notes how the run ended."""
+        if code == 0:
+            self.state = "done"
+            return
+        self.state = "failed"
+        log = log_of(self.job)
+        lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        self.reason = lines[-1] if lines else f"exit code {code}"
+
+
+Show = Callable[[Sequence[Progress]], None]
+
+
+def where_they_stand(jobs: Sequence[Job]) -> list[Progress]:
+    """The jobs before anything is started."""
+    return [Progress(job, "done" if job.done else "waiting") for job in jobs]
+
 
 def run_jobs(
-    jobs: Sequence[Job],
-    places: Sequence[Mapping[str, str]],
-    cache: Path,
-    show: Callable[[Sequence[Progress]], None],
+    jobs: Sequence[Job], places: Sequence[Mapping[str, str]], cache: Path, show: Show
 ) -> list[Progress]:
     """Runs all jobs that have not ended; one that fails does not stop the others.
 
     Args:
         jobs: The runs. Those that have ended are not run again, interrupted ones are resumed.
-        places: What runs at once: for each place the environment variables of its processes, such
+        places: What runs at once: for each place the environment variables of its process, such
             as ``CUDA_VISIBLE_DEVICES``.
         cache: Folder of compiled programs.
         show: Is called with where all jobs stand, whenever that may have changed.
@@ -57,49 +72,100 @@ def run_jobs(
     Raises:
         KeyboardInterrupt: Asked to stop; the runs were told so and have saved their state.
     """
-    progress = [Progress(job, "done" if job.done else "waiting") for job in jobs]
-    running: dict[int, tuple[Progress, subprocess.Popen[bytes]]] = {}
+    progress = where_they_stand(jobs)
+    seats = [_Place(variables, cache) for variables in places]
     try:
         while True:
-            for place, (ended, process) in list(running.items()):
-                if process.poll() is not None:
-                    _settle(ended, process.returncode)
-                    del running[place]
-            for place in range(len(places)):
-                if place not in running and (one := _next(progress)) is not None:
-                    one.state, one.began = "running", time.monotonic()
-                    running[place] = (one, _start(one.job, places[place], cache))
+            for seat in seats:
+                seat.settle()
+                if seat.free and (one := _next(progress)) is not None:
+                    seat.start(one)
             show(progress)
-            if not running:
+            if all(seat.free for seat in seats):
                 return progress
             time.sleep(POLL_S)
     finally:
-        for _, process in running.values():
-            process.send_signal(signal.SIGTERM)
-        for _, process in running.values():
-            process.wait()
+        for seat in seats:
+            seat.ask_to_stop()
+        for seat in seats:
+            seat.close()
 
 
 def _next(progress: Sequence[Progress]) -> Progress | None:
     return next((one for one in progress if one.state == "waiting"), None)
 
 
-def _start(job: Job, environment: Mapping[str, str], cache: Path) -> subprocess.Popen[bytes]:
-    folder = job.config.run_dir
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "senet_jax.studies.runner", json.dumps(job.config.to_json())]
-    variables = {
-        **os.environ,
-        # Looked up in any folder from which the script is started.
-        "PYTHONPATH": os.pathsep.join([str(_SOURCES), os.environ.get("PYTHONPATH", "")]),
-        "JAX_COMPILATION_CACHE_DIR": str(cache.absolute()),
-        **environment,
-    }
-    with log_of(job).open("ab") as log:
-        # A session of its own: Ctrl-C is for the runner, which then asks the runs to stop.
-        return subprocess.Popen(
-            command, env=variables, stdout=log, stderr=log, start_new_session=True
-        )
+class _Place:
+    """A place at which one run goes on, and the process that trains it."""
+
+    def __init__(self, variables: Mapping[str, str], cache: Path) -> None:
+        self._variables, self._cache = variables, cache
+        self._process: subprocess.Popen[bytes] | None = None
+        self._orders: Connection | None = None
+        self._current: Progress | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether no run goes on here."""
+        return self._current is None
+
+    def start(self, one: Progress) -> None:
+        """Starts a run, in the process that is there or in a new one."""
+        one.state, one.began = "running", time.monotonic()
+        self._current = one
+        log = log_of(one.job)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if self._process is None:
+            self._process, self._orders = self._launch(log)
+        assert self._orders is not None
+        self._orders.send({"config": one.job.config.to_json(), "log": str(log.absolute())})
+
+    def _launch(self, log: Path) -> "tuple[subprocess.Popen[bytes], Connection]":
+        ours, theirs = Pipe()
+        variables = {
+            **os.environ,
+            # Looked up in any folder from which the script is started.
+            "PYTHONPATH": os.pathsep.join([str(_SOURCES), os.environ.get("PYTHONPATH", "")]),
+            "JAX_COMPILATION_CACHE_DIR": str(self._cache.absolute()),
+            **self._variables,
+        }
+        with theirs, log.open("ab") as first:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "senet_jax.studies.worker", str(theirs.fileno())],
+                env=variables,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=first,
+                stderr=first,
+                # A session of its own: Ctrl-C is for the runner, which then asks the runs to stop.
+                start_new_session=True,
+            )
+        return process, ours
+
+    def settle(self) -> None:
+        """Notes it if the run has ended, or if its process has."""
+        if self._current is None or self._process is None or self._orders is None:
+            return
+        if not self._orders.poll():
+            return
+        try:
+            code = self._orders.recv()
+        except (EOFError, ConnectionResetError):
+            code = self._process.wait()
+            self._process, self._orders = None, None
+        self._current.settle(code)
+        self._current = None
+
+    def ask_to_stop(self) -> None:
+        """Asks the process to save the state of its run, if there is one, and to end."""
+        if self._process is not None and self._current is not None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        """Waits for the process to end."""
+        if self._process is not None and self._orders is not None:
+            self._orders.close()
+            self._process.wait()
 
 
 _SOURCES = Path(__file__).parents[2]
@@ -109,29 +175,3 @@ def log_of(job: Job) -> Path:
     """The file that takes what a run prints: beside its folder, in which nothing else may be."""
     folder = job.config.run_dir
     return folder.with_name(f"{folder.name}.log")
-
-
-def _settle(one: Progress, code: int) -> None:
-    if code == 0:
-        one.state = "done"
-        return
-    one.state = "failed"
-    lines = log_of(one.job).read_text(errors="replace").strip().splitlines()
-    one.reason = lines[-1] if lines else f"exit code {code}"
-
-
-def main() -> int:
-    """Trains by the config in the first argument; returns the exit code of ``senet-jax train``."""
-    from senet_jax.commands import train
-    from senet_jax.training.config import TrainConfig
-
-    config = TrainConfig.from_json(json.loads(sys.argv[1]))
-    try:
-        return train.run_flags("senet-jax train", "", train.SUMMARY, config, [])
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -44,7 +44,11 @@ class Diverged(Exception):
 
 
 def train(
-    config: TrainConfig, *, age_s: float = 0.0, profile: ProfileRequest | None = None
+    config: TrainConfig,
+    *,
+    age_s: float = 0.0,
+    profile: ProfileRequest | None = None,
+    run: Run | None = None,
 ) -> Line:
     """Trains to the end, from the newest checkpoint of the run's folder if it has one.
 
@@ -52,6 +56,7 @@ def train(
         config: The experiment.
         age_s: Seconds that this start of the run has taken already, for the account of its time.
         profile: The steps to trace; None means none.
+        run: The run of this config, if it is set up already.
 
     Returns:
         The last line of metrics, with the final validation; empty on hosts other than the first.
@@ -65,7 +70,7 @@ def train(
     account = Account(age_s)
     config.validate()
     check_run_dir(config)
-    run = Run(config)
+    run = run or Run(config)
     profile = profile or ProfileRequest()
     profile.check(run.batches.steps)
     meshes.check_batch_size(config.data.batch_size, run.mesh, config.accumulate)

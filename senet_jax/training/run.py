@@ -1,13 +1,16 @@
 """A run that is set up: model, data, mesh and optimizer, checked before anything is written."""
 
+import copy
 import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, UInt32
 
 from senet_jax.data.config import AugmentConfig
 from senet_jax.data.datasets import Dataset, open_dataset
@@ -38,9 +41,28 @@ from senet_jax.training.step import (
     DeviceBatch,
     EvalStep,
     TrainStep,
+    key_data,
     make_eval_step,
     make_train_step,
 )
+
+_INIT_GENERATOR = "rbg"
+"""XLA:CPU compiles this generator two to three times faster than the default one."""
+
+
+def image_side(config: TrainConfig) -> int:
+    """Side of the images, pixels: the config's, or that which the network was published for."""
+    return config.data.image_size or zoo.find(config.model.name).input_size
+
+
+def open_data(config: TrainConfig) -> Dataset:
+    """Opens the data set of a config, of which it may train on a share.
+
+    Raises:
+        UsageError: There is no such data set, or it cannot be read.
+    """
+    dataset = open_dataset(config.data.name, config.data.dir, image_side(config))
+    return training_share(dataset, config.data.fraction)
 
 
 class Run:
@@ -68,10 +90,7 @@ class Run:
         use_compile_cache(config.compilation_cache)
         self.mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
         build_model(config.model, num_classes=1)
-        size = config.data.image_size or zoo.find(config.model.name).input_size
-        self.dataset = dataset or training_share(
-            open_dataset(config.data.name, config.data.dir, size), config.data.fraction
-        )
+        self.dataset = dataset or open_data(config)
         config.data.check_images(not isinstance(self.dataset.train, ArraySource))
         self.model = build_model(config.model, len(self.dataset.classes))
         self.batches = _batches(config, self.dataset)
@@ -82,16 +101,35 @@ class Run:
         )
         self.abstract = self._abstract_state()
 
-    def _draw_variables(self) -> dict[str, Any]:
-        # XLA:CPU compiles this generator two to three times faster than the default one.
-        key = jax.random.key(self.config.seed, impl="rbg")
+    def with_seed(self, seed: int, run_dir: Path) -> "Run":
+        """The same run with another seed and folder; both have one data set and one program."""
+        for shared in ("train_step", "_draw_program", "_start_program", "_eval_step", "_val"):
+            getattr(self, shared)
+        other = copy.copy(self)
+        other.config = dataclasses.replace(self.config, seed=seed, run_dir=run_dir)
+        other.batches = dataclasses.replace(self.batches, seed=seed)
+        other.train_step = dataclasses.replace(self.train_step, seed=seed)
+        return other
+
+    def _draw_variables(self, data: UInt32[Array, " words"]) -> dict[str, Any]:
+        key = jax.random.wrap_key_data(data, impl=_INIT_GENERATOR)
         return draw_variables(self.model, key, self.dataset.image_shape)
 
     def _state_of(self, variables: dict[str, Any]) -> TrainState:
         return state_of(variables, self.optimizer, self.config.ema_decay is not None)
 
+    @functools.cached_property
+    def _draw_program(self) -> Any:
+        # Whole on every device at first: what is drawn depends on how the program is divided.
+        return jax.jit(self._draw_variables, out_shardings=meshes.replicated(self.mesh))
+
+    @functools.cached_property
+    def _start_program(self) -> Any:
+        return jax.jit(self._state_of, out_shardings=self.state_shardings)
+
     def _abstract_state(self) -> TrainState:
-        state = jax.eval_shape(lambda: self._state_of(self._draw_variables()))
+        key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=_INIT_GENERATOR)))
+        state = jax.eval_shape(lambda data: self._state_of(self._draw_variables(data)), key)
         return jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             state,
@@ -124,9 +162,9 @@ class Run:
         """The state of step 0, laid out over the mesh."""
         variables = self.init_variables
         if variables is None:
-            # Whole on every device at first: what is drawn depends on how the program is divided.
-            variables = jax.jit(self._draw_variables, out_shardings=meshes.replicated(self.mesh))()
-        return jax.jit(self._state_of, out_shardings=self.state_shardings)(variables)
+            variables = self._draw_program(key_data(self.config.seed, _INIT_GENERATOR))
+        state: TrainState = self._start_program(variables)
+        return state
 
     @property
     def channel_stats(self) -> dict[str, Any]:

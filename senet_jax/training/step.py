@@ -1,15 +1,17 @@
 """One step of training and one of evaluation: pure functions, jitted over the mesh."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8, UInt32
 
 from senet_jax.data.config import AugmentConfig
 from senet_jax.data.device import change_batch
@@ -22,7 +24,6 @@ Metrics = dict[str, Float[Array, ""]]
 TOP = 5
 """Besides the first class, so many of the first are looked through for the right one."""
 DeviceBatch = dict[str, Array]
-TrainStep = Callable[[TrainState, DeviceBatch], tuple[TrainState, Metrics]]
 EvalStep = Callable[[dict[str, Any], DeviceBatch], Metrics]
 LogitsStep = Callable[[dict[str, Any], DeviceBatch], DeviceBatch]
 
@@ -41,6 +42,33 @@ def normalize(
 def step_key(seed: int, step: Int[Array, ""] | int) -> Key[Array, ""]:
     """The key of all that a training step draws."""
     return jax.random.fold_in(jax.random.key(seed), step)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """A training step and the seed by which it draws.
+
+    The seed is an argument of the compiled program, so that runs that differ by it share one.
+    """
+
+    program: Any
+    """Jitted, ``(state, batch, key data) -> (state, metrics)``."""
+    seed: int
+    """Seed of augmentation and dropout."""
+
+    def __call__(self, state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
+        """Returns the state after the step, and the metrics; the state given is donated."""
+        updated: tuple[TrainState, Metrics] = self.program(state, batch, key_data(self.seed))
+        return updated
+
+    def lower(self, state: TrainState, batch: DeviceBatch) -> Any:
+        """As the method of what ``jax.jit`` returns."""
+        return self.program.lower(state, batch, key_data(self.seed))
+
+
+def key_data(seed: int, impl: str | None = None) -> UInt32[np.ndarray, " words"]:
+    """The key of a seed as NumPy data, which a program on any mesh and hosts takes."""
+    return np.asarray(jax.random.key_data(jax.random.key(seed, impl=impl)))
 
 
 @contextlib.contextmanager
@@ -110,8 +138,10 @@ def make_train_step(
     param_shardings = everywhere if state_shardings is None else state_shardings.params
 
     @_traced(mesh, conv_lowering)
-    def step(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
-        key = step_key(seed, state.step)
+    def step(
+        state: TrainState, batch: DeviceBatch, data: UInt32[Array, " words"]
+    ) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(data), state.step)
         _, dropout_key = jax.random.split(key)
         images, share = change_batch(batch["image"], key, mean=mean, config=augmentation)
         examples = {"image": images, "label": batch["label"]}
@@ -156,12 +186,13 @@ def make_train_step(
             metrics["stop"] = jnp.max(batch["stop"])
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 
-    return jax.jit(
+    program = jax.jit(
         step,
-        in_shardings=(where, over_batch(mesh)),
+        in_shardings=(where, over_batch(mesh), everywhere),
         out_shardings=(where, everywhere),
         donate_argnums=0,
     )
+    return TrainStep(program, seed)
 
 
 def _targets(

@@ -92,13 +92,15 @@ def test_less_than_one_at_once_is_refused():
         places(0)
 
 
-def test_a_run_is_given_what_its_place_says(tmp_path, monkeypatch):
+def test_a_process_is_given_what_its_place_says(tmp_path, monkeypatch):
     given = []
-    monkeypatch.setattr(
-        runner.subprocess, "Popen", lambda command, env, **options: given.append(env)
-    )
-    (job,) = jobs({"a": SMALL}, tmp_path, [0])
-    runner._start(job, {"CUDA_VISIBLE_DEVICES": "3"}, tmp_path / "cache")
+
+    class Started:
+        def __init__(self, command, env, **options):
+            given.append(env)
+
+    monkeypatch.setattr(runner.subprocess, "Popen", Started)
+    runner._Place({"CUDA_VISIBLE_DEVICES": "3"}, tmp_path / "cache")._launch(tmp_path / "log")
     assert given[0]["CUDA_VISIBLE_DEVICES"] == "3"
     assert given[0]["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "cache")
     assert given[0].keys() >= os.environ.keys()

@@ -129,6 +129,26 @@ def test_dropout_and_augmentation_depend_on_seed_and_step_alone(tiny):
     assert losses(0) != losses(1)
 
 
+def test_runs_that_differ_by_the_seed_share_one_program(tiny, tmp_path):
+    def losses(run):
+        state, found = run.fresh_state(), []
+        for index in range(2):
+            batch = meshes.to_devices(dict(run.batches[index]), run.mesh)
+            state, metrics = run.train_step(state, batch)
+            found.append(float(metrics["loss"]))
+        return found
+
+    first = Run(tiny)
+    other = first.with_seed(7, tmp_path / "other")
+    alone = Run(dataclasses.replace(tiny, seed=7))
+    assert other.config == dataclasses.replace(tiny, seed=7, run_dir=tmp_path / "other")
+    own, seventh = losses(first), losses(other)
+    assert seventh == losses(alone)
+    assert seventh != own
+    assert first.train_step.program._cache_size() == 1
+    assert other.train_step.program is first.train_step.program
+
+
 def test_drop_block_rises_from_nothing_to_its_rate_over_the_run(tiny):
     model = dataclasses.replace(tiny.model, dropout=0.0, drop_block=0.4)
     run = Run(dataclasses.replace(tiny, model=model))
