@@ -18,7 +18,8 @@ from senet_jax.errors import BAD_INPUT, UsageError, require
 from senet_jax.studies.grid import jobs, with_model
 from senet_jax.studies.live import LiveTable, tell_failures
 from senet_jax.studies.places import places
-from senet_jax.studies.runner import run_jobs
+from senet_jax.studies.runner import CACHE, run_jobs
+from senet_jax.studies.slurm import Detached, SlurmOptions, run_array
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.presets import preset
 
@@ -48,7 +49,11 @@ class Options:
     seeds: int = 3
     """Seeds of each config, from 0."""
     at_once: int | None = None
-    """Runs at a time; None means one a device, and on a CPU what was measured to be best."""
+    """Runs at a time; None means one a GPU and one on a CPU or TPU, or with SLURM as many as it
+    starts."""
+    launcher: Literal["local", "slurm"] = "local"
+    """Where the runs go: to this machine, or each to a task of a SLURM array."""
+    slurm: SlurmOptions = SlurmOptions()
     out: Path | None = None
     """Folder of the study; None means runs/STUDY/DATA. The same command goes on where it
     stopped."""
@@ -110,14 +115,22 @@ def main(study: str, description: str, cells: Cells, baseline: str) -> int:
             "stopped; the runs have saved their state: the same command goes on.", file=sys.stderr
         )
         return PREEMPTED
+    except Detached as detached:
+        print(detached, file=sys.stderr)
+        return PREEMPTED
 
 
 def _run(study: str, options: Options, cells: Cells, baseline: str) -> int:
     require(options.seeds >= 1, "seeds", options.seeds, "at least 1")
+    if options.launcher != "slurm" and options.slurm != SlurmOptions():
+        raise UsageError("--slurm.* are for --launcher slurm.")
     folder = options.out or Path("runs") / study / options.data
     grid = jobs(cells(recipe(options)), folder, range(options.seeds))
     with LiveTable() as table:
-        progress = run_jobs(grid, places(options.at_once), folder / ".compiled", table.show)
+        if options.launcher == "slurm":
+            progress = run_array(study, grid, folder, table.show, options.slurm, options.at_once)
+        else:
+            progress = run_jobs(grid, places(options.at_once), folder / CACHE, table.show)
     failed = tell_failures(progress)
     text = write_report(report_study(read_study(folder), baseline), folder)
     print(f"\n{text}\n\n{folder}{os.sep}: report.md, report.tex, report.csv; curves, errors, cost")

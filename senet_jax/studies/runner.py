@@ -23,6 +23,12 @@ State = Literal["waiting", "running", "done", "failed"]
 
 POLL_S = 0.5
 
+CACHE = ".compiled"
+"""Folder of a study's compiled programs."""
+
+SOURCES = Path(__file__).parents[2]
+"""Folder in which the processes of a study find this code, wherever the study was started."""
+
 
 @dataclasses.dataclass
 class Progress:
@@ -114,7 +120,6 @@ class _Place:
         one.state, one.began = "running", time.monotonic()
         self._current = one
         log = log_of(one.job)
-        log.parent.mkdir(parents=True, exist_ok=True)
         if self._process is None:
             self._process, self._orders = self._launch(log)
         assert self._orders is not None
@@ -122,10 +127,10 @@ class _Place:
 
     def _launch(self, log: Path) -> "tuple[subprocess.Popen[bytes], Connection]":
         ours, theirs = Pipe()
+        log.parent.mkdir(parents=True, exist_ok=True)
         variables = {
             **os.environ,
-            # Looked up in any folder from which the script is started.
-            "PYTHONPATH": os.pathsep.join([str(_SOURCES), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join([str(SOURCES), os.environ.get("PYTHONPATH", "")]),
             "JAX_COMPILATION_CACHE_DIR": str(self._cache.absolute()),
             **self._variables,
         }
@@ -166,9 +171,6 @@ class _Place:
         if self._process is not None and self._orders is not None:
             self._orders.close()
             self._process.wait()
-
-
-_SOURCES = Path(__file__).parents[2]
 
 
 def log_of(job: Job) -> Path:

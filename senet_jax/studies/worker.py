@@ -51,6 +51,16 @@ class Worker:
         return self._runs[shape].with_seed(config.seed, config.run_dir)
 
 
+def print_to(log: str) -> None:
+    """Appends all that this process prints from now on to a file."""
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(file, stream.fileno())
+    os.close(file)
+
+
 def main() -> int:
     """Serves the connection whose file descriptor is the first argument, until it is closed.
 
@@ -63,11 +73,7 @@ def main() -> int:
             order: dict[str, Any] = orders.recv()
         except EOFError:
             return 0
-        log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-            os.dup2(log, stream.fileno())
-        os.close(log)
+        print_to(order["log"])
         code = worker.train(TrainConfig.from_json(order["config"]))
         sys.stdout.flush()
         orders.send(code)
