@@ -21,6 +21,7 @@ from senet_jax.studies.places import places
 from senet_jax.studies.runner import CACHE, run_jobs
 from senet_jax.studies.slurm import Detached, SlurmOptions, run_array
 from senet_jax.training.config import TrainConfig
+from senet_jax.training.lock import held
 from senet_jax.training.presets import preset
 
 FAILED = 1
@@ -126,7 +127,7 @@ def _run(study: str, options: Options, cells: Cells, baseline: str) -> int:
         raise UsageError("--slurm.* are for --launcher slurm.")
     folder = options.out or Path("runs") / study / options.data
     grid = jobs(cells(recipe(options)), folder, range(options.seeds))
-    with LiveTable() as table:
+    with held(folder, "choose another folder with --out"), LiveTable() as table:
         if options.launcher == "slurm":
             progress = run_array(study, grid, folder, table.show, options.slurm, options.at_once)
         else:

@@ -98,7 +98,7 @@ def _here(name: str, batch: int, size: int | None, dtype: str) -> dict[str, floa
     from senet_jax.training.mesh import make_mesh, replicated
     from senet_jax.training.optimizer import make_optimizer, make_schedule
     from senet_jax.training.state import init_state
-    from senet_jax.training.step import make_train_step
+    from senet_jax.training.step import key_data, make_train_step
 
     hits: list[str] = []
 
@@ -144,7 +144,8 @@ def _here(name: str, batch: int, size: int | None, dtype: str) -> dict[str, floa
     )
     images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    phases("step", step, jax.eval_shape(initial), {"image": images, "label": labels})
+    batch_of = {"image": images, "label": labels}
+    phases("step", step.program, jax.eval_shape(initial), batch_of, key_data(step.seed))
     return {**seconds, "before step 1 s": sum(seconds.values()), "cache hits": len(hits)}
 
 

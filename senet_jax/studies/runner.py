@@ -7,7 +7,6 @@ compiled is also kept in a folder of the study, for the processes of other place
 
 import dataclasses
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,10 +17,15 @@ from pathlib import Path
 from typing import Literal
 
 from senet_jax.studies.grid import Job
+from senet_jax.training.lock import is_held
 
 State = Literal["waiting", "running", "done", "failed"]
 
 POLL_S = 0.5
+
+ENDS_WITHIN_S = 60.0
+"""Seconds within which the runs of a study that was killed have noticed it and saved their state.
+A run that is in use for longer is started, and fails with the sentence that says by whom."""
 
 CACHE = ".compiled"
 """Folder of a study's compiled programs."""
@@ -79,26 +83,30 @@ def run_jobs(
         KeyboardInterrupt: Asked to stop; the runs were told so and have saved their state.
     """
     progress = where_they_stand(jobs)
+    began = time.monotonic()
     seats = [_Place(variables, cache) for variables in places]
     try:
         while True:
             for seat in seats:
                 seat.settle()
-                if seat.free and (one := _next(progress)) is not None:
+                patient = time.monotonic() - began < ENDS_WITHIN_S
+                if seat.free and (one := _next(progress, patient)) is not None:
                     seat.start(one)
             show(progress)
-            if all(seat.free for seat in seats):
+            if all(one.state in ("done", "failed") for one in progress):
                 return progress
             time.sleep(POLL_S)
     finally:
         for seat in seats:
-            seat.ask_to_stop()
+            seat.dismiss()
         for seat in seats:
-            seat.close()
+            seat.wait()
 
 
-def _next(progress: Sequence[Progress]) -> Progress | None:
-    return next((one for one in progress if one.state == "waiting"), None)
+def _next(progress: Sequence[Progress], patient: bool) -> Progress | None:
+    """The next run to start; while patient, none that a process of an earlier start still holds."""
+    waiting = (one for one in progress if one.state == "waiting")
+    return next((one for one in waiting if not (patient and is_held(one.job.config.run_dir))), None)
 
 
 class _Place:
@@ -161,15 +169,14 @@ class _Place:
         self._current.settle(code)
         self._current = None
 
-    def ask_to_stop(self) -> None:
-        """Asks the process to save the state of its run, if there is one, and to end."""
-        if self._process is not None and self._current is not None:
-            self._process.send_signal(signal.SIGTERM)
-
-    def close(self) -> None:
-        """Waits for the process to end."""
-        if self._process is not None and self._orders is not None:
+    def dismiss(self) -> None:
+        """Lets the process save the state of its run, if there is one, and end."""
+        if self._orders is not None:
             self._orders.close()
+
+    def wait(self) -> None:
+        """Waits for the process to end."""
+        if self._process is not None:
             self._process.wait()
 
 

@@ -85,11 +85,11 @@ class Task:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = self.cache
         # Only now, because they import jax.
         from senet_jax.commands.train import PREEMPTED
-        from senet_jax.studies.worker import Worker, print_to
+        from senet_jax.studies.worker import Worker, printing_to
         from senet_jax.training.config import TrainConfig
 
-        print_to(self.log)
-        code = Worker().train(TrainConfig.from_json(self.config))
+        with printing_to(self.log):
+            code = Worker().train(TrainConfig.from_json(self.config))
         if code == PREEMPTED and int(os.environ.get("SLURM_RESTART_COUNT", "0")) < RESTARTS:
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
             # No result, by which the watch would take the run for ended.

@@ -4,9 +4,15 @@ Runs that differ by the seed alone share their data, what was traced and what wa
 one data set share its images.
 """
 
+import contextlib
 import dataclasses
 import os
+import queue
+import signal
 import sys
+import threading
+import traceback
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -17,6 +23,8 @@ from senet_jax.errors import BAD_INPUT, UsageError
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.goodput import process_age_s
 from senet_jax.training.run import Run, image_side, open_data
+
+CRASHED = 1
 
 
 class Worker:
@@ -51,34 +59,61 @@ class Worker:
         return self._runs[shape].with_seed(config.seed, config.run_dir)
 
 
-def print_to(log: str) -> None:
-    """Appends all that this process prints from now on to a file."""
+@contextlib.contextmanager
+def printing_to(log: str) -> Iterator[None]:
+    """Appends all that this process prints, XLA too, to a file, and the trace of an exception."""
     Path(log).parent.mkdir(parents=True, exist_ok=True)
+    streams = (sys.stdout, sys.stderr)
+    before = [os.dup(stream.fileno()) for stream in streams]
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-        os.dup2(file, stream.fileno())
-    os.close(file)
+    try:
+        for stream in streams:
+            stream.flush()
+            os.dup2(file, stream.fileno())
+        yield
+    except Exception:
+        traceback.print_exc()
+        raise
+    finally:
+        for stream, own in zip(streams, before, strict=True):
+            stream.flush()
+            os.dup2(own, stream.fileno())
+            os.close(own)
+        os.close(file)
 
 
 def main() -> int:
     """Serves the connection whose file descriptor is the first argument, until it is closed.
 
     Each message is a config as JSON's values and the file that takes what its run prints, the
-    answer is the exit code. After a signal to stop the run saves its state, and the process ends.
+    answer is the exit code. After a signal to stop, or if the runner is gone, the run saves its
+    state, and the process ends.
     """
-    worker, orders = Worker(), Connection(int(sys.argv[1]))
-    while True:
+    connection = Connection(int(sys.argv[1]))
+    orders: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, orders), daemon=True).start()
+    worker = Worker()
+    while (order := orders.get()) is not None:
         try:
-            order: dict[str, Any] = orders.recv()
-        except EOFError:
-            return 0
-        print_to(order["log"])
-        code = worker.train(TrainConfig.from_json(order["config"]))
-        sys.stdout.flush()
-        orders.send(code)
+            with printing_to(order["log"]):
+                code = worker.train(TrainConfig.from_json(order["config"]))
+        except Exception:  # Told in the log; the next run has a process that nothing is wrong with.
+            return CRASHED
         if code == PREEMPTED:
             return code
+        connection.send(code)
+    return 0
+
+
+def _listen(connection: Connection, orders: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
+    """Passes on what the runner sends; when it is gone, stops what goes on."""
+    while True:
+        try:
+            orders.put(connection.recv())
+        except (EOFError, OSError):
+            orders.put(None)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class StepCost:
     """Images of a step, over all devices."""
     image_shape: tuple[int, int, int]
     arguments: int
-    """Bytes of the state and of the device's images."""
+    """Bytes of the state, of the device's images and of the key."""
     outputs: int
     aliased: int
     """Bytes of the outputs that lie where arguments lay: the donated state."""

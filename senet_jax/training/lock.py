@@ -1,4 +1,4 @@
-"""The lock of a run's folder: one process at a time trains in it."""
+"""The lock of a folder: one process at a time trains in that of a run, or runs a study."""
 
 import datetime
 import errno
@@ -25,45 +25,69 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, err
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Holds the lock of a run's folder, which is made if it is not there; the first host does.
+    """Holds the lock of a run's folder as ``held`` does, on the first host."""
+    if jax.process_index() != 0:
+        yield
+        return
+    with held(run_dir, "give this run a folder of its own with --run-dir"):
+        yield
+
+
+@contextmanager
+def held(folder: Path, instead: str) -> Iterator[None]:
+    """Holds the lock of a folder, which is made if it is not there.
 
     The lock is the operating system's: however the process ends, it is free. Where the file system
     has no locks there is a warning.
 
     Args:
-        run_dir: Folder of the run.
+        folder: The folder.
+        instead: What else one can do than wait for a process that holds it, for the message.
 
     Raises:
         UsageError: Another process holds it, or the folder cannot be written.
     """
-    if jax.process_index() != 0:
-        yield
-        return
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        file = (run_dir / LOCK).open("a+")
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("a+")
     except OSError as error:
-        raise UsageError(f"{run_dir} cannot be written: {error.strerror}.") from error
+        raise UsageError(f"{folder} cannot be written: {error.strerror}.") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             raise UsageError(
-                f"{run_dir} is in use by {_holder(file.read())}: wait for it to end, stop it, or "
-                "give this run a folder of its own with --run-dir."
+                f"{folder} is in use by {_holder(file.read())}: wait for it to end, stop it, or "
+                f"{instead}."
             ) from None
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
             LOGGER.warning(
-                "%s is on a file system without locks: start no second run in it", run_dir
+                "%s is on a file system without locks: start no second run in it", folder
             )
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         file.truncate(0)
         json.dump({"host": socket.gethostname(), "pid": os.getpid(), "since": now}, file)
         file.flush()
         yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process, of this machine or where the file system says so of another, holds it."""
+    try:
+        file = (folder / LOCK).open("rb")
+    except OSError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def _holder(text: str) -> str:

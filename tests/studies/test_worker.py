@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 
 from senet_jax.studies.worker import Worker
 from senet_jax.training import goodput
@@ -60,3 +62,24 @@ def test_the_start_of_a_process_is_accounted_for_once(tmp_path, monkeypatch):
     assert [worker.train(config), worker.train(config)] == [0, 0]
     assert 0 < ages[0] <= goodput.process_age_s()
     assert ages[1] == 0
+
+
+CRASH = """
+import os, sys
+from senet_jax.studies.worker import printing_to
+try:
+    with printing_to(sys.argv[1]):
+        os.system("echo from another process")
+        print("from this one")
+        raise ArithmeticError("told")
+except ArithmeticError:
+    print("afterwards")
+"""
+
+
+def test_what_is_printed_goes_to_the_log_and_what_comes_after_does_not(tmp_path):
+    log = tmp_path / "a" / "log"
+    done = subprocess.run([sys.executable, "-c", CRASH, log], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("afterwards\n", "")
+    assert log.read_text().startswith("from another process\nfrom this one\nTraceback")
+    assert log.read_text().endswith("ArithmeticError: told\n")

@@ -13,7 +13,7 @@ from senet_jax.data.config import AugmentConfig
 from senet_jax.models.resnet import SE, ResNet
 from senet_jax.training import mesh as meshes
 from senet_jax.training.state import init_state
-from senet_jax.training.step import make_eval_step, make_train_step
+from senet_jax.training.step import key_data, make_eval_step, make_train_step
 
 STATS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 
@@ -45,7 +45,7 @@ def compiled(model, devices, name):
     images = meshes.to_devices(batch(16), mesh)
     fields = {"seed": 0, "augmentation": AugmentConfig(), "conv_lowering": name}
     train = make_train_step(model, optimizer, mesh, **STATS, **fields)
-    return train.lower(state, images).compile(), (state, images)
+    return train.lower(state, images).compile(), (state, images, key_data(0))
 
 
 GATHERING = "all-gather|all-to-all|collective-permute"

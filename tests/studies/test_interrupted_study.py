@@ -1,0 +1,75 @@
+"""A study that is killed, with all its processes or alone, and started again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from senet_jax.training.logging import read_metrics
+
+STUDY = (
+    *("-m", "experiments.ablate_gate", "--model", "cifar_seresnet8"),
+    *("--epochs", "3", "--fraction", "0.2", "--seeds", "2"),
+)
+
+
+def start(out):
+    command = [sys.executable, *STUDY, "--out", str(out)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def table(text):
+    """The rows of the printed table without the speeds, which differ."""
+    lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    speed = lines[0].index("images/s")
+    return [line[:speed] + line[speed + 1 :] for line in lines]
+
+
+def workers_of(process):
+    listed = subprocess.run(
+        ["pgrep", "--parent", str(process.pid)], capture_output=True, text=True
+    ).stdout
+    return [int(line) for line in listed.split()]
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_again_and_again_ends_with_the_same_table(tmp_path):
+    undisturbed = start(tmp_path / "undisturbed")
+    expected = table(undisturbed.communicate()[0])
+    assert undisturbed.returncode == 0
+    assert len(expected) == 2 + 4
+
+    disturbed = tmp_path / "disturbed"
+    for cell, seed, with_workers in (("plain", 0, True), ("tanh", 0, False), ("sigmoid", 1, True)):
+        process = start(disturbed)
+        metrics = disturbed / cell / f"seed{seed}"
+        while not read_metrics(metrics) and process.poll() is None:
+            time.sleep(0.05)
+        workers = workers_of(process)
+        process.kill()
+        for worker in workers if with_workers else []:
+            os.kill(worker, signal.SIGKILL)
+        process.communicate()
+    last = start(disturbed)
+    assert table(last.communicate()[0]) == expected
+    assert last.returncode == 0
+
+
+def test_a_study_in_use_is_refused(tmp_path):
+    first = start(tmp_path)
+    while not (tmp_path / ".lock").exists() or not (tmp_path / ".lock").read_text():
+        assert first.poll() is None
+        time.sleep(0.1)
+    second = start(tmp_path)
+    said = second.communicate()[0]
+    first.send_signal(signal.SIGINT)
+    first.communicate()
+    assert second.returncode == 2
+    assert f"is in use by process {first.pid}" in said
+    assert "--out" in said
+    assert first.returncode == 75
