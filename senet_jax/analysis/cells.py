@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from pathlib import Path
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
 
 from senet_jax.data.card import Card
 from senet_jax.errors import UsageError
@@ -91,7 +92,8 @@ def read_study(folder: Path) -> Study:
         runs[run.config.seed] = run
     if not cells:
         raise UsageError(f"none of the {len(found)} runs in {folder} has ended: wait, or resume.")
-    study = Study(folder, [Cell(name, runs) for name, runs in sorted(cells.items())], unfinished)
+    in_order = sorted(cells, key=natural)
+    study = Study(folder, [Cell(name, cells[name]) for name in in_order], unfinished)
     data = sorted({cell.config.data.name for cell in study.cells})
     if len(data) > 1:
         raise UsageError(
@@ -99,6 +101,28 @@ def read_study(folder: Path) -> Study:
             "their folders apart."
         )
     return study
+
+
+def natural(name: str) -> list[str | int]:
+    """A key that sorts names with their numbers by value: 2x64d comes before 16x64d."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def baseline_of(name: str, baseline: str, names: Collection[str]) -> str | None:
+    """The cell that a cell is compared with; a baseline's own is itself.
+
+    Args:
+        name: Of the cell, "GROUP/CELL" or "CELL".
+        baseline: Name of the baseline, or what it is called in every group.
+        names: Of all cells.
+
+    Returns:
+        The baseline in the folder of the cell, or else in the nearest of the folders around it;
+        None where there is none.
+    """
+    folders = [parent.as_posix() for parent in PurePosixPath(name).parents]
+    around = [baseline if folder == "." else f"{folder}/{baseline}" for folder in folders]
+    return next((each for each in around if each in names), None)
 
 
 def _cell_name(folder: Path, path: Path) -> str:
