@@ -10,7 +10,7 @@ from typing import Literal
 import tyro
 
 from experiments.imagenet import SENET
-from senet_jax.analysis.cells import read_study
+from senet_jax.analysis.cells import read_study, write_baseline
 from senet_jax.analysis.report import write_report
 from senet_jax.analysis.study_report import report_study
 from senet_jax.commands.train import PREEMPTED
@@ -135,6 +135,7 @@ def _run(study: str, options: Options, cells: dict[str, TrainConfig], baseline: 
     require(options.seeds >= 1, "seeds", options.seeds, "at least 1")
     folder = options.out or Path("runs") / study / options.data
     grid = jobs(cells, folder, range(options.seeds))
+    write_baseline(folder, baseline)
     with LiveTable() as table:
         progress = run_jobs(grid, places(options.at_once), folder / ".compiled", table.show)
     failed = tell_failures(progress)

@@ -11,6 +11,7 @@ from flax import linen as nn
 from senet_jax.analysis.papers import ABLATIONS, NETWORKS, Published, Recipe
 from senet_jax.attention import SqueezeExciteConfig
 from senet_jax.models.resnet import ResNet
+from senet_jax.models.zoo import find
 from senet_jax.training.config import ModelConfig, TrainConfig
 from senet_jax.training.network import build_model
 
@@ -19,11 +20,10 @@ def published(configs: Sequence[TrainConfig]) -> list[Published | None]:
     """What a paper says of configs that are compared with each other; None where it says nothing.
 
     Every paper trains in its own way, so that all figures are of one: of that whose tables have the
-    most of the networks, trained on the same data. Configs that are one ResNet with and without
-    several kinds of SE are an ablation, and those of one that no paper has trained on this data are
-    compared with an ablation, too: the tables of SENet's section 6 have rows for no attention, for
-    the SE of section 3 and for that with one field changed, of SE-ResNet-50 on ImageNet, whatever
-    ResNet and data are here.
+    most of the networks, trained on the same data. Configs that are one ResNet without attention
+    and with several kinds of it are an ablation: the tables of SENet's section 6 have rows for no
+    attention, for the SE of section 3 and for that with one field changed, of SE-ResNet-50 on
+    ImageNet, whatever ResNet and data are here.
     """
     papers = dict.fromkeys(row.published.paper for row in NETWORKS)
     choices = [[_network(config, paper) for config in configs] for paper in papers]
@@ -32,8 +32,7 @@ def published(configs: Sequence[TrainConfig]) -> list[Published | None]:
         return networks
     ablation = [_ablation(config.model) for config in configs]
     changed = any(row not in (None, _PLAIN, _STANDARD) for row in ablation)
-    better = _known(ablation) > _known(networks) and (changed or not _known(networks))
-    return ablation if better else networks
+    return ablation if changed and _known(ablation) > _known(networks) else networks
 
 
 def _known(rows: Sequence[Published | None]) -> int:
@@ -50,6 +49,7 @@ def _network(config: TrainConfig, paper: str) -> Published | None:
         if (
             (row.published.paper, row.data) == (paper, config.data.name)
             and row.recipe in (None, recipe)
+            and config.data.image_size in (None, find(row.model.name).input_size)
             and _module(row.model) == module
         ):
             return row.published
@@ -58,10 +58,14 @@ def _network(config: TrainConfig, paper: str) -> Published | None:
 
 @functools.cache
 def _module(model: ModelConfig) -> Any:
-    """The network without what changes its training alone."""
+    """The network without what changes its training alone, or nothing."""
     default = ModelConfig()
+    idle = ("shortcut",) if model.residual is False else ()
     return build_model(
-        dataclasses.replace(model, **{name: getattr(default, name) for name in _TRAINING}), 1
+        dataclasses.replace(
+            model, **{name: getattr(default, name) for name in (*_TRAINING, *idle)}
+        ),
+        1,
     )
 
 
@@ -86,7 +90,7 @@ def _body(model: ModelConfig) -> nn.Module:
 
 def _ablation(model: ModelConfig) -> Published | None:
     module = _module(model)
-    if not isinstance(module, ResNet):
+    if not isinstance(module, ResNet) or module.cardinality > 1:
         return None
     attention = module.attention
     if attention is None:

@@ -81,14 +81,14 @@ def report_study(study: Study, baseline: str | None = None) -> StudyReport:
         study: The runs.
         baseline: The cell that the others are compared with, by its name, or by what it is called
             in every group: a cell "GROUP/CELL" is compared with "GROUP/BASELINE" if there is that.
-            None means "plain" if cells are called so, else the one whose network has no attention,
-            if that is a single one, else the first by name.
+            None means what the study says, else "plain" if cells are called so, else the one whose
+            network has no attention, if that is a single one, else the first by name.
 
     Raises:
         UsageError: There is no such cell.
     """
     names = [cell.name for cell in study.cells]
-    name = _default_baseline(study.cells) if baseline is None else baseline
+    name = baseline or study.baseline or _default_baseline(study.cells)
     compared_with = {each: baseline_of(each, name, names) for each in names}
     if not any(compared_with.values()):
         choose("cell", name, {*names, *map(_last, names)})

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--baseline",
         metavar="NAME",
         help="cell that the others are compared with, or what it is called in every group; "
-        "default: plain, else the one without attention, else the first by name",
+        "default: the study's, else plain, else the one without attention, else the first by name",
     )
     parser.add_argument("--out", type=Path, help="folder of what is written; default: DIR")
 
