@@ -12,7 +12,7 @@ ResNet-50 31.2 and 23.9, ResNeXt-50 26.1 and 22.2 (ResNeXt, arXiv 1611.05431, se
 CIFAR-10: ResNet-20 8.75, 32 7.51, 44 7.17, 56 6.97 (Table 6), and plain networks by Figure 6 alone.
 
 Cost: 2 cells a depth x seeds x epochs. An epoch of all cells is 1.0e17 multiply-accumulates of
-training on ImageNet, 9e13 on CIFAR and 3e10 on digits.
+training on ImageNet, 1.0e14 on CIFAR and 7e10 on digits.
 """
 
 import sys

@@ -12,8 +12,8 @@ cardinality does on top of them.
 
 Where images are small the blocks stand in the stages of the ResNeXt-29 for CIFAR, narrower than
 there, and average pools stride, as in the fast networks. Cost: 8 cells x seeds x epochs. An epoch
-of all cells is 1.3e17 multiply-accumulates of training on ImageNet (of 270 epochs), 2.5e14 on CIFAR
-and 9e10 on digits.
+of all cells is 1.3e17 multiply-accumulates of training on ImageNet (of 270 epochs), 2.3e14 on CIFAR
+and 1.2e11 on digits.
 """
 
 import sys

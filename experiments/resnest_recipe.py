@@ -14,7 +14,7 @@ to have label smoothing, which is part of its recipe.
 AutoAugment, colour jitter and crops are for photographs: where images are small Cutout stands for
 AutoAugment, and the last two cells are left out. Cost: 7 (5) cells x seeds x epochs. An epoch of
 all cells is 1.3e17 multiply-accumulates of training on ImageNet (of 270 epochs), 1.5e14 on CIFAR
-and 5e10 on digits.
+and 7e10 on digits.
 """
 
 import dataclasses
