@@ -10,7 +10,7 @@ from typing import Literal
 import tyro
 
 from experiments.imagenet import SENET
-from senet_jax.analysis.cells import read_study
+from senet_jax.analysis.cells import read_study, write_baseline
 from senet_jax.analysis.report import write_report
 from senet_jax.analysis.study_report import report_study
 from senet_jax.commands.train import PREEMPTED
@@ -39,7 +39,7 @@ class Options:
     data_dir: Path | None = None
     """Where it lies; None as in `senet-jax train`."""
     model: str | None = None
-    """Another network of the zoo than the study's own."""
+    """Another network of the zoo than the study's own, if that is of one network."""
     epochs: int | None = None
     """Passes over the training images; None means those of the recipe. Milestones
     and warm-up move along."""
@@ -71,9 +71,14 @@ MODELS = {
 """The networks whose attention is studied."""
 
 
-def recipe(options: Options) -> TrainConfig:
-    """The config that the cells of a study start from."""
-    base = {"digits": preset("demo"), "imagenet2012": SENET}.get(options.data)
+def recipe(options: Options, imagenet: TrainConfig = SENET) -> TrainConfig:
+    """The config that the cells of a study start from.
+
+    Args:
+        options: What the command line asks for.
+        imagenet: The recipe for ImageNet.
+    """
+    base = {"digits": preset("demo"), "imagenet2012": imagenet}.get(options.data)
     config = base or preset(options.data)
     epochs = options.epochs or config.epochs
     shrink = epochs / config.epochs
@@ -92,14 +97,25 @@ def recipe(options: Options) -> TrainConfig:
     return with_model(config, name=options.model or MODELS[options.data])
 
 
-def main(study: str, description: str, cells: Cells, baseline: str) -> int:
+def main(
+    study: str,
+    description: str,
+    cells: Cells,
+    baseline: str,
+    *,
+    own_networks: bool = False,
+    imagenet: TrainConfig = SENET,
+) -> int:
     """Runs what the command line asks for.
 
     Args:
         study: Name of the study, which its folder has.
         description: What ``--help`` says.
         cells: The configs.
-        baseline: Name of the one that the others are compared with.
+        baseline: Name of the one that the others are compared with, or what it is called in every
+            group.
+        own_networks: The cells name their networks, so that ``--model`` is refused.
+        imagenet: The recipe for ImageNet.
 
     Returns:
         The exit code: 0, or 1 if a run failed, 2 if the input cannot be used, or 75 if it was
@@ -107,7 +123,10 @@ def main(study: str, description: str, cells: Cells, baseline: str) -> int:
     """
     options = tyro.cli(Options, description=description)
     try:
-        return _run(study, options, cells, options.baseline or baseline)
+        if own_networks and options.model is not None:
+            raise UsageError(f"{study} names its own networks: leave --model out.")
+        grid = cells(recipe(options, imagenet))
+        return _run(study, options, grid, options.baseline or baseline)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -121,18 +140,19 @@ def main(study: str, description: str, cells: Cells, baseline: str) -> int:
         return PREEMPTED
 
 
-def _run(study: str, options: Options, cells: Cells, baseline: str) -> int:
+def _run(study: str, options: Options, cells: dict[str, TrainConfig], baseline: str) -> int:
     require(options.seeds >= 1, "seeds", options.seeds, "at least 1")
     if options.launcher != "slurm" and options.slurm != SlurmOptions():
         raise UsageError("--slurm.* are for --launcher slurm.")
     folder = options.out or Path("runs") / study / options.data
-    grid = jobs(cells(recipe(options)), folder, range(options.seeds))
+    grid = jobs(cells, folder, range(options.seeds))
     with held(folder, "choose another folder with --out"), LiveTable() as table:
+        write_baseline(folder, baseline)
         if options.launcher == "slurm":
             progress = run_array(study, grid, folder, table.show, options.slurm, options.at_once)
         else:
             progress = run_jobs(grid, places(options.at_once), folder / CACHE, table.show)
     failed = tell_failures(progress)
     text = write_report(report_study(read_study(folder), baseline), folder)
-    print(f"\n{text}\n\n{folder}{os.sep}: report.md, report.tex, report.csv; curves, errors, cost")
+    print(f"\n{text}\n\n{folder}{os.sep}: report.md, report.tex, report.csv; and figures")
     return FAILED if failed else 0

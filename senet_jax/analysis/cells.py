@@ -1,8 +1,10 @@
 """The runs of a study, read and grouped: a cell is one config with several seeds."""
 
 import dataclasses
+import json
 import re
-from pathlib import Path
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
 
 from senet_jax.data.card import Card
 from senet_jax.errors import UsageError
@@ -65,6 +67,8 @@ class Study:
     """By name."""
     unfinished: list[Path]
     """Runs that have not ended, which are no part of the cells."""
+    baseline: str | None = None
+    """What the study itself compares with, if it says so."""
 
 
 def read_study(folder: Path) -> Study:
@@ -74,7 +78,8 @@ def read_study(folder: Path) -> Study:
 
     Raises:
         UsageError: There are no runs that ended, runs of one cell differ by more than the seed or
-            have the same one, or runs are of several data sets.
+            have the same one, or runs are of several data sets; or the study says of itself what
+            cannot be read.
     """
     found = sorted(file.parent for file in folder.rglob("config.json"))
     if not found:
@@ -91,7 +96,13 @@ def read_study(folder: Path) -> Study:
         runs[run.config.seed] = run
     if not cells:
         raise UsageError(f"none of the {len(found)} runs in {folder} has ended: wait, or resume.")
-    study = Study(folder, [Cell(name, runs) for name, runs in sorted(cells.items())], unfinished)
+    in_order = sorted(cells, key=natural)
+    study = Study(
+        folder,
+        [Cell(name, cells[name]) for name in in_order],
+        unfinished,
+        _read_baseline(folder),
+    )
     data = sorted({cell.config.data.name for cell in study.cells})
     if len(data) > 1:
         raise UsageError(
@@ -99,6 +110,50 @@ def read_study(folder: Path) -> Study:
             "their folders apart."
         )
     return study
+
+
+def write_baseline(folder: Path, baseline: str) -> None:
+    """Writes into the folder of a study, made if need be, what its report compares with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STUDY).write_text(json.dumps({"baseline": baseline}) + "\n")
+
+
+def _read_baseline(folder: Path) -> str | None:
+    file = folder / STUDY
+    if not file.exists():
+        return None
+    try:
+        return str(json.loads(file.read_text())["baseline"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{file} does not name the baseline of a study: take it away, and give --baseline."
+        ) from error
+
+
+STUDY = "study.json"
+"""What a study says of itself."""
+
+
+def natural(name: str) -> list[str | int]:
+    """A key that sorts names with their numbers by value: 2x64d comes before 16x64d."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def baseline_of(name: str, baseline: str, names: Collection[str]) -> str | None:
+    """The cell that a cell is compared with; a baseline's own is itself.
+
+    Args:
+        name: Of the cell, "GROUP/CELL" or "CELL".
+        baseline: Name of the baseline, or what it is called in every group.
+        names: Of all cells.
+
+    Returns:
+        The baseline in the folder of the cell, or else in the nearest of the folders around it;
+        None where there is none.
+    """
+    folders = [parent.as_posix() for parent in PurePosixPath(name).parents]
+    around = [baseline if folder == "." else f"{folder}/{baseline}" for folder in folders]
+    return next((each for each in around if each in names), None)
 
 
 def _cell_name(folder: Path, path: Path) -> str:

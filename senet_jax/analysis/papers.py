@@ -1,14 +1,15 @@
 """The published tables, as data: errors in %, so that a report can put them beside its own."""
 
 import dataclasses
-import math
-from typing import Any
+from collections.abc import Iterable
 
-from senet_jax.attention import SqueezeExciteConfig
-from senet_jax.training.config import ModelConfig, TrainConfig
-from senet_jax.training.network import build_model
+from senet_jax.training.config import AttentionOverrides, ModelConfig
 
 SENET = "SENet, arXiv 1709.01507"
+RESNEST = "ResNeSt, arXiv 2004.08955"
+RESNET = "ResNet, arXiv 1512.03385"
+RESNEXT = "ResNeXt, arXiv 1611.05431"
+DENSENET = "DenseNet, arXiv 1608.06993"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,12 +22,19 @@ class Published:
     """Top-1 error, %."""
     top5: float | None
     """Top-5 error, %; None where the table has none."""
-    source: str
-    """Paper and table."""
+    paper: str
+    """The paper; its figures can be compared with each other."""
+    table: str
+    """Where in the paper."""
+
+    @property
+    def source(self) -> str:
+        """Paper and table."""
+        return f"{self.paper}, {self.table}"
 
 
 def _ablation(what: str, top1: float, top5: float, table: int) -> Published:
-    return Published(f"{what}, ImageNet", top1, top5, f"{SENET}, Table {table}")
+    return Published(f"{what} on ImageNet", top1, top5, SENET, f"Table {table}")
 
 
 ABLATIONS: dict[tuple[str, str | float], Published] = {
@@ -51,107 +59,316 @@ ABLATIONS: dict[tuple[str, str | float], Published] = {
     ("placement", "conv3x3"): _ablation("SE-ResNet-50", 22.48, 6.02, 15),
     ("squeeze", "none"): _ablation("SE-ResNet-50, NoSqueeze", 22.93, 6.39, 16),
 }
-"""Section 6, all of one network; by the field that is ablated and its value."""
+"""SENet, section 6, all of one network; by the field that is ablated and its value."""
 
 
-def _network(what: str, data: str, top1: float, top5: float | None, source: str) -> Published:
-    return Published(f"{what}, {data}", top1, top5, source)
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a table changes in the training."""
+
+    label_smoothing: float
+    mixup: float
+    policy: str | None
 
 
-_TABLE_2 = f"{SENET}, Table 2, re-implementation"
-_TABLE_3 = f"{SENET}, Table 3"
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A row of a table of networks."""
 
-NETWORKS: dict[tuple[str, str], Published] = {
-    ("imagenet2012", name): _network(what, "ImageNet", top1, top5, source)
-    for name, what, top1, top5, source in (
-        ("resnet50", "ResNet-50", 24.80, 7.48, _TABLE_2),
-        ("legacy_seresnet50", "SE-ResNet-50", 23.29, 6.62, _TABLE_2),
-        ("resnet101", "ResNet-101", 23.17, 6.52, _TABLE_2),
-        ("legacy_seresnet101", "SE-ResNet-101", 22.38, 6.07, _TABLE_2),
-        ("resnet152", "ResNet-152", 22.42, 6.34, _TABLE_2),
-        ("legacy_seresnet152", "SE-ResNet-152", 21.57, 5.73, _TABLE_2),
-        ("resnext50_32x4d", "ResNeXt-50 32x4d", 22.11, 5.90, _TABLE_2),
-        ("legacy_seresnext50_32x4d", "SE-ResNeXt-50 32x4d", 21.10, 5.49, _TABLE_2),
-        ("resnext101_32x4d", "ResNeXt-101 32x4d", 21.18, 5.57, _TABLE_2),
-        ("legacy_seresnext101_32x4d", "SE-ResNeXt-101 32x4d", 20.70, 5.01, _TABLE_2),
-        ("vgg16_bn", "VGG-16 (BN)", 27.02, 8.81, _TABLE_2),
-        ("se_vgg16_bn", "SE-VGG-16 (BN)", 25.22, 7.70, _TABLE_2),
-        ("bninception", "BN-Inception", 25.38, 7.89, _TABLE_2),
-        ("se_bninception", "SE-BN-Inception", 24.23, 7.14, _TABLE_2),
-        ("inception_resnet_v2", "Inception-ResNet-v2", 20.37, 5.21, _TABLE_2),
-        ("se_inception_resnet_v2", "SE-Inception-ResNet-v2", 19.80, 4.79, _TABLE_2),
-        ("mobilenet_v1", "MobileNet", 28.4, 9.4, _TABLE_3),
-        ("se_mobilenet_v1", "SE-MobileNet", 25.3, 7.7, _TABLE_3),
-        ("shufflenet_v1", "ShuffleNet", 32.6, 12.5, _TABLE_3),
-        ("se_shufflenet_v1", "SE-ShuffleNet", 31.0, 11.1, _TABLE_3),
-        ("legacy_senet154", "SENet-154", 18.68, 4.47, f"{SENET}, Table 8"),
+    data: str
+    """Name of the data set."""
+    model: ModelConfig
+    """The network; another config of the same network has the same row."""
+    published: Published
+    recipe: Recipe | None = None
+    """How it was trained, where the table has the same network with several recipes."""
+
+
+TITLES = {"imagenet2012": "ImageNet", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+
+
+def _trained(
+    paper: str, table: str, data: str, rows: Iterable[tuple[ModelConfig, str, float, float | None]]
+) -> tuple[Trained, ...]:
+    """Rows of a table: the network, its name in the paper, top-1 and top-5 error."""
+    return tuple(
+        Trained(data, model, Published(f"{what} on {TITLES[data]}", top1, top5, paper, table))
+        for model, what, top1, top5 in rows
     )
-} | {
-    (data, name): _network(what, title, top1, None, f"{SENET}, Table {table}")
-    for data, title, table, rows in (
+
+
+Errors = tuple[float, float | None]
+
+
+def _pairs(
+    table: str, data: str, rows: Iterable[tuple[str, str, str, Errors, Errors]]
+) -> tuple[Trained, ...]:
+    """Rows of SENet: networks without and with SE, by name, and the errors of both."""
+    none = AttentionOverrides(kind="none")
+    return tuple(
+        row
+        for plain, attentive, what, errors, improved in rows
+        for row in _trained(
+            SENET,
+            table,
+            data,
+            [
+                (ModelConfig(name=plain), what, *errors),
+                # The released SE networks differ from the plain ones of the zoo by more than SE.
+                (ModelConfig(name=attentive, attention=none), what, *errors),
+                (ModelConfig(name=attentive), f"SE-{what}", *improved),
+            ],
+        )
+    )
+
+
+def _resnext(name: str, cardinality: int, base_width: int) -> ModelConfig:
+    return ModelConfig(name=name, cardinality=cardinality, base_width=base_width)
+
+
+def _resnest(table: str, rows: Iterable[tuple[str, str, float, Recipe]]) -> tuple[Trained, ...]:
+    """Rows of ResNeSt: the name in the zoo and in the paper, the top-1 accuracy and the recipe."""
+    return tuple(
+        dataclasses.replace(row, recipe=recipe)
+        for name, what, accuracy, recipe in rows
+        for row in _trained(
+            RESNEST,
+            table,
+            "imagenet2012",
+            [(ModelConfig(name=name), what, round(100 - accuracy, 2), None)],
+        )
+    )
+
+
+_SMOOTHED = Recipe(label_smoothing=0.1, mixup=0.0, policy=None)
+_MIXED = Recipe(label_smoothing=0.1, mixup=0.2, policy=None)
+_FULL = Recipe(label_smoothing=0.1, mixup=0.2, policy="autoaugment")
+
+_DENSENETS: tuple[tuple[ModelConfig, str, float, float], ...] = (
+    (ModelConfig(name="cifar_densenet_40_12"), "DenseNet (L=40, k=12)", 5.24, 24.42),
+    (ModelConfig(name="cifar_densenet_100_12"), "DenseNet (L=100, k=12)", 4.10, 20.20),
+    (
+        ModelConfig(name="cifar_densenet_100_12", growth_rate=24),
+        "DenseNet (L=100, k=24)",
+        3.74,
+        19.25,
+    ),
+    (ModelConfig(name="cifar_densenet_bc_100_12"), "DenseNet-BC (L=100, k=12)", 4.51, 22.27),
+    (ModelConfig(name="cifar_densenet_bc_250_24"), "DenseNet-BC (L=250, k=24)", 3.62, 17.60),
+    (ModelConfig(name="cifar_densenet_bc_190_40"), "DenseNet-BC (L=190, k=40)", 3.46, 17.18),
+)
+"""DenseNet, Table 2, with augmentation: error on CIFAR-10 and on CIFAR-100."""
+
+NETWORKS: tuple[Trained, ...] = (
+    *_pairs(
+        "Table 2, re-implementation",
+        "imagenet2012",
         (
-            "cifar10",
-            "CIFAR-10",
-            4,
+            ("resnet50", "legacy_seresnet50", "ResNet-50", (24.80, 7.48), (23.29, 6.62)),
+            ("resnet101", "legacy_seresnet101", "ResNet-101", (23.17, 6.52), (22.38, 6.07)),
+            ("resnet152", "legacy_seresnet152", "ResNet-152", (22.42, 6.34), (21.57, 5.73)),
             (
-                ("cifar_resnet110", "ResNet-110", 6.37),
-                ("cifar_seresnet110", "SE-ResNet-110", 5.21),
-                ("cifar_preact_resnet164", "ResNet-164", 5.46),
-                ("cifar_se_preact_resnet164", "SE-ResNet-164", 4.39),
-                ("cifar_wrn16_8", "WRN-16-8", 4.27),
-                ("cifar_se_wrn16_8", "SE-WRN-16-8", 3.88),
-                ("cifar_shake_shake26_2x96d", "Shake-Shake 26 2x96d + Cutout", 2.56),
-                ("cifar_se_shake_shake26_2x96d", "SE-Shake-Shake 26 2x96d + Cutout", 2.12),
+                "resnext50_32x4d",
+                "legacy_seresnext50_32x4d",
+                "ResNeXt-50 32x4d",
+                (22.11, 5.90),
+                (21.10, 5.49),
+            ),
+            (
+                "resnext101_32x4d",
+                "legacy_seresnext101_32x4d",
+                "ResNeXt-101 32x4d",
+                (21.18, 5.57),
+                (20.70, 5.01),
+            ),
+            ("vgg16_bn", "se_vgg16_bn", "VGG-16 (BN)", (27.02, 8.81), (25.22, 7.70)),
+            ("bninception", "se_bninception", "BN-Inception", (25.38, 7.89), (24.23, 7.14)),
+            (
+                "inception_resnet_v2",
+                "se_inception_resnet_v2",
+                "Inception-ResNet-v2",
+                (20.37, 5.21),
+                (19.80, 4.79),
             ),
         ),
+    ),
+    *_pairs(
+        "Table 3",
+        "imagenet2012",
         (
-            "cifar100",
-            "CIFAR-100",
-            5,
-            (
-                ("cifar_resnet110", "ResNet-110", 26.88),
-                ("cifar_seresnet110", "SE-ResNet-110", 23.85),
-                ("cifar_preact_resnet164", "ResNet-164", 24.33),
-                ("cifar_se_preact_resnet164", "SE-ResNet-164", 21.31),
-                ("cifar_wrn16_8", "WRN-16-8", 20.43),
-                ("cifar_se_wrn16_8", "SE-WRN-16-8", 19.14),
-                ("cifar_shake_even29_2x4x64d", "Shake-Even 29 2x4x64d + Cutout", 15.85),
-                ("cifar_se_shake_even29_2x4x64d", "SE-Shake-Even 29 2x4x64d + Cutout", 15.41),
-            ),
+            ("mobilenet_v1", "se_mobilenet_v1", "MobileNet", (28.4, 9.4), (25.3, 7.7)),
+            ("shufflenet_v1", "se_shufflenet_v1", "ShuffleNet", (32.6, 12.5), (31.0, 11.1)),
         ),
-    )
-    for name, what, top1 in rows
-}
-"""Networks as they are named, by data set and name."""
-
-
-def published(config: TrainConfig) -> Published | None:
-    """What a paper says of a config, or of the same ablation of another network.
-
-    A named network as it is, on the data set of the table, has the row of that table. Otherwise a
-    network without attention, with the SE of the paper's section 3 or with one field of it changed
-    has the row of section 6 for that change: of SE-ResNet-50 on ImageNet, whatever it is here.
-    """
-    model = config.model
-    plain = ModelConfig(name=model.name, dtype=model.dtype, remat=model.remat)
-    if model == plain and (config.data.name, model.name) in NETWORKS:
-        return NETWORKS[config.data.name, model.name]
-    module: Any = build_model(model, num_classes=1)
-    attention = getattr(module, "attention", None)
-    if attention is None:
-        return ABLATIONS["none", ""]
-    if not isinstance(attention, SqueezeExciteConfig):
-        return None
-    paper = SqueezeExciteConfig()
-    changes: list[tuple[str, str | float]] = [
-        (field, getattr(attention, field))
-        for field in ("squeeze", "gate", "reduction")
-        if getattr(attention, field) != getattr(paper, field)
-    ]
-    if model.stages is not None:
-        changes.append(("stage", model.stages[0] if len(model.stages) == 1 else math.nan))
-    if model.placement not in (None, "standard"):
-        changes.append(("placement", model.placement))
-    if not changes:
-        return ABLATIONS["gate", "sigmoid"]
-    return ABLATIONS.get(changes[0]) if len(changes) == 1 else None
+    ),
+    *_trained(
+        SENET,
+        "Table 8",
+        "imagenet2012",
+        [(ModelConfig(name="legacy_senet154"), "SENet-154", 18.68, 4.47)],
+    ),
+    *(
+        row
+        for data, table, rows in (
+            (
+                "cifar10",
+                "Table 4",
+                (
+                    ("resnet110", "seresnet110", "ResNet-110", 6.37, 5.21),
+                    ("preact_resnet164", "se_preact_resnet164", "ResNet-164", 5.46, 4.39),
+                    ("wrn16_8", "se_wrn16_8", "WRN-16-8", 4.27, 3.88),
+                    (
+                        "shake_shake26_2x96d",
+                        "se_shake_shake26_2x96d",
+                        "Shake-Shake 26 2x96d + Cutout",
+                        2.56,
+                        2.12,
+                    ),
+                ),
+            ),
+            (
+                "cifar100",
+                "Table 5",
+                (
+                    ("resnet110", "seresnet110", "ResNet-110", 26.88, 23.85),
+                    ("preact_resnet164", "se_preact_resnet164", "ResNet-164", 24.33, 21.31),
+                    ("wrn16_8", "se_wrn16_8", "WRN-16-8", 20.43, 19.14),
+                    (
+                        "shake_even29_2x4x64d",
+                        "se_shake_even29_2x4x64d",
+                        "Shake-Even 29 2x4x64d + Cutout",
+                        15.85,
+                        15.41,
+                    ),
+                ),
+            ),
+        )
+        for row in _pairs(
+            table,
+            data,
+            (
+                (f"cifar_{plain}", f"cifar_{attentive}", what, (top1, None), (better, None))
+                for plain, attentive, what, top1, better in rows
+            ),
+        )
+    ),
+    *_resnest(
+        "ablation of the recipe",
+        (
+            ("resnet50d", "ResNet-D-50", 78.31, _SMOOTHED),
+            ("resnet50d", "ResNet-D-50 + mixup", 79.15, _MIXED),
+            ("resnet50d", "ResNet-D-50 + mixup + AutoAugment (0s1x64d)", 79.41, _FULL),
+            ("resnest50d", "ResNeSt-50", 81.13, _FULL),
+        ),
+    ),
+    *_resnest(
+        "ablation of radix, cardinality and width",
+        (
+            ("resnest50_fast_1s1x64d", "ResNeSt-50-fast 1s1x64d", 80.35, _FULL),
+            ("resnest50_fast_2s1x64d", "ResNeSt-50-fast 2s1x64d", 80.64, _FULL),
+            ("resnest50_fast_4s1x64d", "ResNeSt-50-fast 4s1x64d", 80.90, _FULL),
+            ("resnest50_fast_2s2x40d", "ResNeSt-50-fast 2s2x40d", 81.00, _FULL),
+        ),
+    ),
+    *_resnest(
+        "released networks",
+        (
+            ("resnest50_fast_1s2x40d", "ResNeSt-50-fast 1s2x40d", 80.59, _FULL),
+            ("resnest50_fast_4s2x40d", "ResNeSt-50-fast 4s2x40d", 81.14, _FULL),
+            ("resnest50_fast_1s4x24d", "ResNeSt-50-fast 1s4x24d", 80.99, _FULL),
+        ),
+    ),
+    *_trained(
+        RESNET,
+        "Table 2, ten crops",
+        "imagenet2012",
+        (
+            (ModelConfig(name="resnet18", residual=False), "plain-18", 27.94, None),
+            (ModelConfig(name="resnet34", residual=False), "plain-34", 28.54, None),
+            (ModelConfig(name="resnet18", shortcut="A"), "ResNet-18", 27.88, None),
+            (ModelConfig(name="resnet34", shortcut="A"), "ResNet-34", 25.03, None),
+        ),
+    ),
+    *_trained(
+        RESNET,
+        "Table 6",
+        "cifar10",
+        (
+            (ModelConfig(name=f"cifar_resnet{depth}"), f"ResNet-{depth}", top1, None)
+            for depth, top1 in ((20, 8.75), (32, 7.51), (44, 7.17), (56, 6.97), (110, 6.43))
+        ),
+    ),
+    *_trained(
+        RESNEXT,
+        "Table 3",
+        "imagenet2012",
+        (
+            (
+                _resnext(f"resnet{depth}", cardinality, width),
+                f"ResNeXt-{depth} {cardinality}x{width}d",
+                top1,
+                None,
+            )
+            for depth, errors in (
+                (50, (23.9, 23.0, 22.6, 22.3, 22.2)),
+                (101, (22.0, 21.7, 21.4, 21.3, 21.2)),
+            )
+            for (cardinality, width), top1 in zip(
+                ((1, 64), (2, 40), (4, 24), (8, 14), (32, 4)), errors, strict=True
+            )
+        ),
+    ),
+    *_trained(
+        RESNEXT,
+        "Table 4",
+        "imagenet2012",
+        (
+            (_resnext("resnet101", 1, 100), "ResNet-101 1x100d", 21.3, 5.7),
+            (_resnext("resnet101", 2, 64), "ResNeXt-101 2x64d", 20.7, 5.5),
+            (_resnext("resnet101", 64, 4), "ResNeXt-101 64x4d", 20.4, 5.3),
+        ),
+    ),
+    *_trained(
+        RESNEXT,
+        "section 5.1, without shortcuts",
+        "imagenet2012",
+        (
+            (ModelConfig(name="resnet50", residual=False), "ResNet-50", 31.2, None),
+            (ModelConfig(name="resnext50_32x4d", residual=False), "ResNeXt-50", 26.1, None),
+        ),
+    ),
+    *(
+        row
+        for data, errors in (("cifar10", (3.65, 3.58)), ("cifar100", (17.77, 17.31)))
+        for row in _trained(
+            RESNEXT,
+            "Table 7",
+            data,
+            (
+                (ModelConfig(name=f"cifar_resnext29_{C}x64d"), f"ResNeXt-29 {C}x64d", top1, None)
+                for C, top1 in zip((8, 16), errors, strict=True)
+            ),
+        )
+    ),
+    *_trained(
+        DENSENET,
+        "Table 2",
+        "cifar10",
+        ((model, what, error, None) for model, what, error, _ in _DENSENETS),
+    ),
+    *_trained(
+        DENSENET,
+        "Table 2",
+        "cifar100",
+        ((model, what, error, None) for model, what, _, error in _DENSENETS),
+    ),
+    *_trained(
+        DENSENET,
+        "README of github.com/liuzhuang13/DenseNet",
+        "imagenet2012",
+        (
+            (ModelConfig(name=f"densenet{depth}"), f"DenseNet-{depth}", top1, None)
+            for depth, top1 in ((121, 25.0), (169, 23.6), (201, 22.5), (161, 22.2))
+        ),
+    ),
+)
+"""Networks as the papers trained them."""

@@ -1,13 +1,15 @@
-"""The figures of a study: curves with the band of the seeds, bars, accuracy against cost."""
+"""The figures of a study: curves with the band of the seeds, bars, differences, cost."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from senet_jax.analysis.cells import Cell
 from senet_jax.analysis.plots import STYLE
@@ -15,73 +17,177 @@ from senet_jax.analysis.study_report import Row, StudyReport
 
 FORMATS = ("png", "svg")
 
+Color = tuple[float, ...]
+Groups = Mapping[str, Sequence[Row]]
+
+GREY = (0.35, 0.35, 0.35, 1.0)
+
 
 def draw_study(report: StudyReport, folder: Path) -> list[Path]:
-    """Draws ``curves``, ``errors`` and ``cost`` into a folder, each as PNG and SVG.
+    """Draws ``curves``, ``errors``, ``differences`` and ``cost`` into a folder, as PNG and SVG.
+
+    Without anything that was compared there are no ``differences``.
 
     Args:
         report: The study.
         folder: A folder that is there.
     """
+    groups = report.groups
+    colors = _colors(report.rows)
     files = []
     with matplotlib.rc_context(STYLE):
-        colors = _colors(len(report.rows))
-        for name, figure in (
-            ("curves", _curves(report.rows, colors)),
-            ("errors", _bars(report.rows, colors)),
-            ("cost", _cost(report.rows, colors)),
-        ):
+        figures = {
+            "curves": _curves(report.rows, colors) if len(groups) == 1 else _panels(groups, colors),
+            "errors": _bars(groups, colors),
+            "cost": _cost(groups, colors),
+        }
+        compared = {
+            group: [row for row in rows if row.difference is not None]
+            for group, rows in groups.items()
+        }
+        if any(compared.values()):
+            figures["differences"] = _differences(compared, colors)
+        for name, figure in figures.items():
             for kind in FORMATS:
                 files.append(folder / f"{name}.{kind}")
                 figure.savefig(files[-1], dpi=200)
     return files
 
 
-def _colors(count: int) -> list[tuple[float, ...]]:
-    """Grey for the baseline, then colours that can be told apart."""
-    palette = matplotlib.colormaps["tab10" if count <= 11 else "turbo"]
-    positions = range(count - 1) if count <= 11 else np.linspace(0, 1, count - 1)
-    return [(0.35, 0.35, 0.35, 1.0), *(palette(position) for position in positions)]
+def _label(row: Row) -> str:
+    """What a cell is called in its group."""
+    return row.cell.name.removeprefix(f"{row.group}/")
 
 
-def _curves(rows: Sequence[Row], colors: Sequence[tuple[float, ...]]) -> Figure:
+def _colors(rows: Sequence[Row]) -> dict[str, Color]:
+    """Grey for baselines, then colours that can be told apart, the same in all groups."""
+    baselines = {_label(row) for row in rows if row.is_baseline}
+    others = list(dict.fromkeys(_label(row) for row in rows if _label(row) not in baselines))
+    palette = matplotlib.colormaps["tab10" if len(others) <= 10 else "turbo"]
+    positions = range(len(others)) if len(others) <= 10 else np.linspace(0, 1, len(others))
+    colors: dict[str, Color] = dict.fromkeys(baselines, GREY)
+    for label, position in zip(others, positions, strict=True):
+        colors[label] = palette(position)
+    return colors
+
+
+def _curves(rows: Sequence[Row], colors: Mapping[str, Color]) -> Figure:
     """Training and validation error by epoch: the mean of the seeds, and their range as a band."""
     figure = Figure(figsize=(6.5, 3.2), layout="constrained")
     training, validation = figure.subplots(1, 2, sharey=True)
-    for row, color in zip(rows, colors, strict=True):
+    for row in rows:
         for axes, split in ((training, "train"), (validation, "val")):
-            _band(axes, row.cell, f"{split}/top1", color)
+            _band(axes, row.cell, f"{split}/top1", colors[_label(row)], label=_label(row))
     training.set_ylabel("top-1 error (%)")
     for axes, title in ((training, "training"), (validation, "validation")):
         axes.set_title(title, fontsize=9)
-        axes.set_xlabel("epoch")
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    validation.legend(fontsize=7)
+        _epochs(axes)
+    handles, labels = validation.get_legend_handles_labels()
+    if len(rows) > MOST_IN_LEGEND:
+        figure.legend(handles, labels, fontsize=7, loc="outside right upper")
+    else:
+        validation.legend(fontsize=7)
     return figure
 
 
-def _band(axes: Axes, cell: Cell, metric: str, color: tuple[float, ...]) -> None:
-    """The curve of a cell over the epochs that all its seeds have."""
+MOST_IN_LEGEND = 8
+"""Lines that a legend inside of the axes can name without hiding what they show."""
+
+PANEL = (1.9, 1.7)
+"""Width and height of the axes of a group, inches."""
+
+
+def _panels(groups: Groups, colors: Mapping[str, Color]) -> Figure:
+    """The curves of each group: training thin and dashed, validation with the band of the seeds."""
+    columns = min(4, len(groups), math.ceil(math.sqrt(len(groups))) + 1)
+    lines = math.ceil(len(groups) / columns)
+    width, height = PANEL
+    figure = Figure(figsize=(max(columns * width, 4.5), lines * height + 0.6), layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axes in grid.flat[len(groups) :]:
+        axes.axis("off")
+    shown: dict[str, Line2D] = {}
+    for axes, (group, rows) in zip(grid.flat, groups.items(), strict=False):
+        for row in rows:
+            color = colors[_label(row)]
+            epochs, values = _errors(row.cell, "train/top1")
+            axes.plot(epochs, values.mean(0), color=color, linewidth=0.7, linestyle="--")
+            shown[_label(row)] = _band(axes, row.cell, "val/top1", color, label=_label(row))
+        axes.set_title(group, fontsize=8)
+        _epochs(axes)
+        axes.tick_params(labelsize=7)
+        axes.set_xlabel("")
+        # A first epoch that is far off would leave the others flat.
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel("top-1 error (%); dashed: training", fontsize=9)
+    figure.legend(
+        list(shown.values()),
+        list(shown),
+        fontsize=7,
+        loc="outside upper center",
+        ncols=min(len(shown), 6),
+    )
+    return figure
+
+
+def _epochs(axes: Axes) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _errors(cell: Cell, metric: str) -> tuple[list[float], np.ndarray]:
+    """The epochs that all seeds have, and the error of each seed at each, %."""
     curves = [
         {line["epoch"]: 100 * (1 - line[metric]) for line in run.lines if metric in line}
         for run in cell.runs.values()
     ]
     epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
-    values = np.array([[curve[epoch] for epoch in epochs] for curve in curves])
+    return epochs, np.array([[curve[epoch] for epoch in epochs] for curve in curves])
+
+
+def _band(axes: Axes, cell: Cell, metric: str, color: Color, *, label: str) -> Line2D:
+    epochs, values = _errors(cell, metric)
     marker = "." if len(epochs) < 4 else ""
-    axes.plot(epochs, values.mean(0), color=color, linewidth=1.3, marker=marker, label=cell.name)
+    (line,) = axes.plot(
+        epochs, values.mean(0), color=color, linewidth=1.3, marker=marker, label=label
+    )
     axes.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)
+    return line
 
 
-def _bars(rows: Sequence[Row], colors: Sequence[tuple[float, ...]]) -> Figure:
-    """The final errors with their intervals; each seed is a dot."""
-    figure = Figure(figsize=(6.5, 0.7 + 0.36 * len(rows)), layout="constrained")
+BAR, GAP = 0.3, 0.6
+"""Height of a bar, inches, and what lies between two groups, in bars."""
+
+
+def _places(groups: Groups) -> list[tuple[float, Row]]:
+    """Where each row stands, from the top, with a gap between groups."""
+    rows = [(number, row) for number, group in enumerate(groups.values()) for row in group]
+    return [(place + GAP * number, row) for place, (number, row) in enumerate(rows)]
+
+
+def _lanes(groups: Groups, height: float) -> tuple[Figure, Axes, list[tuple[float, Row]]]:
+    """A figure with a lane for each row."""
+    places = _places(groups)
+    figure = Figure(figsize=(6.5, height + BAR * (places[-1][0] + 1)), layout="constrained")
     axes = figure.subplots()
+    axes.set_yticks([place for place, _ in places], [row.cell.name for _, row in places])
+    axes.set_ylim(places[-1][0] + 0.6, -0.6)
+    axes.grid(visible=False, axis="y")
+    return figure, axes, places
+
+
+def _bars(groups: Groups, colors: Mapping[str, Color]) -> Figure:
+    """The final errors with their intervals; each seed is a dot."""
+    figure, axes, places = _lanes(groups, 0.7)
     dots: list[float] = []
-    for place, (row, color) in enumerate(zip(rows, colors, strict=True)):
+    for place, row in places:
         error = row.error
-        axes.barh(place, error.mean, color=color, alpha=0.6, height=0.6)
+        axes.barh(place, error.mean, color=colors[_label(row)], alpha=0.6, height=0.6)
         if error.low is not None and error.high is not None:
             axes.plot((error.low, error.high), (place, place), color="black", linewidth=1.2)
             dots += [error.low, error.high]
@@ -92,19 +198,41 @@ def _bars(rows: Sequence[Row], colors: Sequence[tuple[float, ...]]) -> Figure:
     reach = max(dots) - min(dots) or 1.0
     left = max(0.0, min(dots) - reach)
     axes.set_xlim(left, max(dots) + 0.15 * reach)
-    axes.set_yticks(range(len(rows)), [row.cell.name for row in rows])
-    axes.invert_yaxis()
-    axes.grid(visible=False, axis="y")
     cut = "; the axis does not begin at 0" if left > 0 else ""
     axes.set_xlabel(f"top-1 error (%), lines: 95 % interval, dots: seeds{cut}")
     return figure
 
 
-def _cost(rows: Sequence[Row], colors: Sequence[tuple[float, ...]]) -> Figure:
-    """Accuracy against multiply-accumulates."""
-    figure = Figure(figsize=(4.5, 3.2), layout="constrained")
+def _differences(groups: Groups, colors: Mapping[str, Color]) -> Figure:
+    """The differences to the baselines with their intervals, and those of the papers."""
+    figure, axes, places = _lanes({key: rows for key, rows in groups.items() if rows}, 0.9)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    papers = []
+    for place, row in places:
+        assert row.difference is not None
+        gap, color = row.difference.estimate, colors[_label(row)]
+        if gap.low is not None and gap.high is not None:
+            axes.plot((gap.low, gap.high), (place, place), color=color, linewidth=1.6)
+        axes.plot([gap.mean], [place], "o", color=color, markersize=5)
+        if row.published_difference is not None:
+            papers += axes.plot(
+                [row.published_difference], [place], "D", color="black", fillstyle="none"
+            )
+    axes.set_xlabel("difference in top-1 error to the baseline (points), lines: 95 % interval")
+    if papers:
+        figure.legend(papers[:1], ["paper"], fontsize=7, loc="outside upper right")
+    return figure
+
+
+def _cost(groups: Groups, colors: Mapping[str, Color]) -> Figure:
+    """Accuracy against multiply-accumulates; of several groups, with lines from the baselines."""
+    rows = [row for group in groups.values() for row in group]
+    several = len(groups) > 1
+    figure = Figure(
+        figsize=(6.0 if several or len(rows) > MOST_IN_LEGEND else 4.5, 3.6), layout="constrained"
+    )
     axes = figure.subplots()
-    for row, color in zip(rows, colors, strict=True):
+    for row in rows:
         error = row.error
         reach = 0.0 if error.high is None else error.high - error.mean
         axes.errorbar(
@@ -113,10 +241,17 @@ def _cost(rows: Sequence[Row], colors: Sequence[tuple[float, ...]]) -> Figure:
             yerr=reach,
             fmt="o",
             markersize=4,
-            color=color,
+            color=colors[_label(row)],
             capsize=2,
-            label=row.cell.name,
+            label=_label(row),
         )
+    if several:
+        for group, members in groups.items():
+            points = [(row.cost.macs / 1e6, 100 - row.error.mean) for row in members]
+            for point in points[1:]:
+                pair = zip(points[0], point, strict=True)
+                axes.plot(*pair, color=GREY, linewidth=0.6, zorder=0)
+            axes.annotate(group, points[0], xytext=(5, -8), textcoords="offset points", fontsize=6)
     macs = [row.cost.macs / 1e6 for row in rows]
     if max(macs) > 3 * min(macs):
         axes.set_xscale("log")
@@ -126,5 +261,10 @@ def _cost(rows: Sequence[Row], colors: Sequence[tuple[float, ...]]) -> Figure:
         axes.ticklabel_format(axis="x", useOffset=False)
     axes.set_xlabel("MMACs an image")
     axes.set_ylabel("top-1 accuracy (%)")
-    axes.legend(fontsize=7)
+    named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    handles, labels = list(named.values()), list(named)
+    if len(named) > MOST_IN_LEGEND:
+        figure.legend(handles, labels, fontsize=7, loc="outside right upper")
+    else:
+        axes.legend(handles, labels, fontsize=7)
     return figure

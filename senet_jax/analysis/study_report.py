@@ -5,8 +5,9 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
-from senet_jax.analysis.cells import Cell, Study
-from senet_jax.analysis.papers import Published, published
+from senet_jax.analysis.cells import Cell, Study, baseline_of, natural
+from senet_jax.analysis.papers import Published
+from senet_jax.analysis.published import published
 from senet_jax.analysis.statistics import (
     LEVEL,
     Difference,
@@ -21,12 +22,17 @@ from senet_jax.training.network import build_model
 
 TOP1 = "val/top1"
 
+PLAIN = "plain"
+"""What cells without attention, or without shortcuts, are called."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """What is said of a cell."""
 
     cell: Cell
+    baseline: str | None
+    """The cell that it is compared with, for a baseline itself; None where there is none."""
     error: Estimate
     """Top-1 error of the final validation, %."""
     difference: Difference | None
@@ -35,6 +41,18 @@ class Row:
     images_per_s: float | None
     """In training, over the seeds."""
     published: Published | None
+    published_difference: float | None = None
+    """The difference that the same paper has, percentage points."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether others are compared with it."""
+        return self.baseline == self.cell.name
+
+    @property
+    def group(self) -> str:
+        """The folder of the cells that are compared with each other; "" for that of the study."""
+        return (self.baseline or self.cell.name).rpartition("/")[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +61,17 @@ class StudyReport:
 
     study: Study
     baseline: str
-    """Name of the cell that the others are compared with."""
+    """Name of the cell that the others are compared with, in every group."""
     rows: list[Row]
-    """The baseline first, then by name."""
+    """By group; in each the baseline first, then by name."""
+
+    @property
+    def groups(self) -> dict[str, list[Row]]:
+        """The rows of each group."""
+        groups: dict[str, list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault(row.group, []).append(row)
+        return groups
 
 
 def report_study(study: Study, baseline: str | None = None) -> StudyReport:
@@ -53,25 +79,41 @@ def report_study(study: Study, baseline: str | None = None) -> StudyReport:
 
     Args:
         study: The runs.
-        baseline: The cell that the others are compared with; None means the one whose network has
-            no attention, if that is a single one, else the first by name.
+        baseline: The cell that the others are compared with, by its name, or by what it is called
+            in every group: a cell "GROUP/CELL" is compared with "GROUP/BASELINE" if there is that.
+            None means what the study says, else "plain" if cells are called so, else the one whose
+            network has no attention, if that is a single one, else the first by name.
 
     Raises:
         UsageError: There is no such cell.
     """
     names = [cell.name for cell in study.cells]
-    name = _default_baseline(study.cells) if baseline is None else baseline
-    choose("cell", name, names)
+    name = baseline or study.baseline or _default_baseline(study.cells)
+    compared_with = {each: baseline_of(each, name, names) for each in names}
+    if not any(compared_with.values()):
+        choose("cell", name, {*names, *map(_last, names)})
     errors = {cell.name: _errors(cell) for cell in study.cells}
-    others = [cell for cell in study.cells if cell.name != name]
-    gaps = correct([difference(errors[cell.name], errors[name]) for cell in others])
-    compared = dict(zip((cell.name for cell in others), gaps, strict=True))
-    first = next(cell for cell in study.cells if cell.name == name)
-    rows = [_row(cell, errors[cell.name], compared.get(cell.name)) for cell in (first, *others)]
-    return StudyReport(study, name, rows)
+    others = {each: base for each, base in compared_with.items() if base and base != each}
+    gaps = [difference(errors[each], errors[base]) for each, base in others.items()]
+    compared = dict(zip(others, correct(gaps), strict=True))
+    rows = [
+        _row(cell, compared_with[cell.name], errors[cell.name], compared.get(cell.name))
+        for cell in study.cells
+    ]
+    rows.sort(key=lambda row: (natural(row.group), not row.is_baseline, natural(row.cell.name)))
+    report = StudyReport(study, name, rows)
+    groups = [_with_published(group) for group in report.groups.values()]
+    return dataclasses.replace(report, rows=[row for group in groups for row in group])
+
+
+def _last(name: str) -> str:
+    """What a cell is called in its group."""
+    return name.rpartition("/")[2]
 
 
 def _default_baseline(cells: Sequence[Cell]) -> str:
+    if any(_last(cell.name) == PLAIN for cell in cells):
+        return PLAIN
     plain = [
         cell.name
         for cell in cells
@@ -80,11 +122,29 @@ def _default_baseline(cells: Sequence[Cell]) -> str:
     return plain[0] if len(plain) == 1 else cells[0].name
 
 
+def _with_published(group: Sequence[Row]) -> list[Row]:
+    """The rows of a group with the papers' figures."""
+    figures = published([row.cell.config for row in group])
+    base = next((each for row, each in zip(group, figures, strict=True) if row.is_baseline), None)
+    return [
+        dataclasses.replace(
+            row,
+            published=figure,
+            published_difference=(
+                None
+                if base is None or figure is None or row.difference is None
+                else figure.top1 - base.top1
+            ),
+        )
+        for row, figure in zip(group, figures, strict=True)
+    ]
+
+
 def _errors(cell: Cell) -> dict[int, float]:
     return {seed: 100 * (1 - top1) for seed, top1 in cell.by_seed(TOP1).items()}
 
 
-def _row(cell: Cell, errors: dict[int, float], gap: Difference | None) -> Row:
+def _row(cell: Cell, baseline: str | None, errors: dict[int, float], gap: Difference | None) -> Row:
     card = cell.card
     if card is None:
         raise UsageError(
@@ -96,11 +156,12 @@ def _row(cell: Cell, errors: dict[int, float], gap: Difference | None) -> Row:
     speeds = [run.images_per_s for run in cell.runs.values() if run.images_per_s is not None]
     return Row(
         cell,
+        baseline,
         estimate(list(errors.values())),
         gap,
         cost(model, height, channels),
         sum(speeds) / len(speeds) if speeds else None,
-        published(cell.config),
+        published=None,
     )
 
 
@@ -116,10 +177,11 @@ HEADER = (
     "MMACs",
     "images/s",
     "paper (%)",
+    "paper's difference",
 )
 
 
-def _cells_of(row: Row, baseline: str) -> tuple[str, ...]:
+def _cells_of(row: Row) -> tuple[str, ...]:
     """A row as text, in the order of ``HEADER``."""
     error, gap = row.error, row.difference
     spread = "" if error.std is None else f" ± {error.std:.2f}"
@@ -130,11 +192,12 @@ def _cells_of(row: Row, baseline: str) -> tuple[str, ...]:
         _interval(error),
         "" if gap is None else f"{gap.estimate.mean:+.2f} {_interval(gap.estimate)}".strip(),
         "" if gap is None or gap.corrected_p is None else _p(gap.corrected_p),
-        _verdict(row, baseline),
+        _verdict(row),
         f"{row.cost.params:,}",
         f"{row.cost.macs / 1e6:,.2f}",
         "" if row.images_per_s is None else f"{row.images_per_s:,.0f}",
         "" if row.published is None else f"{row.published.top1:.2f}",
+        "" if row.published_difference is None else f"{row.published_difference:+.2f}",
     )
 
 
@@ -148,11 +211,12 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _verdict(row: Row, baseline: str) -> str:
+def _verdict(row: Row) -> str:
     """The difference in words."""
     gap = row.difference
     if gap is None:
-        return "baseline" if row.cell.name == baseline else "no seed in common"
+        without = "no baseline" if row.baseline is None else "no seed in common"
+        return "baseline" if row.is_baseline else without
     if gap.significant is None:
         return "one seed: no test"
     if not gap.significant:
@@ -162,25 +226,20 @@ def _verdict(row: Row, baseline: str) -> str:
 
 def markdown(report: StudyReport) -> str:
     """The table and what one must know to read it, in Markdown."""
-    head, *rows = _lines(report)
-    table = "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
+    lines = [HEADER, ("---",) * len(HEADER), *map(_cells_of, report.rows)]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table}\n\n{notes(report)}"
 
 
 def latex(report: StudyReport) -> str:
-    """The table in LaTeX, with the rules of ``booktabs``."""
+    """The table in LaTeX, with the rules of ``booktabs``, one between two groups."""
     columns = "lr" + "r" * (len(HEADER) - 2)
-    head, *lines = (" & ".join(map(_escape, line)) + r" \\" for line in _lines(report))
-    body = "\n".join(lines)
-    return (
-        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{head}\n\\midrule\n{body}\n\\bottomrule\n"
-        "\\end{tabular}\n"
+    parts: list[list[tuple[str, ...]]] = [[HEADER]]
+    parts += [[_cells_of(row) for row in rows] for rows in report.groups.values()]
+    body = "\\midrule\n".join(
+        "".join(" & ".join(map(_escape, line)) + " \\\\\n" for line in part) for part in parts
     )
-
-
-def _lines(report: StudyReport) -> list[tuple[str, ...]]:
-    """The table as text, with its head."""
-    return [HEADER, *(_cells_of(row, report.baseline) for row in report.rows)]
+    return f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\\bottomrule\n\\end{{tabular}}\n"
 
 
 def _escape(text: str) -> str:
@@ -224,23 +283,35 @@ def notes(report: StudyReport) -> str:
     tested = [row for row in compared if row.difference and row.difference.p is not None]
     if tested:
         said.append(
-            f"Differences to {report.baseline}, paired by seed; p of the two-sided paired t-test, "
+            f"Differences to {_what(report)}, paired by seed; p of the two-sided paired t-test, "
             f"corrected for {len(tested)} comparison{'s' * (len(tested) > 1)} (Holm); "
             f"intervals are of {LEVEL:.0%} and not corrected."
         )
     single = [row.cell.name for row in report.rows if row.error.count == 1]
     if single:
         said.append(f"One seed only, so neither interval nor test: {', '.join(single)}.")
-    unpaired = [row.cell.name for row in report.rows[1:] if row.difference is None]
-    if unpaired:
-        said.append(f"No seed in common with the baseline: {', '.join(unpaired)}.")
+    unpaired = [row for row in report.rows if row.difference is None and not row.is_baseline]
+    for reason, those in (
+        ("No seed in common with the baseline", [row for row in unpaired if row.baseline]),
+        ("No baseline to compare with", [row for row in unpaired if not row.baseline]),
+    ):
+        if those:
+            said.append(f"{reason}: {', '.join(row.cell.name for row in those)}.")
     if study.unfinished:
         count = len(study.unfinished)
         words = "has not ended and is" if count == 1 else "have not ended and are"
         said.append(f"{count} of {count + runs} runs {words} left out.")
-    sources = sorted(
-        {f"{row.published.what} ({row.published.source})" for row in report.rows if row.published}
-    )
+    sources: dict[str, list[str]] = {}
+    for figure in filter(None, (row.published for row in report.rows)):
+        whats = sources.setdefault(figure.source, [])
+        whats += [figure.what] if figure.what not in whats else []
     if sources:
-        said.append(f"The papers' figures: {'; '.join(sources)}.")
+        told = (f"{', '.join(whats)} ({source})" for source, whats in sources.items())
+        said.append(f"The papers' figures: {'; '.join(told)}.")
     return "\n".join(said)
+
+
+def _what(report: StudyReport) -> str:
+    """What the cells were compared with."""
+    bases = {row.baseline for row in report.rows if row.difference is not None}
+    return report.baseline if len(bases) == 1 else f"the cell {report.baseline} of each group"

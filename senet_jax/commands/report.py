@@ -11,8 +11,9 @@ EXAMPLES = """examples:
   senet-jax report experiments/results/cifar10_gates
 
 DIR holds folders of runs. Those that lie side by side as NAME/seed0, NAME/seed1, ... are one cell,
-NAME; any other run is a cell by itself. The table is printed in Markdown; beside it report.md,
-report.tex, report.csv, and curves, errors and cost as PNG and SVG are written."""
+NAME; any other run is a cell by itself. A cell GROUP/NAME is compared with the baseline of its
+group, GROUP/BASELINE. The table is printed in Markdown; beside it report.md, report.tex,
+report.csv, and curves, errors, differences and cost as PNG and SVG are written."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline",
         metavar="NAME",
-        help="cell that the others are compared with; default: the one without attention, else the "
-        "first by name",
+        help="cell that the others are compared with, or what it is called in every group; "
+        "default: the study's, else plain, else the one without attention, else the first by name",
     )
     parser.add_argument("--out", type=Path, help="folder of what is written; default: DIR")
 

@@ -44,7 +44,8 @@ class BlockConfig:
 
     Raises:
         UsageError: An unknown placement, shortcut or way to stride, a number below one, an
-            attention that is no description, or a placement for attention that has its own.
+            attention that is no description, a placement for attention that has its own, or what
+            a block without a shortcut cannot have.
     """
 
     attention: Mechanism | None = None
@@ -59,6 +60,9 @@ class BlockConfig:
     """The shortcut where shapes change (ResNet, arXiv 1512.03385, section 4.1): "A" subsamples
     and pads with zero channels; "B" is a 1x1 projection; "C" projects in every block; "D" averages
     2x2 before a projection of stride 1 (ResNet-D, arXiv 1812.01187, section 4)."""
+    residual: bool = True
+    """Whether blocks have shortcuts; without them their branch is all there is, as in the plain
+    networks (ResNet, section 3.3)."""
     projection_kernel: int = 1
     """Side of the projection's kernel where the block has a stride (SENet-154: 3)."""
     cardinality: int = 1
@@ -100,10 +104,36 @@ class BlockConfig:
                 f"{type(self.attention).__name__} replaces the 3x3 convolution and cannot be "
                 f'placed at {self.placement!r}: leave placement at "standard".'
             )
+        if not self.residual and self.placement == "identity":
+            raise UsageError(
+                'placement "identity" is on the shortcut, which residual=False takes away: choose '
+                "another placement."
+            )
+        if not self.residual and self.zero_init_last:
+            raise UsageError(
+                "zero_init_last starts the branch of a block at zero, and without a shortcut "
+                "nothing would pass: leave it out, or residual=False."
+            )
 
     def attend(self, x: Float[Array, "n h w c"], placement: Placement) -> Float[Array, "n h w c"]:
         """Applies the attention if it rescales and this is its placement; called inside a block."""
         return rescale(self.attention, x, self.dtype) if self.placement == placement else x
+
+    def bypass(
+        self, x: Float[Array, "n h w c"], features: int, sampling: Sampling, train: bool
+    ) -> Float[Array, "n h2 w2 c2"] | None:
+        """Applies the shortcut and attention on it, if the block has one; called inside a block."""
+        if not self.residual:
+            return None
+        shortcut = Shortcut(self, features, sampling, name="shortcut")(x, train)
+        return self.attend(shortcut, "identity")
+
+    def join(
+        self, branch: Float[Array, "n h w c"], shortcut: Float[Array, "n h w c"] | None
+    ) -> Float[Array, "n h w c"]:
+        """Adds the shortcut if there is one; ReLU and attention after it; called inside a block."""
+        total = branch if shortcut is None else branch + shortcut
+        return self.attend(nn.relu(total), "post")
 
     def normalise(
         self,
@@ -233,8 +263,7 @@ class BasicBlock(nn.Module):
         self, x: Float[Array, "n h w c"], train: bool, drop_rate: Rate | None = None
     ) -> Float[Array, "n h2 w2 c2"]:
         c, s = self.config, self.sampling
-        shortcut = Shortcut(c, self.width, s, name="shortcut")(x, train)
-        shortcut = c.attend(shortcut, "identity")
+        shortcut = c.bypass(x, self.width, s, train)
         x = c.attend(x, "pre")
         x = c.conv3x3(
             x,
@@ -258,7 +287,7 @@ class BasicBlock(nn.Module):
         if c.relu_before_attention:
             x = c.attend(nn.relu(x), "standard")
         x = StochasticDepth(self.stochastic_depth)(x, train)
-        return c.attend(nn.relu(x + shortcut), "post")
+        return c.join(x, shortcut)
 
 
 class Bottleneck(nn.Module):
@@ -282,8 +311,7 @@ class Bottleneck(nn.Module):
         outer = self.width * self.expansion
         stride1, stride2 = (s.stride, 1) if c.stride_on == "conv1" else (1, s.stride)
 
-        shortcut = Shortcut(c, outer, s, name="shortcut")(x, train)
-        shortcut = c.attend(shortcut, "identity")
+        shortcut = c.bypass(x, outer, s, train)
         x = c.attend(x, "pre")
         x = conv(inner // c.reduce_first, 1, stride=stride1, dtype=c.dtype, name="conv1")(x)
         x = nn.relu(c.normalise(x, "bn1", train=train, drop_rate=drop_rate))
@@ -307,4 +335,4 @@ class Bottleneck(nn.Module):
             drop_rate=drop_rate,
         )
         x = StochasticDepth(self.stochastic_depth)(x, train)
-        return c.attend(nn.relu(x + shortcut), "post")
+        return c.join(x, shortcut)

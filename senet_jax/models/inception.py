@@ -1,9 +1,10 @@
-"""BN-Inception and Inception-v3, with attention on the output of each module, its concatenation.
+"""BN-Inception, Inception-v3 and a small one, with attention on each module's concatenation.
 
 Sources: BN-Inception (arXiv 1502.03167, Figure 5), Inception-v3 (arXiv 1512.00567, Table 1), the
-place of the attention (SENet, arXiv 1709.01507, section 3.3 and Figure 2). Where papers and
-released weights differ, the networks are those of the weights: Cadene's port of the BN-Inception of
-Caffe, and torchvision's and timm's Inception-v3 without its auxiliary classifier.
+small Inception for CIFAR (arXiv 1611.03530, Figure 3), the place of the attention (SENet, arXiv
+1709.01507, section 3.3 and Figure 2). Where papers and released weights differ, the networks are
+those of the weights: Cadene's port of the BN-Inception of Caffe, and torchvision's and timm's
+Inception-v3 without its auxiliary classifier.
 """
 
 import dataclasses
@@ -258,6 +259,33 @@ INCEPTION_V3: tuple[Step, ...] = (
 """The names of the modules are TensorFlow's. The stages go by the resolution, as in ResNets: that
 of stage s is 1/2^s of the image's, so that mixed_5*, 6* and 7* are stages 3, 4 and 5."""
 
+
+def _small(name: str, stage: int, one: int, three: int) -> ModuleSpec:
+    paths = (Conv("1x1", one),), (Conv("3x3", three, 3),)
+    return ModuleSpec(paths, f"inception_{name}", stage)
+
+
+def _down(name: str, stage: int, three: int) -> ModuleSpec:
+    paths = (Conv("3x3", three, 3, 2),), (_CAFFE,)
+    return ModuleSpec(paths, f"inception_{name}", stage)
+
+
+CIFAR_INCEPTION: tuple[Step, ...] = (
+    Conv("conv1", 96, 3),
+    _small("2a", 2, 32, 32),
+    _small("2b", 2, 32, 48),
+    _down("3a", 3, 80),
+    _small("3b", 3, 112, 48),
+    _small("3c", 3, 96, 64),
+    _small("3d", 3, 80, 80),
+    _small("3e", 3, 48, 96),
+    _down("4a", 4, 96),
+    _small("4b", 4, 176, 160),
+    _small("4c", 4, 176, 160),
+)
+"""For images of 28x28 or 32x32 pixels and smaller ones whose sides 4 divides. The stages are
+numbered as those of the ResNets for CIFAR, and begin with what halves the resolution."""
+
 SE = SqueezeExciteConfig()
 
 _V3 = functools.partial(Inception, layers=INCEPTION_V3, epsilon=1e-3)
@@ -273,3 +301,11 @@ INCEPTION_V3S: dict[str, Callable[..., Inception]] = {
     "se_inception_v3": functools.partial(_V3, attention=SE),
 }
 """As in torchvision and timm. SE stands in all 11 modules, the two that reduce among them."""
+
+_cifar = functools.partial(Inception, layers=CIFAR_INCEPTION, num_classes=10)
+
+CIFAR_INCEPTIONS: dict[str, Callable[..., Inception]] = {
+    "cifar_inception": _cifar,
+    "cifar_se_inception": functools.partial(_cifar, attention=SE),
+}
+"""The small Inception. SE stands in all 10 modules; the paper has none."""

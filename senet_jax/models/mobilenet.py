@@ -8,17 +8,19 @@ its resolution are stage 1.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import rescale
-from senet_jax.errors import UsageError
+from senet_jax.errors import UsageError, choose
 from senet_jax.models.backbone import Backbone, Stage, check_images
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
+
+StemKind = Literal["imagenet", "cifar"]
 
 STEM_WIDTH = 32
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -50,15 +52,16 @@ class Block(nn.Module):
 
 
 class Stem(nn.Module):
-    """3x3 convolution of stride 2, batch norm and ReLU."""
+    """3x3 convolution, batch norm and ReLU."""
 
     width: int
+    stride: int
     dtype: Any = None
     norm_group: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        x = conv(self.width, 3, stride=2, dtype=self.dtype, name="conv")(x)
+        x = conv(self.width, 3, stride=self.stride, dtype=self.dtype, name="conv")(x)
         return nn.relu(batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x))
 
 
@@ -77,8 +80,11 @@ class MobileNetV1(Backbone):
     """The width multiplier: the channels of every layer are multiplied by it and rounded down."""
     blocks: tuple[int, ...] = (1, 2, 2, 6, 2)
     """Blocks of each stage; at most five."""
+    stem: StemKind = "imagenet"
+    """"imagenet": of stride 2; "cifar": of stride 1, for images of 32x32 pixels and smaller."""
 
     def __post_init__(self) -> None:
+        choose("stem", self.stem, get_args(StemKind))
         if not self.width * STEM_WIDTH >= 1:
             raise UsageError(
                 f"width must be at least 1/{STEM_WIDTH}, which leaves one channel in the stem, "
@@ -104,9 +110,8 @@ class MobileNetV1(Backbone):
         """
         check_images(images)
         block: Any = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
-        x = Stem(int(self.width * STEM_WIDTH), self.dtype, self.norm_group, name="stem")(
-            images, train
-        )
+        stem_width, stride = int(self.width * STEM_WIDTH), 2 if self.stem == "imagenet" else 1
+        x = Stem(stem_width, stride, self.dtype, self.norm_group, name="stem")(images, train)
         features = {}
         for stage, (blocks, width) in enumerate(zip(self.blocks, WIDTHS, strict=False), 1):
             build = functools.partial(
@@ -119,7 +124,7 @@ class MobileNetV1(Backbone):
             first = functools.partial(build, stride=1 if stage == 1 else 2)
             rest = [functools.partial(build, stride=1)] * (blocks - 1)
             x = Stage((first, *rest), name=f"stage{stage}")(x, train)
-            features[2**stage] = x
+            features[stride * 2 ** (stage - 1)] = x
         return features if self.features_only else self.classify(x, train)
 
 

@@ -80,6 +80,8 @@ class ResNet(Backbone):
     """See ``BlockConfig.placement``."""
     shortcut: ShortcutOption = "B"
     """See ``BlockConfig.shortcut``."""
+    residual: bool = True
+    """See ``BlockConfig.residual``."""
     projection_kernel: int = 1
     """See ``BlockConfig.projection_kernel``."""
     cardinality: int = 1
@@ -118,6 +120,11 @@ class ResNet(Backbone):
             raise UsageError(f"blocks {self.blocks} and widths {self.widths} differ in length.")
         self.check_rate("stochastic_depth")
         self.check_rate("drop_block")
+        if self.stochastic_depth and not self.residual:
+            raise UsageError(
+                "stochastic_depth drops branches, and without shortcuts nothing would be left: "
+                "leave it at 0, or residual at True."
+            )
         if self.output_stride not in (8, 16, 32):
             raise UsageError(f"output_stride must be 8, 16 or 32, not {self.output_stride}.")
         config = self._block_config()
@@ -322,9 +329,22 @@ def _cifar(depth: int, **fields: Any) -> Callable[..., ResNet]:
     )
 
 
+def _resnext29(cardinality: int) -> Callable[..., ResNet]:
+    return functools.partial(
+        ResNet,
+        blocks=(3,) * 3,
+        widths=(64, 128, 256),
+        stem="cifar",
+        cardinality=cardinality,
+        num_classes=10,
+    )
+
+
 CIFAR_DEPTHS = (8, 20, 32, 44, 56, 110)
 CIFAR_RESNETS: dict[str, Callable[..., ResNet]] = {
     **{f"cifar_resnet{depth}": _cifar(depth) for depth in CIFAR_DEPTHS},
     **{f"cifar_seresnet{depth}": _cifar(depth, attention=SE) for depth in CIFAR_DEPTHS},
+    **{f"cifar_resnext29_{groups}x64d": _resnext29(groups) for groups in (8, 16)},
 }
-"""ResNet, section 4.2: 6n + 2 layers in three stages of 16, 32 and 64 channels, shortcut A."""
+"""ResNet, section 4.2: 6n + 2 layers in three stages of 16, 32 and 64 channels, shortcut A.
+ResNeXt, section 5.3 and Table 7: 29 layers in three stages of three bottlenecks."""

@@ -6,7 +6,7 @@ Stages are numbered as in the paper: convolution and pool are stage 1, the units
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -14,9 +14,9 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import rescale
-from senet_jax.errors import UsageError
+from senet_jax.errors import UsageError, choose
 from senet_jax.models.backbone import Backbone, Stage, check_images
-from senet_jax.models.mobilenet import Stem
+from senet_jax.models.mobilenet import Stem, StemKind
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import avg_pool, max_pool
@@ -82,7 +82,8 @@ class Unit(nn.Module):
 class ShuffleNetV1(Backbone):
     """Units of grouped 1x1 convolutions and channel shuffles, with attention on the branch.
 
-    The feature maps of stride 2 and 4 are the stem's before and after its pool.
+    The feature maps of stride 2 and 4 are the stem's before and after its pool, or, of the stem
+    for small images, those of stride 1 its only ones.
 
     Raises:
         UsageError: As ``Backbone``.
@@ -100,8 +101,12 @@ class ShuffleNetV1(Backbone):
     MFLOPs, and 40 (0.5) with 8 groups."""
     blocks: tuple[int, ...] = (4, 8, 4)
     """Units of each stage."""
+    stem: StemKind = "imagenet"
+    """"imagenet": a convolution and a pool of stride 2 each; "cifar": a convolution of stride 1 and
+    no pool, for images of 32x32 pixels and smaller."""
 
     def __post_init__(self) -> None:
+        choose("stem", self.stem, get_args(StemKind))
         if self.groups not in WIDTHS:
             raise UsageError(
                 f"groups must be one of {', '.join(map(str, WIDTHS))}, not {self.groups}."
@@ -142,9 +147,14 @@ class ShuffleNetV1(Backbone):
         """
         check_images(images)
         unit: Any = nn.remat(Unit, static_argnums=(2,)) if self.remat else Unit
-        x = Stem(self._stem_channels, self.dtype, self.norm_group, name="stem")(images, train)
-        features = {2: x}
-        x = features[4] = max_pool(x, 3, 2, pad=1)
+        stride = 2 if self.stem == "imagenet" else 1
+        x = Stem(self._stem_channels, stride, self.dtype, self.norm_group, name="stem")(
+            images, train
+        )
+        features = {stride: x}
+        if self.stem == "imagenet":
+            stride = 4
+            x = features[stride] = max_pool(x, 3, 2, pad=1)
         for stage, blocks in enumerate(self.blocks, 2):
             build = functools.partial(
                 unit,
@@ -159,7 +169,8 @@ class ShuffleNetV1(Backbone):
             )
             rest = [functools.partial(build, first_groups=self.groups, stride=1)] * (blocks - 1)
             x = Stage((first, *rest), name=f"stage{stage}")(x, train)
-            features[2 ** (stage + 1)] = x
+            stride *= 2
+            features[stride] = x
         return features if self.features_only else self.classify(x, train)
 
 

@@ -92,7 +92,7 @@ class VGG(Backbone):
         UsageError: As ``Backbone``.
     """
 
-    layers: tuple[int, ...]
+    blocks: tuple[int, ...]
     """Convolutions of each stage."""
     widths: tuple[int, ...] = (64, 128, 256, 512, 512)
     """Width of each stage."""
@@ -105,13 +105,13 @@ class VGG(Backbone):
     """Whether the third convolution of a stage is 1x1 rather than 3x3 (configuration C)."""
 
     def __post_init__(self) -> None:
-        if len(self.layers) != len(self.widths):
-            raise UsageError(f"layers {self.layers} and widths {self.widths} differ in length.")
+        if len(self.blocks) != len(self.widths):
+            raise UsageError(f"blocks {self.blocks} and widths {self.widths} differ in length.")
         super().__post_init__()
 
     @property
     def stage_numbers(self) -> Sequence[int]:
-        return range(1, len(self.layers) + 1)
+        return range(1, len(self.blocks) + 1)
 
     @property
     def head_modules(self) -> Sequence[str]:
@@ -127,10 +127,10 @@ class VGG(Backbone):
             images: Normalised images.
             train: Normalise with the batch's statistics and apply dropout.
         """
-        check_images(images, smallest=2 ** len(self.layers))
+        check_images(images, smallest=2 ** len(self.blocks))
         layer: Any = nn.remat(Layer, static_argnums=(2,)) if self.remat else Layer
         x, stride, features = images, 1, {}
-        for stage, (layers, width) in enumerate(zip(self.layers, self.widths, strict=True), 1):
+        for stage, (layers, width) in enumerate(zip(self.blocks, self.widths, strict=True), 1):
             x = Stage(
                 layer,
                 width,
@@ -159,10 +159,10 @@ class VGG(Backbone):
 
 
 _CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "11": {"layers": (1, 1, 2, 2, 2)},
-    "13": {"layers": (2, 2, 2, 2, 2)},
-    "16": {"layers": (2, 2, 3, 3, 3)},
-    "19": {"layers": (2, 2, 4, 4, 4)},
+    "11": {"blocks": (1, 1, 2, 2, 2)},
+    "13": {"blocks": (2, 2, 2, 2, 2)},
+    "16": {"blocks": (2, 2, 3, 3, 3)},
+    "19": {"blocks": (2, 2, 4, 4, 4)},
 }
 """Table 1: A, B, D and E."""
 

@@ -56,6 +56,7 @@ ZOO: dict[str, ZooEntry] = {
     **_entries(inception_resnet.INCEPTION_RESNETS, 299),
     **_entries(resnet.CIFAR_RESNETS, 32),
     **_entries(densenet.CIFAR_DENSENETS, 32),
+    **_entries(inception.CIFAR_INCEPTIONS, 32),
     **_entries(preact_resnet.PREACT_RESNETS, 32),
     **_entries(shake_shake.SHAKE_SHAKES, 32),
 }

@@ -56,7 +56,32 @@ class ModelConfig:
     stages: tuple[int, ...] | None = None
     """Stages that carry the attention, numbered from 2 (conv2_x); None means all."""
     shortcut: str | None = None
-    """Shortcut where shapes change: "A", "B", "C" or "D"; None keeps the network's own."""
+    """Shortcut where shapes change: "A", "B", "C" or "D"; None keeps the network's own, here as in
+    all fields down to ``compression``, of which each family has those of its papers."""
+    residual: bool | None = None
+    """Blocks with shortcuts; without them a ResNet is the "plain" network of its paper."""
+    blocks: tuple[int, ...] | None = None
+    """Blocks of each stage; of a VGG its convolutions, of a DenseNet the layers of each block."""
+    widths: tuple[int, ...] | None = None
+    """Width of each stage."""
+    fc_width: int | None = None
+    """Width of the fully connected layers of a VGG."""
+    stem: str | None = None
+    """What stands before the stages: "imagenet", or "cifar" for images of 32x32 pixels and
+    smaller."""
+    bottleneck: bool | None = None
+    """Bottleneck blocks or layers."""
+    cardinality: int | None = None
+    """Groups of the 3x3 convolution of a bottleneck."""
+    base_width: int | None = None
+    """Width of such a group where the stage's width is 64."""
+    stride_by: str | None = None
+    """What strides in place of a 3x3 convolution: "conv", itself, or an average pool, "pool_before"
+    or "pool_after"."""
+    growth_rate: int | None = None
+    """New channels of each layer of a DenseNet."""
+    compression: float | None = None
+    """Share of the channels that a transition of a DenseNet keeps."""
     zero_init_last: bool = False
     """Start the last batch norm scale of each block at zero."""
     dropout: float = 0.0
@@ -233,6 +258,12 @@ class TrainConfig:
         for field in ("dropout", "stochastic_depth", "drop_block"):
             value = getattr(self.model, field)
             require(0 <= value < 1, f"model.{field}", value, "in [0, 1)")
+        for field in ("blocks", "widths"):
+            value = getattr(self.model, field)
+            require(value is None or min(value, default=0) >= 1, f"model.{field}", value, _EACH)
+        for field in ("fc_width", "cardinality", "base_width", "growth_rate"):
+            value = getattr(self.model, field)
+            require(value is None or value >= 1, f"model.{field}", value, "at least 1")
         for field in (
             "learning_rate",
             "warmup_epochs",
@@ -297,6 +328,8 @@ class TrainConfig:
         packages = ("jax", "jaxlib", "flax", "optax")
         return facts | {name: importlib.metadata.version(name) for name in packages}
 
+
+_EACH = "one number or more, each at least 1"
 
 _EACH_ITS_OWN = ("compilation_cache", "data.dir", "data.workers")
 """What may differ from host to host."""

@@ -10,9 +10,11 @@ import pytest
 from scipy import stats
 
 from senet_jax import cli
-from senet_jax.analysis.cells import read_study
-from senet_jax.analysis.papers import published
+from senet_jax.analysis.cells import baseline_of, natural, read_study, write_baseline
+from senet_jax.analysis.published import published
+from senet_jax.analysis.study_plots import draw_study
 from senet_jax.analysis.study_report import latex, markdown, report_study
+from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import UsageError
 from senet_jax.models.cost import cost
 from senet_jax.models.zoo import create_model
@@ -98,10 +100,11 @@ def test_the_table_says_what_differs_and_what_does_not(gates):
     assert "| baseline | 75,290 | 12.24 |" in lines[2]
     assert "| better |" in lines[3]
     assert "| no significant difference |" in lines[4]
-    assert lines[4].endswith("| 23.00 |")
+    assert lines[2].endswith("| 23.30 |  |")
+    assert lines[4].endswith("| 23.00 | -0.30 |")
     assert "9 runs of 3 cells on cifar10" in text
     assert "corrected for 2 comparisons (Holm)" in text
-    assert "SE-ResNet-50, ImageNet (SENet, arXiv 1709.01507, Table 12)" in text
+    assert "SE-ResNet-50 on ImageNet (SENet, arXiv 1709.01507, Table 12)" in text
 
 
 def test_another_baseline_turns_the_differences(gates):
@@ -126,9 +129,9 @@ def test_the_command_writes_the_table_in_every_form(gates, capsys, tmp_path):
     assert [row["seed"] for row in rows] == ["0", "1", "2"] * 3
     tex = (out / "report.tex").read_text()
     assert tex.count(r" \\") == 4
-    assert all(line.count("&") == 10 for line in tex.splitlines() if line.endswith(r"\\"))
+    assert all(line.count("&") == 11 for line in tex.splitlines() if line.endswith(r"\\"))
     assert r"21.00 $\pm$ 1.00" in tex
-    for name in ("curves", "errors", "cost"):
+    for name in ("curves", "errors", "differences", "cost"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "</svg>" in (out / f"{name}.svg").read_text()
 
@@ -195,8 +198,8 @@ def test_runs_on_several_data_sets_are_not_compared(gates):
 @pytest.mark.parametrize(
     ("fields", "top1"),
     [
-        ({"name": "cifar_resnet8"}, 23.30),
-        ({"name": "cifar_seresnet8"}, 22.28),
+        ({"name": "cifar_resnet8"}, None),
+        ({"name": "cifar_seresnet8"}, None),
         ({"name": "cifar_seresnet8", "attention": AttentionOverrides(squeeze="max")}, 22.57),
         ({"name": "cifar_seresnet8", "attention": AttentionOverrides(reduction=4)}, 22.25),
         ({"name": "cifar_seresnet8", "stages": (3,)}, 23.04),
@@ -208,5 +211,183 @@ def test_runs_on_several_data_sets_are_not_compared(gates):
     ],
 )
 def test_a_config_has_the_row_of_its_table(fields, top1):
-    found = published(TrainConfig(model=ModelConfig(**fields)))
+    (found,) = published([TrainConfig(model=ModelConfig(**fields))])
     assert (found and found.top1) == top1
+
+
+NONE = AttentionOverrides(kind="none")
+
+
+def of(data="imagenet2012", augment=None, label_smoothing=0.0, **fields):
+    data = DataConfig(name=data, augment=augment or AugmentConfig())
+    return TrainConfig(data=data, model=ModelConfig(**fields), label_smoothing=label_smoothing)
+
+
+FULL = {
+    "augment": AugmentConfig(mixup=0.2, policy="autoaugment"),
+    "label_smoothing": 0.1,
+}
+RESNET50D = {"name": "resnet50d", "drop_block": 0.1, "zero_init_last": True}
+
+
+@pytest.mark.parametrize(
+    ("configs", "top1"),
+    [
+        # A pair of SENet's Table 2; and the same networks in an ablation of section 6.
+        (
+            [of(name="legacy_seresnet50", attention=NONE), of(name="legacy_seresnet50")],
+            [24.80, 23.29],
+        ),
+        (
+            [
+                of(name="legacy_seresnet50", attention=NONE),
+                of(name="legacy_seresnet50"),
+                of(name="legacy_seresnet50", attention=AttentionOverrides(gate="relu")),
+            ],
+            [23.30, 22.28, 23.47],
+        ),
+        # ResNet-50 is in three papers: that which has the most of the others counts.
+        (
+            [of(name="resnet50"), of(name="resnet50", cardinality=4, base_width=24)],
+            [23.9, 22.6],
+        ),
+        ([of(name="resnet50", residual=False), of(name="resnet50")], [31.2, 23.9]),
+        (
+            [of(name="vgg16_bn"), of(name="vgg16_bn", attention=AttentionOverrides(kind="se"))],
+            [27.02, 25.22],
+        ),
+        ([of(name="densenet121"), of(name="se_densenet121")], [25.0, None]),
+        (
+            [
+                of("cifar10", name="cifar_resnet8", blocks=(3, 3, 3)),
+                of("cifar10", name="cifar_resnet8", blocks=(9, 9, 9)),
+                of("cifar10", name="cifar_resnet8", blocks=(9, 9, 9), residual=False),
+            ],
+            [8.75, 6.97, None],
+        ),
+        ([of("cifar100", name="cifar_densenet_100_12", growth_rate=24)], [19.25]),
+        (
+            [of(name="resnet34", residual=False), of(name="resnet34", shortcut="A")],
+            [28.54, 25.03],
+        ),
+        (
+            [
+                of(**RESNET50D),
+                of(**RESNET50D, label_smoothing=0.1),
+                of(**RESNET50D, **FULL),
+                of(name="resnest50_fast_2s1x64d", **FULL),
+                of(name="resnest50_fast_2s1x64d"),
+            ],
+            [None, 21.69, 20.59, 19.36, None],
+        ),
+    ],
+)
+def test_configs_that_are_compared_have_the_rows_of_one_paper(configs, top1):
+    found = published(configs)
+    assert [row and row.top1 for row in found] == top1
+    assert len({row.paper for row in found if row}) == 1
+
+
+GROUPED = {
+    "A/plain": [20.0, 21.0, 22.0],
+    "A/se": [19.0, 20.5, 21.2],
+    "B/plain": [10.0, 10.5, 10.2],
+    "B/se": [9.0, 9.4, 9.1],
+    "B/eca": [9.9, 10.6, 10.1],
+    "C/se": [5.0, 5.0, 5.0],
+}
+
+
+@pytest.fixture
+def families(tmp_path):
+    models = {"plain": PLAIN, "se": SE, "eca": TANH}
+    folder = tmp_path / "families"
+    for name, errors in GROUPED.items():
+        for seed, error in enumerate(errors):
+            write_run(
+                folder / name / f"seed{seed}", models[name.split("/")[1]], seed, 1 - error / 100
+            )
+    return folder
+
+
+def test_a_cell_of_a_group_is_compared_with_the_baseline_of_the_group(families):
+    report = report_study(read_study(families))
+    assert report.baseline == "plain"
+    assert [row.cell.name for row in report.rows] == [
+        "A/plain",
+        "A/se",
+        "B/plain",
+        "B/eca",
+        "B/se",
+        "C/se",
+    ]
+    pairs = {"A/se": "A/plain", "B/eca": "B/plain", "B/se": "B/plain"}
+    tests = {a: stats.ttest_rel(GROUPED[a], GROUPED[b]).pvalue for a, b in pairs.items()}
+    found = {row.cell.name: row.difference for row in report.rows if row.difference}
+    assert {name: gap.p for name, gap in found.items()} == pytest.approx(tests, rel=1e-6)
+    # Holm's correction is for all comparisons of the study.
+    assert min(gap.corrected_p for gap in found.values()) == pytest.approx(3 * min(tests.values()))
+    text = markdown(report)
+    assert text.count("| baseline |") == 2
+    assert "| no baseline |" in text.splitlines()[7]
+    assert "Differences to the cell plain of each group" in text
+    assert "corrected for 3 comparisons" in text
+    assert "No baseline to compare with: C/se." in text
+    assert latex(report).count("midrule") == 3
+
+
+def test_the_baseline_of_one_group_can_be_that_of_all(families):
+    rows = report_study(read_study(families), "B/plain").rows
+    assert {row.baseline for row in rows} == {"B/plain"}
+    gaps = {row.cell.name: row.difference for row in rows}
+    assert gaps["C/se"].estimate.mean == pytest.approx(5 - np.mean(GROUPED["B/plain"]))
+    with pytest.raises(UsageError, match="did you mean plain"):
+        report_study(read_study(families), "plane")
+
+
+def test_a_study_says_what_it_compares_with(families):
+    write_baseline(families, "se")
+    rows = report_study(read_study(families)).rows
+    assert {row.cell.name: row.baseline for row in rows if row.group == "B"} == dict.fromkeys(
+        ("B/plain", "B/eca", "B/se"), "B/se"
+    )
+    assert report_study(read_study(families), "plain").rows[0].baseline == "A/plain"
+    (families / "study.json").write_text("[]")
+    with pytest.raises(UsageError, match="does not name the baseline"):
+        read_study(families)
+
+
+@pytest.mark.parametrize(
+    ("name", "baseline", "expected"),
+    [
+        ("x", "plain", "plain"),
+        ("plain", "plain", "plain"),
+        ("G/x", "plain", "G/plain"),
+        ("G/plain", "plain", "G/plain"),
+        ("G/H/x", "plain", "G/plain"),
+        ("K/x", "plain", "plain"),
+        ("K/x", "G/plain", "G/plain"),
+        ("K/x", "sigmoid", None),
+    ],
+)
+def test_the_nearest_baseline_is_taken(name, baseline, expected):
+    assert baseline_of(name, baseline, ["plain", "x", "G/plain", "G/x"]) == expected
+
+
+def test_names_are_sorted_with_their_numbers_by_value():
+    names = ["8x14d", "32x4d", "1x64d", "a10/b", "a9/b", "2x40d"]
+    assert sorted(names, key=natural) == ["1x64d", "2x40d", "8x14d", "32x4d", "a9/b", "a10/b"]
+
+
+def test_the_figures_of_groups_are_drawn(families, tmp_path):
+    report = report_study(read_study(families))
+    files = draw_study(report, tmp_path)
+    assert {file.name for file in files} == {
+        f"{name}.{kind}"
+        for name in ("curves", "errors", "differences", "cost")
+        for kind in ("png", "svg")
+    }
+    # SVGs have their text as glyphs, each line of it in a comment.
+    assert "<!-- A -->" in (tmp_path / "curves.svg").read_text()
+    assert "<!-- B/eca -->" in (tmp_path / "differences.svg").read_text()
+    assert "<!-- C/se -->" not in (tmp_path / "differences.svg").read_text()

@@ -20,8 +20,8 @@ from senet_jax.models.vgg import VGG, Layer
 KEY = jax.random.key(0)
 SE = SqueezeExciteConfig(reduction=2)
 MODELS = {
-    "vgg": VGG(layers=(1, 2), widths=(4, 8), fc_width=8, num_classes=5),
-    "vgg_bn": VGG(layers=(1, 2), widths=(4, 8), fc_width=8, norm=True, num_classes=5),
+    "vgg": VGG(blocks=(1, 2), widths=(4, 8), fc_width=8, num_classes=5),
+    "vgg_bn": VGG(blocks=(1, 2), widths=(4, 8), fc_width=8, norm=True, num_classes=5),
     "mobilenet": MobileNetV1(width=0.125, blocks=(1, 2), num_classes=5),
     "shufflenet": ShuffleNetV1(width=0.1, blocks=(2, 1), num_classes=5),
 }
@@ -254,6 +254,15 @@ def test_one_pixel_is_enough(family):
     assert shapes(MODELS[family], 1)[0].shape == (1, 5)
 
 
+@pytest.mark.parametrize("family", ["mobilenet", "shufflenet"])
+def test_the_stem_for_small_images_changes_the_resolution_alone(family):
+    large = model_of(family, features_only=True)
+    maps, variables = shapes(dataclasses.replace(large, stem="cifar"), 32)
+    assert variables == shapes(large, 32)[1]
+    strides = [2**index for index in range(len(maps))]
+    assert {stride: y.shape[1] for stride, y in maps.items()} == {s: 32 // s for s in strides}
+
+
 @pytest.mark.parametrize(
     ("family", "fields", "message"),
     [
@@ -261,10 +270,11 @@ def test_one_pixel_is_enough(family):
         ("mobilenet", {"stages": (0,)}, "stage 0 does not exist: the stages are 1 to 2"),
         ("shufflenet", {"stages": (1,)}, "stage 1 does not exist: the stages are 2 to 3"),
         ("vgg", {"dropout": 1.0}, "dropout must be at least 0 and below 1, not 1.0"),
-        ("vgg", {"widths": (4,)}, r"layers \(1, 2\) and widths \(4,\) differ in length"),
+        ("vgg", {"widths": (4,)}, r"blocks \(1, 2\) and widths \(4,\) differ in length"),
         ("mobilenet", {"width": 0.01}, "width must be at least 1/32.*, not 0.01"),
         ("mobilenet", {"blocks": (1,) * 6}, "blocks .* are of more than 5 stages"),
         ("shufflenet", {"groups": 5}, "groups must be one of 1, 2, 3, 4, 8, not 5"),
+        ("mobilenet", {"stem": "caffe"}, "unknown stem 'caffe'"),
         ("shufflenet", {"width": 0.05}, "leaves stage 2 12 channels.* more than the 12"),
     ],
 )

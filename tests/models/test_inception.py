@@ -340,3 +340,18 @@ def test_takes_any_channels_classes_and_eca(name):
 @pytest.mark.parametrize(("name", "epsilon"), [("bninception", 1e-5), ("se_inception_v3", 1e-3)])
 def test_epsilon_is_that_of_the_weights(name, epsilon):
     assert create_model(name).epsilon == epsilon
+
+
+def test_the_small_inception_has_the_published_parameters():
+    params = shapes(create_model("cifar_inception"), 28)[1]["params"]
+    scales = [leaf.size for path, leaf in flatten_dict(params).items() if path[-1] == "scale"]
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    # arXiv 1611.03530, Table 1, whose batch norms have no scale.
+    assert count - sum(scales) == 1_649_402
+    assert len(scales) == 19
+    maps, _ = shapes(create_model("cifar_inception", features_only=True), 28)
+    assert {stride: y.shape[1:] for stride, y in maps.items()} == {
+        1: (28, 28, 80),
+        2: (14, 14, 144),
+        4: (7, 7, 336),
+    }

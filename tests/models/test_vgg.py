@@ -9,7 +9,7 @@ from senet_jax import UsageError, create_model
 from senet_jax.models.cost import cost
 from senet_jax.models.vgg import VGG
 
-TINY = VGG(layers=(1, 1), widths=(4, 6), fc_width=8, num_classes=5)
+TINY = VGG(blocks=(1, 1), widths=(4, 6), fc_width=8, num_classes=5)
 DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 WIDTHS = (64, 128, 256, 512, 512)
 FC = (7 * 7 * 512 + 1) * 4096 + (4096 + 1) * 4096 + (4096 + 1) * 1000
@@ -132,7 +132,7 @@ def test_the_fully_connected_layers_slide_over_maps_of_at_least_7(random_variabl
     x = images(height, width)
     variables = random_variables(TINY, x, False)
     params = jax.tree.map(np.asarray, variables["params"])
-    features = VGG(layers=(1, 1), widths=(4, 6), features_only=True)
+    features = VGG(blocks=(1, 1), widths=(4, 6), features_only=True)
     maps = stretched(np.asarray(apply(features, variables, x)[4]))
 
     def dense(x, name):
@@ -150,7 +150,7 @@ def test_the_fully_connected_layers_slide_over_maps_of_at_least_7(random_variabl
 
 def test_dropout_is_after_both_hidden_layers(random_variables):
     x = images(28, 28)
-    model = VGG(layers=(1, 1), widths=(4, 6), fc_width=256, num_classes=5, dropout=0.5)
+    model = VGG(blocks=(1, 1), widths=(4, 6), fc_width=256, num_classes=5, dropout=0.5)
     variables = random_variables(model, x, False)
     rngs = {"dropout": jax.random.key(0)}
     kept = {"capture_intermediates": True, "mutable": ["intermediates"]}

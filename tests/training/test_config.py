@@ -35,6 +35,27 @@ def test_the_config_of_a_run_from_before_a_field_was_there_is_read():
     assert TrainConfig.from_json(old) == preset("cifar10")
 
 
+def test_a_config_without_the_fields_of_the_architecture_is_that_with_their_defaults():
+    config = TrainConfig(model=ModelConfig(name="cifar_resnet20"))
+    values = config.to_json()
+    for field in (
+        "residual",
+        "blocks",
+        "widths",
+        "fc_width",
+        "stem",
+        "bottleneck",
+        "cardinality",
+        "base_width",
+        "stride_by",
+        "growth_rate",
+        "compression",
+    ):
+        del values["model"][field]
+    assert TrainConfig.from_json(values) == config
+    assert not TrainConfig.from_json(values).differences(config)
+
+
 def test_differences_name_the_fields_and_not_the_folder(tmp_path):
     one = TrainConfig()
     other = dataclasses.replace(
@@ -76,6 +97,9 @@ def test_what_is_no_config_is_refused(values):
         ({"optimizer": OptimizerConfig(schedule="plateau", decay=1.0)}, "plateau schedule"),
         ({"model": ModelConfig(drop_block=1.0)}, "model.drop_block"),
         ({"model": ModelConfig(stochastic_depth=-0.1)}, "model.stochastic_depth"),
+        ({"model": ModelConfig(blocks=())}, "model.blocks must be one number or more"),
+        ({"model": ModelConfig(widths=(8, 0))}, "model.widths"),
+        ({"model": ModelConfig(cardinality=0)}, "model.cardinality must be at least 1"),
         ({"optimizer": OptimizerConfig(schedule="step")}, "milestones"),
         ({"optimizer": OptimizerConfig(milestones=(1,))}, "schedule step"),
     ],

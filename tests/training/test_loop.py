@@ -52,7 +52,7 @@ def at_step(monkeypatch, wanted, action):
 
 
 def test_a_network_without_batch_norm_trains_and_is_restored(tiny, monkeypatch):
-    build = functools.partial(VGG, layers=(1,), widths=(4,), fc_width=8)
+    build = functools.partial(VGG, blocks=(1,), widths=(4,), fc_width=8)
     monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(build, 8))
     last = train(dataclasses.replace(tiny, epochs=1))
     _, restored = evaluate_run(tiny.run_dir)

@@ -47,6 +47,25 @@ def test_fields_of_the_backbone_are_passed_on():
     assert got == ("pre", (3,), "B", True, 0.3)
 
 
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("cifar_seresnet8", {"blocks": (1, 2, 1), "widths": (8, 16, 32), "residual": False}),
+        ("resnet50", {"cardinality": 32, "base_width": 4, "stride_by": "pool_before"}),
+        ("resnet18", {"bottleneck": True, "stem": "cifar"}),
+        ("densenet121", {"growth_rate": 16, "compression": 1.0, "bottleneck": False}),
+        ("cifar_densenet_bc_100_12", {"blocks": (2, 2, 2), "growth_rate": 6}),
+        ("cifar_preact_resnet110", {"blocks": (1, 1, 1), "widths": (8, 16, 32)}),
+        ("cifar_shake_shake26_2x32d", {"blocks": (1, 1, 1), "widths": (8, 16, 32)}),
+        ("vgg11_bn", {"blocks": (1, 1), "widths": (8, 16), "fc_width": 32}),
+        ("mobilenet_v1", {"blocks": (1, 1), "stem": "cifar"}),
+        ("shufflenet_v1", {"blocks": (1, 1), "stem": "cifar"}),
+    ],
+)
+def test_fields_of_the_architecture_are_those_of_the_network(name, fields):
+    assert build(name, **fields) == create_model(name, num_classes=7, dtype=jnp.float32, **fields)
+
+
 def test_the_mechanism_can_be_taken_out_put_in_and_changed():
     assert attention(kind="none") is None
     assert attention("cifar_resnet8", kind="se", gate="relu") == SqueezeExciteConfig(gate="relu")
@@ -68,6 +87,10 @@ def test_the_mechanism_can_be_taken_out_put_in_and_changed():
         ({"stages": (9,)}, "stage 9 does not exist"),
         ({"placement": "before"}, "unknown placement"),
         ({"name": "vgg11", "drop_block": 0.1}, "unknown field of vgg11 'drop_block'"),
+        ({"name": "densenet121", "cardinality": 2}, "field of densenet121 'cardinality'"),
+        ({"growth_rate": 12}, "field of cifar_seresnet8 'growth_rate'"),
+        ({"name": "cifar_wrn16_8", "residual": False}, "field of cifar_wrn16_8 'residual'"),
+        ({"name": "inception_v3", "blocks": (1,)}, "field of inception_v3 'blocks'"),
         ({"name": "densenet121", "stochastic_depth": 0.1}, "field of densenet121 'stochastic_"),
     ],
 )

@@ -40,5 +40,8 @@ V3_CADENE: Rules = (("head", "last_linear"), *V3)
 
 def namings(name: str, model: nn.Module) -> tuple[Naming, ...]:
     """The namings of a network."""
+    if name.startswith("cifar_"):
+        # The small one, whose weights nobody has published.
+        return (lambda path: path.replace("/", "."),)
     rules = (BN_INCEPTION,) if name.endswith("bninception") else (V3, V3_CADENE)
     return tuple(functools.partial(apply, each) for each in rules)

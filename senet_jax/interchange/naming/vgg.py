@@ -34,7 +34,7 @@ def namings(name: str, model: nn.Module) -> tuple[Naming, ...]:
     """The namings of a network, timm's first."""
     assert isinstance(model, VGG)
     first, index = {}, 0
-    for stage, layers in enumerate(model.layers, 1):
+    for stage, layers in enumerate(model.blocks, 1):
         for layer in range(1, layers + 1):
             first[f"stage{stage}/layer{layer}"] = index
             index += 3 if model.norm else 2
