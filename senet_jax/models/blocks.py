@@ -101,9 +101,13 @@ class BlockConfig:
                 f'placed at {self.placement!r}: leave placement at "standard".'
             )
 
-    def attend(self, x: Float[Array, "n h w c"], placement: Placement) -> Float[Array, "n h w c"]:
+    def attend(
+        self, x: Float[Array, "n h w c"], placement: Placement, train: bool
+    ) -> Float[Array, "n h w c"]:
         """Applies the attention if it rescales and this is its placement; called inside a block."""
-        return rescale(self.attention, x, self.dtype) if self.placement == placement else x
+        if self.placement != placement:
+            return x
+        return rescale(self.attention, x, train, self.norm_group, self.dtype)
 
     def normalise(
         self,
@@ -125,8 +129,9 @@ class BlockConfig:
         attention = self.attention if placement == self.placement else None
         possible = self.fused and train and drop_rate is None
         if possible and isinstance(attention, Attention) and attention.averages:
-            return norm(x, attention.build().excite)
-        return rescale(attention, DropBlock()(norm(x), drop_rate), self.dtype)
+            return norm(x, attention.build(train=train).excite)
+        x = DropBlock()(norm(x), drop_rate)
+        return rescale(attention, x, train, self.norm_group, self.dtype)
 
     def conv3x3(
         self,
@@ -234,8 +239,8 @@ class BasicBlock(nn.Module):
     ) -> Float[Array, "n h2 w2 c2"]:
         c, s = self.config, self.sampling
         shortcut = Shortcut(c, self.width, s, name="shortcut")(x, train)
-        shortcut = c.attend(shortcut, "identity")
-        x = c.attend(x, "pre")
+        shortcut = c.attend(shortcut, "identity", train)
+        x = c.attend(x, "pre", train)
         x = c.conv3x3(
             x,
             self.width,
@@ -256,9 +261,9 @@ class BasicBlock(nn.Module):
             drop_rate=drop_rate,
         )
         if c.relu_before_attention:
-            x = c.attend(nn.relu(x), "standard")
+            x = c.attend(nn.relu(x), "standard", train)
         x = StochasticDepth(self.stochastic_depth)(x, train)
-        return c.attend(nn.relu(x + shortcut), "post")
+        return c.attend(nn.relu(x + shortcut), "post", train)
 
 
 class Bottleneck(nn.Module):
@@ -283,8 +288,8 @@ class Bottleneck(nn.Module):
         stride1, stride2 = (s.stride, 1) if c.stride_on == "conv1" else (1, s.stride)
 
         shortcut = Shortcut(c, outer, s, name="shortcut")(x, train)
-        shortcut = c.attend(shortcut, "identity")
-        x = c.attend(x, "pre")
+        shortcut = c.attend(shortcut, "identity", train)
+        x = c.attend(x, "pre", train)
         x = conv(inner // c.reduce_first, 1, stride=stride1, dtype=c.dtype, name="conv1")(x)
         x = nn.relu(c.normalise(x, "bn1", train=train, drop_rate=drop_rate))
         x = c.conv3x3(
@@ -307,4 +312,4 @@ class Bottleneck(nn.Module):
             drop_rate=drop_rate,
         )
         x = StochasticDepth(self.stochastic_depth)(x, train)
-        return c.attend(nn.relu(x + shortcut), "post")
+        return c.attend(nn.relu(x + shortcut), "post", train)
