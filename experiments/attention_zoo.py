@@ -14,8 +14,8 @@ We know of no paper that compares all of them in one recipe. The ResNet-50s that
 released have top-1 errors on ImageNet of 22.58 % with ECA (README of github.com/BangguWu/ECANet)
 and 22.38 % with CBAM (README of github.com/Jongchan/attention-module), each trained in its own way;
 SE-ResNet-50 has 23.29 %, or 22.28 % in the paper's ablations, which train longer (SENet, arXiv
-1709.01507, Tables 2 and 10). Cost: nine cells, each as many
-runs as seeds, of the network that --model names, which has to be a ResNet.
+1709.01507, Tables 2 and 10). Cost: nine cells, each as many runs as seeds, of the network that
+--model names, which has to be a ResNet.
 """
 
 import sys

@@ -163,6 +163,9 @@ def nearest(x: Float[Array, "n h w c"], height: int, width: int) -> Array:
         small = x.shape[axis]
         if size % small == 0:
             x = jnp.repeat(x, size // small, axis=axis)
-        else:
-            x = jnp.take(x, np.arange(size) * small // size, axis=axis)
+            continue
+        # An indexing would have a scatter for its gradient.
+        copies = np.bincount(np.arange(size) * small // size)
+        pixels = zip(jnp.split(x, small, axis=axis), copies, strict=True)
+        x = jnp.concatenate([jnp.repeat(each, int(n), axis=axis) for each, n in pixels], axis=axis)
     return x
