@@ -5,12 +5,13 @@
     python -m experiments.ablate_gate --data imagenet2012 --data-dir DIR
 
 The paper finds the sigmoid best, tanh worse and ReLU worse than no SE at all (22.28, 23.00 and
-23.47 % against 23.30 %, SE-ResNet-50 on ImageNet). Cost: cells x seeds x epochs of the network
-that --model names.
+23.47 % against 23.30 %, SE-ResNet-50 on ImageNet, without biases in the SE, as here). Cost:
+cells x seeds x epochs of the network that --model names.
 """
 
 import sys
 
+from experiments.ablation import as_in_section_6
 from experiments.study import main
 from senet_jax.studies.grid import with_attention, without_attention
 from senet_jax.training.config import TrainConfig
@@ -20,6 +21,7 @@ GATES = ("sigmoid", "tanh", "relu")
 
 def cells(base: TrainConfig) -> dict[str, TrainConfig]:
     """The configs of the study."""
+    base = as_in_section_6(base)
     return {"plain": without_attention(base)} | {
         gate: with_attention(base, gate=gate) for gate in GATES
     }

@@ -9,7 +9,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from senet_jax.attention import CBAMConfig as CBAMConfig
     from senet_jax.attention import ECAConfig as ECAConfig
+    from senet_jax.attention import GatherExciteConfig as GatherExciteConfig
     from senet_jax.attention import SelectiveKernelConfig as SelectiveKernelConfig
     from senet_jax.attention import SplitAttentionConfig as SplitAttentionConfig
     from senet_jax.attention import SqueezeExciteConfig as SqueezeExciteConfig
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from senet_jax.models.zoo import list_models as list_models
 
 _HOME = {
+    "CBAMConfig": "senet_jax.attention",
     "ECAConfig": "senet_jax.attention",
+    "GatherExciteConfig": "senet_jax.attention",
     "SelectiveKernelConfig": "senet_jax.attention",
     "SplitAttentionConfig": "senet_jax.attention",
     "SqueezeExciteConfig": "senet_jax.attention",

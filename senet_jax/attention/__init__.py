@@ -3,9 +3,13 @@
 from senet_jax.attention.base import Attention as Attention
 from senet_jax.attention.base import ConvAttention as ConvAttention
 from senet_jax.attention.base import Mechanism as Mechanism
+from senet_jax.attention.cbam import CBAM as CBAM
+from senet_jax.attention.cbam import CBAMConfig as CBAMConfig
 from senet_jax.attention.eca import ECA as ECA
 from senet_jax.attention.eca import ECAConfig as ECAConfig
 from senet_jax.attention.gates import GATES as GATES
+from senet_jax.attention.gather_excite import GatherExcite as GatherExcite
+from senet_jax.attention.gather_excite import GatherExciteConfig as GatherExciteConfig
 from senet_jax.attention.selective_kernel import SelectiveKernel as SelectiveKernel
 from senet_jax.attention.selective_kernel import SelectiveKernelConfig as SelectiveKernelConfig
 from senet_jax.attention.split_attention import SplitAttention as SplitAttention
@@ -17,6 +21,8 @@ from senet_jax.attention.squeeze_excite import SqueezeExciteConfig as SqueezeExc
 ATTENTIONS: dict[str, type[Attention] | type[ConvAttention]] = {
     "se": SqueezeExciteConfig,
     "eca": ECAConfig,
+    "cbam": CBAMConfig,
+    "ge": GatherExciteConfig,
     "sk": SelectiveKernelConfig,
     "split": SplitAttentionConfig,
 }

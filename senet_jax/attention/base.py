@@ -31,10 +31,12 @@ class Attention(abc.ABC):
         return False
 
     @abc.abstractmethod
-    def build(self, *, dtype: Any = None) -> Any:
+    def build(self, *, train: bool, norm_group: int | None = None, dtype: Any = None) -> Any:
         """Returns a fresh module, called as ``module(x)`` inside a compact method.
 
         Args:
+            train: Whether the batch norms, if the mechanism has any, take the batch's statistics.
+            norm_group: Samples whose statistics they take together, None for all.
             dtype: Precision of the tensor that is rescaled; what the mechanism computes to get
                 the scale is float32.
         """
@@ -97,7 +99,16 @@ def check_mechanism(attention: Any) -> None:
 
 
 def rescale(
-    attention: Mechanism | None, x: Float[Array, "n h w c"], dtype: Any
+    attention: Mechanism | None,
+    x: Float[Array, "n h w c"],
+    train: bool,
+    norm_group: int | None,
+    dtype: Any,
 ) -> Float[Array, "n h w c"]:
-    """Applies an attention that rescales, if there is one; called inside a module."""
-    return attention.build(dtype=dtype)(x) if isinstance(attention, Attention) else x
+    """Applies an attention that rescales, if there is one; called inside a compact method.
+
+    The arguments are those of ``Attention.build``.
+    """
+    if not isinstance(attention, Attention):
+        return x
+    return attention.build(train=train, norm_group=norm_group, dtype=dtype)(x)

@@ -53,7 +53,9 @@ class ECAConfig(Attention):
     def averages(self) -> bool:
         return self.squeeze == "avg"
 
-    def build(self, *, dtype: Any = None) -> "ECA":
+    def build(
+        self, *, train: bool = False, norm_group: int | None = None, dtype: Any = None
+    ) -> "ECA":
         return ECA(self, dtype=dtype, name=self.name)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention.base import Attention
 from senet_jax.attention.gates import ACTIVATIONS, GATES
+from senet_jax.attention.mlp import check_reduction, mlp, reduced_width
 from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.errors import UsageError, choose
 from senet_jax.ops.moments import scale
@@ -51,8 +52,7 @@ class SqueezeExciteConfig(Attention):
         choose("squeeze", self.squeeze, [*SQUEEZES, NO_SQUEEZE])
         choose("gate", self.gate, GATES)
         choose("activation", self.activation, ACTIVATIONS)
-        if self.reduction <= 0:
-            raise UsageError(f"reduction must be positive, not {self.reduction}.")
+        check_reduction(self.reduction)
         if self.divisor < 1:
             raise UsageError(f"divisor must be at least 1, not {self.divisor}.")
         if self.width is not None and self.width < 1:
@@ -73,15 +73,11 @@ class SqueezeExciteConfig(Attention):
         if self.divisor > 1:
             nearest = int(channels / self.reduction + self.divisor / 2)
             return max(self.divisor, nearest // self.divisor * self.divisor)
-        hidden = int(channels // self.reduction)
-        if hidden < 1:
-            raise UsageError(
-                f"reduction {self.reduction:g} leaves no hidden channel of {channels}: "
-                f"use a reduction of at most {channels}, or set width."
-            )
-        return hidden
+        return reduced_width(channels, self.reduction)
 
-    def build(self, *, dtype: Any = None) -> "SqueezeExcite":
+    def build(
+        self, *, train: bool = False, norm_group: int | None = None, dtype: Any = None
+    ) -> "SqueezeExcite":
         return SqueezeExcite(self, dtype=dtype, name=self.name)
 
 
@@ -107,19 +103,9 @@ class SqueezeExcite(nn.Module):
     @nn.compact
     def excite(self, squeezed: Float[Array, "n *space c"]) -> Float[Array, "n *space c"]:
         """The gate from what was squeezed."""
-        config, channels = self.config, squeezed.shape[-1]
-
-        def layer(features: int, name: str) -> nn.Dense:
-            return nn.Dense(
-                features,
-                use_bias=config.bias,
-                kernel_init=nn.initializers.he_normal(),
-                dtype=accurate(squeezed.dtype),
-                name=name,
-            )
-
-        hidden = layer(config.hidden_width(channels), "reduce")(squeezed)
-        hidden = ACTIVATIONS[config.activation](hidden)
-        gate = GATES[config.gate](layer(channels, "expand")(hidden))
+        config = self.config
+        width = config.hidden_width(squeezed.shape[-1])
+        activation = ACTIVATIONS[config.activation]
+        gate = GATES[config.gate](mlp(squeezed, width, bias=config.bias, activation=activation))
         self.sow("intermediates", "gate", gate if gate.ndim == 4 else gate[:, None, None, :])
         return gate

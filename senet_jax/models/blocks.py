@@ -115,9 +115,13 @@ class BlockConfig:
                 "nothing would pass: leave it out, or residual=False."
             )
 
-    def attend(self, x: Float[Array, "n h w c"], placement: Placement) -> Float[Array, "n h w c"]:
+    def attend(
+        self, x: Float[Array, "n h w c"], placement: Placement, train: bool
+    ) -> Float[Array, "n h w c"]:
         """Applies the attention if it rescales and this is its placement; called inside a block."""
-        return rescale(self.attention, x, self.dtype) if self.placement == placement else x
+        if self.placement != placement:
+            return x
+        return rescale(self.attention, x, train, self.norm_group, self.dtype)
 
     def bypass(
         self, x: Float[Array, "n h w c"], features: int, sampling: Sampling, train: bool
@@ -126,14 +130,17 @@ class BlockConfig:
         if not self.residual:
             return None
         shortcut = Shortcut(self, features, sampling, name="shortcut")(x, train)
-        return self.attend(shortcut, "identity")
+        return self.attend(shortcut, "identity", train)
 
     def join(
-        self, branch: Float[Array, "n h w c"], shortcut: Float[Array, "n h w c"] | None
+        self,
+        branch: Float[Array, "n h w c"],
+        shortcut: Float[Array, "n h w c"] | None,
+        train: bool,
     ) -> Float[Array, "n h w c"]:
         """Adds the shortcut if there is one; ReLU and attention after it; called inside a block."""
         total = branch if shortcut is None else branch + shortcut
-        return self.attend(nn.relu(total), "post")
+        return self.attend(nn.relu(total), "post", train)
 
     def normalise(
         self,
@@ -155,8 +162,9 @@ class BlockConfig:
         attention = self.attention if placement == self.placement else None
         possible = self.fused and train and drop_rate is None
         if possible and isinstance(attention, Attention) and attention.averages:
-            return norm(x, attention.build().excite)
-        return rescale(attention, DropBlock()(norm(x), drop_rate), self.dtype)
+            return norm(x, attention.build(train=train).excite)
+        x = DropBlock()(norm(x), drop_rate)
+        return rescale(attention, x, train, self.norm_group, self.dtype)
 
     def conv3x3(
         self,
@@ -264,7 +272,7 @@ class BasicBlock(nn.Module):
     ) -> Float[Array, "n h2 w2 c2"]:
         c, s = self.config, self.sampling
         shortcut = c.bypass(x, self.width, s, train)
-        x = c.attend(x, "pre")
+        x = c.attend(x, "pre", train)
         x = c.conv3x3(
             x,
             self.width,
@@ -285,9 +293,9 @@ class BasicBlock(nn.Module):
             drop_rate=drop_rate,
         )
         if c.relu_before_attention:
-            x = c.attend(nn.relu(x), "standard")
+            x = c.attend(nn.relu(x), "standard", train)
         x = StochasticDepth(self.stochastic_depth)(x, train)
-        return c.join(x, shortcut)
+        return c.join(x, shortcut, train)
 
 
 class Bottleneck(nn.Module):
@@ -312,7 +320,7 @@ class Bottleneck(nn.Module):
         stride1, stride2 = (s.stride, 1) if c.stride_on == "conv1" else (1, s.stride)
 
         shortcut = c.bypass(x, outer, s, train)
-        x = c.attend(x, "pre")
+        x = c.attend(x, "pre", train)
         x = conv(inner // c.reduce_first, 1, stride=stride1, dtype=c.dtype, name="conv1")(x)
         x = nn.relu(c.normalise(x, "bn1", train=train, drop_rate=drop_rate))
         x = c.conv3x3(
@@ -335,4 +343,4 @@ class Bottleneck(nn.Module):
             drop_rate=drop_rate,
         )
         x = StochasticDepth(self.stochastic_depth)(x, train)
-        return c.join(x, shortcut)
+        return c.join(x, shortcut, train)

@@ -77,7 +77,7 @@ class DenseLayer(nn.Module):
             x = apply(x, self.growth_rate, 3, index="2")
         else:
             x = apply(x, self.growth_rate, 3, index="1")
-        return rescale(self.attention, x, self.dtype)
+        return rescale(self.attention, x, train, self.norm_group, self.dtype)
 
 
 class DenseBlock(nn.Module):
@@ -91,13 +91,16 @@ class DenseBlock(nn.Module):
     """Attention of the block's whole output."""
     dtype: Any
     """Compute precision."""
+    norm_group: int | None = None
+    """See ``Backbone.norm_group``."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c2"]:
         maps = [x]
         for index in range(1, self.layers + 1):
             maps.append(self.layer(name=f"layer{index}")(tuple(maps), train))
-        return rescale(self.attention, jnp.concatenate(maps, axis=-1), self.dtype)
+        x = jnp.concatenate(maps, axis=-1)
+        return rescale(self.attention, x, train, self.norm_group, self.dtype)
 
 
 class Transition(nn.Module):
@@ -240,7 +243,12 @@ class DenseNet(Backbone):
             )
             block_attention = attention if self.placement == "block" else None
             block = DenseBlock(
-                layer_of_stage, layers, block_attention, self.dtype, name=f"stage{stage}"
+                layer_of_stage,
+                layers,
+                block_attention,
+                self.dtype,
+                self.norm_group,
+                name=f"stage{stage}",
             )
             features[stride] = x = block(x, train)
             if stage < self.stage_numbers[-1]:

@@ -51,7 +51,7 @@ class InceptionModule(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
         x = follow((self.spec,), x, train, self.config)
-        return rescale(self.attention, x, self.config.dtype)
+        return rescale(self.attention, x, train, self.config.norm_group, self.config.dtype)
 
 
 class Inception(Backbone):

@@ -56,7 +56,7 @@ class ResidualBlock(nn.Module):
         branch = conv(x.shape[-1], 1, use_bias=True, dtype=dtype, name="expansion")(branch)
         after = self.placement == "after_scale"
         branch = branch * spec.scale if after else branch
-        branch = rescale(self.attention, branch, dtype)
+        branch = rescale(self.attention, branch, train, self.config.norm_group, dtype)
         branch = branch if after else branch * spec.scale
         return nn.relu(x + branch) if spec.relu else x + branch
 

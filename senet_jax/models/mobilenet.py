@@ -48,7 +48,7 @@ class Block(nn.Module):
         x = nn.relu(batch_norm(train, group=self.norm_group, dtype=dtype, name="depthwise_bn")(x))
         x = conv(self.width, 1, dtype=dtype, name="pointwise")(x)
         x = nn.relu(batch_norm(train, group=self.norm_group, dtype=dtype, name="pointwise_bn")(x))
-        return rescale(self.attention, x, dtype)
+        return rescale(self.attention, x, train, self.norm_group, dtype)
 
 
 class Stem(nn.Module):

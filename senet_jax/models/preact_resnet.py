@@ -69,7 +69,7 @@ class PreactBlock(nn.Module):
             if index == len(layers):
                 y = nn.Dropout(self.dropout, deterministic=not train)(y)
             y = conv(channels, kernel_size, stride=step, dtype=self.dtype, name=f"conv{index}")(y)
-        y = rescale(self.attention, y, self.dtype)
+        y = rescale(self.attention, y, train, self.norm_group, self.dtype)
         return shortcut + y
 
 

@@ -134,7 +134,7 @@ class ShakeBlock(nn.Module):
             for n in (1, 2)
         )
         y = Shake(self.forward, self.backward)(a, b, train)
-        y = rescale(self.attention, y, self.dtype)
+        y = rescale(self.attention, y, train, self.norm_group, self.dtype)
         y = shortcut + y
         return nn.relu(y) if self.bottleneck else y
 

@@ -74,7 +74,7 @@ class Unit(nn.Module):
         x = batch_norm(train, group=self.norm_group, dtype=dtype, name="bn2")(x)
         x = conv(outer, 1, groups=self.groups, dtype=dtype, name="conv3")(x)
         x = batch_norm(train, group=self.norm_group, dtype=dtype, name="bn3")(x)
-        x = rescale(self.attention, x, dtype)
+        x = rescale(self.attention, x, train, self.norm_group, dtype)
         x = x + shortcut if self.stride == 1 else jnp.concatenate([shortcut, x], axis=-1)
         return nn.relu(x)
 

@@ -45,7 +45,7 @@ class Layer(nn.Module):
         if self.norm:
             x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x)
         x = nn.relu(x)
-        return rescale(self.attention, x, self.dtype)
+        return rescale(self.attention, x, train, self.norm_group, self.dtype)
 
 
 class Stage(nn.Module):

@@ -20,7 +20,8 @@ class AttentionOverrides:
     """What differs from the attention of the named network; None keeps the network's own."""
 
     kind: str | None = None
-    """Another mechanism altogether: "se", "eca", "sk" or "split", or "none" to take it out."""
+    """Another mechanism altogether: "se", "eca", "cbam", "ge", "sk" or "split", or "none" to take
+    it out."""
     squeeze: str | None = None
     """Squeeze operator: "avg", "max", "avgmax", "std", or "none" (NoSqueeze)."""
     gate: str | None = None
@@ -36,7 +37,15 @@ class AttentionOverrides:
     bias: bool | None = None
     """Biases in the two layers."""
     kernel_size: int | None = None
-    """Channels that a gate of ECA sees."""
+    """Channels that a gate of ECA sees, or side of the window that a gate of CBAM's pixels sees."""
+    norm: bool | None = None
+    """Batch norm after the convolution of CBAM's spatial attention."""
+    extent: int | None = None
+    """Extent ratio of gather-excite: 2, 4, 8, or 0 for the whole map."""
+    gather: str | None = None
+    """How gather-excite gathers: "avg" or "conv"."""
+    mlp: bool | None = None
+    """Layers between gather and gate of gather-excite."""
     radix: int | None = None
     """Splits of split attention."""
     min_width: int | None = None

@@ -203,6 +203,6 @@ def test_a_description_that_makes_no_sense_is_refused(fields, message):
 
 
 def test_a_reduction_larger_than_the_channels_is_refused():
-    message = "reduction 16 leaves no hidden channel of 6: use a reduction of at most 6, or set"
+    message = "reduction 16 leaves no hidden channel of 6: use a reduction of at most 6"
     with pytest.raises(UsageError, match=message):
         SqueezeExciteConfig().build().init(jax.random.key(0), images())

@@ -8,7 +8,14 @@ import onnx
 import onnxruntime
 import pytest
 
-from senet_jax import ECAConfig, SqueezeExciteConfig, UsageError, create_model
+from senet_jax import (
+    CBAMConfig,
+    ECAConfig,
+    GatherExciteConfig,
+    SqueezeExciteConfig,
+    UsageError,
+    create_model,
+)
 from senet_jax.interchange import export_network, load_stablehlo
 from senet_jax.interchange import onnx as conversion
 
@@ -27,6 +34,11 @@ NETWORKS = {
     "one split": ("resnest50d_1s4x24d", {**SMALL, "stem_width": 8, "base_width": 32}),
     "selective kernels": ("skresnet50", SMALL),
     "dilation": ("resnet50", {**SMALL, "output_stride": 8}),
+    "CBAM": ("cifar_resnet8", {"attention": CBAMConfig(reduction=4), "num_classes": 5}),
+    "gather over the map": (
+        "cifar_resnet8",
+        {"attention": GatherExciteConfig(gather="conv"), "num_classes": 5},
+    ),
     "ECA": ("ecaresnet50d", {**SMALL, "stem_width": (8, 8, 16)}),
     **{
         f"squeeze {squeeze}, gate {gate}": (
@@ -90,8 +102,9 @@ def test_onnxruntime_gives_the_logits(case, tmp_path, random_variables):
         assert difference < 1e-4
 
 
-def test_other_channels_and_sizes(tmp_path, random_variables):
-    fields = {"attention": ECAConfig(), "num_classes": 3}
+@pytest.mark.parametrize("attention", [ECAConfig(), GatherExciteConfig(2, "conv", mlp=True)])
+def test_other_channels_and_sizes(tmp_path, random_variables, attention):
+    fields = {"attention": attention, "num_classes": 3}
     model, variables = network("cifar_resnet8", fields, random_variables, channels=1)
     expected = model.apply(variables, images(2, 17, 1), train=False)
     path = tmp_path / "model"

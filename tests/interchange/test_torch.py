@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from goldens import draw, goldens
 
-from senet_jax import ECAConfig, SqueezeExciteConfig, UsageError, create_model
+from senet_jax import (
+    CBAMConfig,
+    ECAConfig,
+    GatherExciteConfig,
+    SqueezeExciteConfig,
+    UsageError,
+    create_model,
+)
 from senet_jax.interchange import from_torch, to_torch
 
 TINY = {"blocks": (1, 1, 1), "widths": (8, 16, 24), "num_classes": 5, "stem_width": 8}
@@ -76,6 +83,26 @@ def test_round_trip_is_exact(name):
     [
         ("resnet50", {"attention": ECAConfig()}, ["layer1.0.se.conv.weight"]),
         ("resnet18", {"attention": SE_NO_BIAS}, ["layer2.0.se.fc1.weight"]),
+        (
+            "resnet18",
+            {"attention": CBAMConfig(reduction=2)},
+            [
+                "layer1.0.se.channel.fc1.weight",
+                "layer1.0.se.channel.fc2.bias",
+                "layer1.0.se.spatial.conv.conv.weight",
+                "layer1.0.se.spatial.conv.bn.running_var",
+            ],
+        ),
+        (
+            "resnet18",
+            {"attention": GatherExciteConfig(4, "conv", mlp=True, reduction=2)},
+            [
+                "layer1.0.se.gather.conv1.weight",
+                "layer1.0.se.gather.norm2.running_mean",
+                "layer1.0.se.mlp.fc1.weight",
+                "layer1.0.se.mlp.fc2.bias",
+            ],
+        ),
         (
             "legacy_senet154",
             SENET,

@@ -3,7 +3,13 @@ import dataclasses
 import jax.numpy as jnp
 import pytest
 
-from senet_jax.attention import ECAConfig, SplitAttentionConfig, SqueezeExciteConfig
+from senet_jax.attention import (
+    CBAMConfig,
+    ECAConfig,
+    GatherExciteConfig,
+    SplitAttentionConfig,
+    SqueezeExciteConfig,
+)
 from senet_jax.errors import UsageError
 from senet_jax.models.zoo import create_model
 from senet_jax.training.config import AttentionOverrides, ModelConfig
@@ -70,6 +76,12 @@ def test_the_mechanism_can_be_taken_out_put_in_and_changed():
     assert attention(kind="none") is None
     assert attention("cifar_resnet8", kind="se", gate="relu") == SqueezeExciteConfig(gate="relu")
     assert attention(kind="eca", kernel_size=5) == ECAConfig(kernel_size=5)
+    assert attention(kind="cbam", norm=False, kernel_size=3) == CBAMConfig(
+        norm=False, kernel_size=3
+    )
+    assert attention(kind="ge", extent=4, gather="conv", mlp=True) == GatherExciteConfig(
+        4, "conv", True
+    )
     assert attention("resnest14d", radix=4) == SplitAttentionConfig(radix=4)
     assert attention("resnet50", kind="split", radix=1) == SplitAttentionConfig(radix=1)
 
@@ -83,6 +95,7 @@ def test_the_mechanism_can_be_taken_out_put_in_and_changed():
         ({"attention": AttentionOverrides(kind="sse")}, "did you mean se"),
         ({"attention": AttentionOverrides(gate="sigmoyd")}, "did you mean sigmoid"),
         ({"attention": AttentionOverrides(squeeze="avgg")}, "did you mean avg"),
+        ({"attention": AttentionOverrides(kind="ge", extent=3)}, "extent must be 2, 4, 8, or 0"),
         ({"attention": AttentionOverrides(radix=2)}, "field of SqueezeExciteConfig 'radix'"),
         ({"stages": (9,)}, "stage 9 does not exist"),
         ({"placement": "before"}, "unknown placement"),

@@ -1,0 +1,92 @@
+"""The convolutional block attention module (CBAM, arXiv 1807.06521, section 3)."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from senet_jax.attention.base import Attention
+from senet_jax.attention.gates import GATES
+from senet_jax.attention.mlp import check_reduction, mlp, reduced_width
+from senet_jax.attention.squeeze import squeeze_avg, squeeze_max
+from senet_jax.errors import UsageError, choose
+from senet_jax.ops.conv import conv
+from senet_jax.ops.moments import scale
+from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.precision import accurate
+
+
+@dataclasses.dataclass(frozen=True)
+class CBAMConfig(Attention):
+    """Description of a CBAM: attention to channels, then to pixels.
+
+    The defaults are those of the authors' code.
+
+    Raises:
+        UsageError: An unknown gate, a reduction that is not positive, or a kernel size that is not
+            odd and positive.
+    """
+
+    name: ClassVar[str] = "cbam"
+
+    gate: str = "sigmoid"
+    """A key of ``GATES``, for both attentions."""
+    reduction: float = 16
+    """The ratio r: the hidden width of the channel attention is c // r."""
+    bias: bool = True
+    """Whether the two layers of the channel attention have biases."""
+    kernel_size: int = 7
+    """Side of the window that the gate of a pixel sees, odd."""
+    norm: bool = True
+    """A batch norm after the convolution of the spatial attention, which is in the authors' code
+    and not in the paper's eq. 3. Its scale starts at zero, where every pixel has the same gate."""
+
+    def __post_init__(self) -> None:
+        choose("gate", self.gate, GATES)
+        check_reduction(self.reduction)
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise UsageError(f"kernel_size must be odd and positive, not {self.kernel_size}.")
+
+    def build(self, *, train: bool, norm_group: int | None = None, dtype: Any = None) -> "CBAM":
+        return CBAM(self, train, norm_group, dtype, name=self.name)
+
+
+class CBAM(nn.Module):
+    """Rescales every channel by a gate of its own, then every pixel by one.
+
+    The parameters are ``reduce`` and ``expand``, which mean and maximum over the pixels share
+    (eq. 2), and ``spatial`` with its ``spatial_bn``, from mean and maximum over the channels
+    (eq. 3), in this order. The gates of the channels are sown as the intermediate ``gate``, those
+    of the pixels (n, h, w, 1) as ``spatial_gate``.
+    """
+
+    config: CBAMConfig
+    """What is computed."""
+    train: bool
+    """Whether the batch norm takes the batch's statistics."""
+    norm_group: int | None = None
+    """Samples whose statistics the batch norm takes together; None means all."""
+    dtype: Any = None
+    """Precision of the products with ``x``; None keeps that of ``x``. The gates are float32."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        config, exact = self.config, accurate(x.dtype)
+        gating = GATES[config.gate]
+        squeezed = jnp.stack([squeeze_avg(x), squeeze_max(x)])
+        width = reduced_width(x.shape[-1], config.reduction)
+        gate = gating(mlp(squeezed, width, bias=config.bias).sum(axis=0))
+        self.sow("intermediates", "gate", gate[:, None, None, :])
+        x = scale(x.astype(self.dtype or x.dtype), gate)
+
+        maps = [x.mean(axis=-1, dtype=exact), x.max(axis=-1).astype(exact)]
+        logits = conv(1, config.kernel_size, dtype=exact, name="spatial")(jnp.stack(maps, axis=-1))
+        if config.norm:
+            logits = batch_norm(
+                self.train, zero_scale=True, group=self.norm_group, dtype=exact, name="spatial_bn"
+            )(logits)
+        spatial_gate = gating(logits)
+        self.sow("intermediates", "spatial_gate", spatial_gate)
+        return x * spatial_gate.astype(x.dtype)

@@ -1,0 +1,171 @@
+"""Gather-excite (GENet, arXiv 1810.12348), of which Squeeze-and-Excitation is a case."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from senet_jax.attention.base import Attention
+from senet_jax.attention.gates import GATES
+from senet_jax.attention.mlp import check_reduction, mlp, reduced_width
+from senet_jax.attention.squeeze import squeeze_avg
+from senet_jax.errors import UsageError, choose
+from senet_jax.ops.conv import conv
+from senet_jax.ops.moments import scale
+from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.pooling import avg_pool
+from senet_jax.ops.precision import accurate
+
+EXTENTS = {0: 1, 2: 1, 4: 2, 8: 3}
+"""The extent ratios and how many convolutions, each of stride 2, gather over them; 0 is the whole
+map, with a single one."""
+
+GATHERS = ("avg", "conv")
+
+
+@dataclasses.dataclass(frozen=True)
+class GatherExciteConfig(Attention):
+    """Description of a gather-excite pair.
+
+    In the paper's names, ``gather="avg"`` is GE-theta-minus, ``gather="conv"`` GE-theta, and
+    ``gather="conv", mlp=True`` GE-theta-plus. ``mlp=True`` alone is Squeeze-and-Excitation.
+
+    Raises:
+        UsageError: An unknown extent, gather or gate, or a reduction that is not positive.
+    """
+
+    name: ClassVar[str] = "ge"
+
+    extent: int = 0
+    """The extent ratio e: what is gathered is 2, 4 or 8 times smaller on each side than the map, or
+    of 0, the paper's best, a single pixel."""
+    gather: str = "avg"
+    """"avg": the mean over windows of 2e - 1 pixels, e apart, or over the map, without parameters.
+    "conv": depthwise 3x3 convolutions of stride 2, one for each halving, or a single one that is as
+    large as the map, which must then always have the size that the network was made for. A batch
+    norm follows each of them and a ReLU each but the last."""
+    mlp: bool = False
+    """Put two layers that mix the channels, as those of Squeeze-and-Excitation, before the gate. A
+    gather by convolutions then ends in a ReLU, as in the authors' network."""
+    gate: str = "sigmoid"
+    """A key of ``GATES``."""
+    reduction: float = 16
+    """The ratio r of ``mlp``: its hidden width is c // r."""
+    bias: bool = True
+    """Whether the layers of ``mlp`` have biases."""
+
+    def __post_init__(self) -> None:
+        if self.extent not in EXTENTS:
+            raise UsageError(f"extent must be 2, 4, 8, or 0 for the whole map, not {self.extent}.")
+        choose("gather", self.gather, GATHERS)
+        choose("gate", self.gate, GATES)
+        check_reduction(self.reduction)
+
+    @property
+    def averages(self) -> bool:
+        return self.gather == "avg" and self.extent == 0
+
+    def build(
+        self, *, train: bool, norm_group: int | None = None, dtype: Any = None
+    ) -> "GatherExcite":
+        return GatherExcite(self, train, norm_group, dtype, name=self.name)
+
+
+class GatherExcite(nn.Module):
+    """Rescales a map by what was gathered around each of its pixels, in each channel.
+
+    ``y = x * interp(gate(mlp(gather(x))))``, where the nearest pixel is taken for interp (sections
+    2 and 3). The parameters are ``conv1``, ``bn1``, ... of the gather and ``reduce`` and ``expand``
+    of the layers, as far as there are any; the gate (n, h2, w2, c), of the size of what was
+    gathered, is sown as the intermediate ``gate``.
+
+    Raises:
+        UsageError: A convolution over the whole map, and a map of another size than at first.
+    """
+
+    config: GatherExciteConfig
+    """What is computed."""
+    train: bool
+    """Whether the batch norms take the batch's statistics."""
+    norm_group: int | None = None
+    """Samples whose statistics the batch norms take together; None means all."""
+    dtype: Any = None
+    """Precision of the product with ``x``; None keeps that of ``x``. What comes before, gathering
+    at full resolution as well, is float32."""
+
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        dtype = self.dtype or x.dtype
+        gate = self.excite(squeeze_avg(x) if self.config.averages else x)
+        if gate.ndim == 2:
+            return scale(x.astype(dtype), gate)
+        return x.astype(dtype) * nearest(gate, *x.shape[1:3]).astype(dtype)
+
+    @nn.compact
+    def excite(self, x: Float[Array, "n *space c"]) -> Float[Array, "n *space2 c"]:
+        """The gate from the map, or from its means where the mechanism averages."""
+        config = self.config
+        x = x.astype(accurate(x.dtype))
+        if config.gather == "conv":
+            x = self._convolve(x)
+        elif config.extent:
+            x = avg_pool(
+                x, 2 * config.extent - 1, config.extent, pad=config.extent - 1, count_pad=False
+            )
+        if config.mlp:
+            x = mlp(x, reduced_width(x.shape[-1], config.reduction), bias=config.bias)
+        gate = GATES[config.gate](x)
+        self.sow("intermediates", "gate", gate if gate.ndim == 4 else gate[:, None, None, :])
+        return gate
+
+    def _convolve(self, x: Float[Array, "n h w c"]) -> Float[Array, "n *space c"]:
+        config, channels = self.config, x.shape[-1]
+        count = EXTENTS[config.extent]
+        for index in range(1, count + 1):
+            name = f"conv{index}"
+            x = (
+                conv(channels, 3, stride=2, groups=channels, dtype=x.dtype, name=name)(x)
+                if config.extent
+                else _WholeMap(name=name)(x)
+            )
+            x = batch_norm(self.train, group=self.norm_group, dtype=x.dtype, name=f"bn{index}")(x)
+            if index < count or config.mlp:
+                x = nn.relu(x)
+        return x
+
+
+class _WholeMap(nn.Module):
+    """A depthwise convolution with a kernel as large as the map, which leaves a single pixel."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
+        shape = (*x.shape[1:3], 1, x.shape[-1])
+        if self.has_variable("params", "kernel"):
+            made_for: tuple[int, ...] = self.get_variable("params", "kernel").shape
+            if made_for[:2] != shape[:2]:
+                raise UsageError(
+                    f"a gather over the whole map by convolution was made for maps of "
+                    f"{made_for[0]}x{made_for[1]} pixels, not {shape[0]}x{shape[1]}: give the "
+                    "network images of the size that it was made for, or use an extent of 2, 4 or "
+                    "8."
+                )
+        # As many products are summed as the map has pixels.
+        init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+        kernel = self.param("kernel", init, shape, jnp.float32)
+        return jnp.einsum("nhwc,hwc->nc", x, kernel[:, :, 0])
+
+
+def nearest(x: Float[Array, "n h w c"], height: int, width: int) -> Array:
+    """Enlarges maps: pixel i of k is a copy of the pixel floor(i s / k) of s (PyTorch's rule)."""
+    for axis, size in ((1, height), (2, width)):
+        small = x.shape[axis]
+        if size % small == 0:
+            x = jnp.repeat(x, size // small, axis=axis)
+            continue
+        # An indexing would have a scatter for its gradient.
+        copies = np.bincount(np.arange(size) * small // size)
+        pixels = zip(jnp.split(x, small, axis=axis), copies, strict=True)
+        x = jnp.concatenate([jnp.repeat(each, int(n), axis=axis) for each, n in pixels], axis=axis)
+    return x

@@ -1,0 +1,121 @@
+"""What every study would run on each data set, never trained."""
+
+import dataclasses
+import functools
+import runpy
+import typing
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import study
+from experiments.study import Options, recipe
+from senet_jax.errors import UsageError
+from senet_jax.studies.grid import jobs
+from senet_jax.training.network import build_model
+
+STUDIES = {
+    "ablate_gate": 4,
+    "ablate_squeeze": 5,
+    "ablate_reduction": {"imagenet2012": 6, "": 5},
+    "ablate_stage": {"imagenet2012": 6, "": 5},
+    "ablate_placement": 6,
+    "ablate_squeeze_free": 3,
+    "depth": 6,
+    "attention_zoo": 9,
+}
+"""How many cells each has, by data set where it is not the same for all ("" for the others)."""
+
+DATA = typing.get_args(typing.get_type_hints(Options)["data"])
+IMAGES = {"digits": (8, 8, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
+
+
+@functools.cache
+def declared(name):
+    """What the script of a study gives to ``main``."""
+    given = []
+
+    def main(*arguments, **options):
+        given.append((*arguments, options))
+        return 0
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "main", main)
+        with pytest.raises(SystemExit):
+            runpy.run_module(f"experiments.{name}", run_name="__main__")
+    ((title, description, cells, options),) = given
+    return title, description, cells, options
+
+
+def cells_of(name, data):
+    *_, cells, _ = declared(name)
+    return cells(recipe(Options(data=data)))
+
+
+@functools.cache
+def parameters(model, image):
+    """Shapes of a network's parameters; of many blocks in a stage, one is enough."""
+    if getattr(model, "blocks", None):
+        model = dataclasses.replace(model, blocks=(1,) * len(model.blocks))
+    images = jnp.zeros((1, *image))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+    return jax.tree.map(jnp.shape, variables["params"])
+
+
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_has_distinct_cells_that_can_be_run(tmp_path, name, data):
+    cells = cells_of(name, data)
+    count = STUDIES[name]
+    assert len(cells) == (count if isinstance(count, int) else count.get(data, count[""]))
+    found = jobs(cells, tmp_path, range(2))
+    assert len({job.config.run_dir for job in found}) == 2 * len(cells)
+    for config in cells.values():
+        assert config.data.name == data
+        model = build_model(config.model, num_classes=10)
+        assert parameters(model, IMAGES.get(data, (64, 64, 3)))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_says_what_it_is(name):
+    title, description, _, options = declared(name)
+    assert title == name
+    assert f"python -m experiments.{name} --data imagenet2012" in description
+    for data in DATA:
+        cells = {cell.rpartition("/")[2] for cell in cells_of(name, data)}
+        assert options["baseline"] in cells
+
+
+def networks(name, data):
+    return {cell: build_model(config.model, 10) for cell, config in cells_of(name, data).items()}
+
+
+@pytest.mark.parametrize("data", ["cifar10", "imagenet2012"])
+def test_pairs_of_a_depth_differ_in_the_attention_alone(data):
+    pairs = networks("depth", data)
+    for cell, plain in pairs.items():
+        if cell.endswith("/plain"):
+            se = pairs[cell.replace("plain", "se")]
+            assert plain.attention is None
+            assert se.attention is not None
+            assert dataclasses.replace(se, attention=None) == plain
+
+
+def test_depth_has_networks_of_its_own():
+    with pytest.raises(UsageError, match=r"of the depths \(8, 20, 32\): leave out --model"):
+        declared("depth")[2](recipe(Options(model="cifar_seresnet20")))
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("ablate_")])
+def test_the_ablations_have_biases_as_the_paper_where_it_has_them(name):
+    for data in ("cifar10", "imagenet2012"):
+        attentions = [model.attention for model in networks(name, data).values()]
+        biases = {attention.bias for attention in attentions if attention is not None}
+        assert biases == {data == "cifar10"}
+
+
+def test_an_ablation_of_another_attention_leaves_it_as_it_is():
+    base = recipe(Options(data="imagenet2012", model="ecaresnet26t"))
+    cells = declared("ablate_squeeze")[2](base)
+    assert build_model(cells["max"].model, 10).attention.squeeze == "max"
