@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import time
 
 import pytest
 
@@ -55,10 +54,8 @@ def test_asked_to_stop_it_stops_its_runs_and_they_go_on(tmp_path):
         if len(read_metrics(run_dir)) >= 2:
             raise KeyboardInterrupt
 
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run_jobs(grid, [CPU], tmp_path / "cache", interrupt)
-    assert time.monotonic() - began < 100
     assert not grid[0].done
     text = log_of(grid[0]).read_text()
     assert "stopped by a signal after step" in text
