@@ -13,8 +13,8 @@ repository).
 
 The paper trains 300 epochs on batches of 64, the rate divided by 10 after a half and three
 quarters; the recipe here is that of the other studies, of 164 epochs on batches of 128. Cost: cells
-x seeds x epochs. An epoch of all cells is 7e16 multiply-accumulates of training on ImageNet, 1.8e15
-on CIFAR and 1.3e11 on digits.
+x seeds x epochs. An epoch of all cells is 9.6e16 multiply-accumulates of training on ImageNet,
+1.8e15 on CIFAR and 1.3e11 on digits.
 """
 
 import sys

@@ -1,5 +1,8 @@
 """Weights of the Inception networks: their names in PyTorch, and PyTorch's logits."""
 
+import functools
+
+import jax
 import numpy as np
 import pytest
 from goldens import goldens
@@ -23,6 +26,17 @@ def test_the_auxiliary_classifier_is_left_out():
 def test_other_networks_know_no_auxiliary_classifier():
     with pytest.raises(UsageError, match=r"left over \(1\): AuxLogits\.fc\.bias"):
         from_torch("cifar_resnet8", {"AuxLogits.fc.bias": np.zeros(1000, np.float32)})
+
+
+def test_weights_of_the_small_one_go_out_and_come_back_under_their_own_names():
+    init = functools.partial(create_model("cifar_se_inception").init, train=False)
+    leaves = jax.eval_shape(init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda leaf: rng.random(leaf.shape, np.float32), leaves)
+    state_dict = to_torch("cifar_se_inception", variables)
+    assert {"inception_3a.3x3.conv.weight", "inception_4c.se.expand.bias"} <= state_dict.keys()
+    back = from_torch("cifar_se_inception", state_dict)
+    jax.tree.map(np.testing.assert_array_equal, back, variables)
 
 
 @pytest.mark.parametrize(
