@@ -7,6 +7,7 @@ module of its own.
 
 import dataclasses
 import functools
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -117,14 +118,8 @@ class Probe:
         Raises:
             UsageError: Not one image could be read.
         """
-        for there, label, (seen,) in self._run(self._look, [{}]):
-            yield (
-                label,
-                {
-                    name: Seen(**{field: x[there] for field, x in values.items()})
-                    for name, values in seen.items()
-                },
-            )
+        for _, label, seen in self._run(self._look, [{}]):
+            yield label, {name: Seen(**fields) for name, fields in seen.items()}
 
     def answers(self, variants: Sequence[Edits]) -> list[Answers]:
         """What the network says of all images with other gates; the images are read once.
@@ -137,13 +132,12 @@ class Probe:
         """
         right: list[list[np.ndarray]] = [[] for _ in variants]
         loss: list[list[np.ndarray]] = [[] for _ in variants]
-        for there, label, outputs in self._run(self._ask, variants):
-            for place, logits in enumerate(outputs):
-                log_p = log_softmax(logits[there].astype(np.float64), axis=-1)
-                # What is not a number is no answer.
-                intact = ~np.isnan(log_p).any(axis=-1)
-                right[place].append((log_p.argmax(axis=-1) == label) & intact)
-                loss[place].append(-log_p[np.arange(len(label)), label])
+        for place, label, logits in self._run(self._ask, variants):
+            log_p = log_softmax(logits.astype(np.float64), axis=-1)
+            # What is not a number is no answer.
+            intact = ~np.isnan(log_p).any(axis=-1)
+            right[place].append((log_p.argmax(axis=-1) == label) & intact)
+            loss[place].append(-log_p[np.arange(len(label)), label])
         return [
             Answers(np.concatenate(r), np.concatenate(x)) for r, x in zip(right, loss, strict=True)
         ]
@@ -189,21 +183,28 @@ class Probe:
 
     def _run(
         self, step: Callable[..., Any], variants: Sequence[Edits]
-    ) -> Iterator[tuple[Bool[np.ndarray, " n"], Int[np.ndarray, " n"], list[Any]]]:
-        """Yields which rows of a batch are images, their labels, and the outputs for all rows."""
+    ) -> Iterator[tuple[int, Int[np.ndarray, " n"], Any]]:
+        """Yields the place of a variant, the labels of some images, and what a step says of them.
+
+        It is read once the next step is under way, so that the devices do not wait; no more steps
+        are, since on CPUs the collectives of many starve.
+        """
         readable = False
-        for outputs in _one_late(self._dispatch(step, variants)):
-            fetched = jax.tree.map(np.asarray, outputs)
-            index, label, _ = fetched[0]
-            there = index >= 0
-            readable |= bool(there.any())
-            yield there, label[there], [what for _, _, what in fetched]
+        pending = None
+        for following in itertools.chain(self._dispatch(step, variants), [None]):
+            if pending is not None:
+                place, outputs = pending
+                index, label, what = jax.tree.map(np.asarray, outputs)
+                there = index >= 0
+                readable |= bool(there.any())
+                yield place, label[there], jax.tree.map(lambda x, there=there: x[there], what)
+            pending = following
         if not readable:
             raise UsageError("not one image could be read: there is nothing to look at.")
 
     def _dispatch(
         self, step: Callable[..., Any], variants: Sequence[Edits]
-    ) -> Iterator[list[tuple[Array, Array, Any]]]:
+    ) -> Iterator[tuple[int, tuple[Array, Array, Any]]]:
         edits = [jax.device_put(self._arrays(v), replicated(self._mesh)) for v in variants]
         for batch in self._batches.read(self._workers):
             for index, reason in batch.errors.items():
@@ -213,7 +214,8 @@ class Probe:
             image = batch.images[self._view][:, 0]
             values = {"image": image, "index": batch.index, "label": batch.label}
             on_devices = to_devices(values, self._mesh)
-            yield [step(self._variables, on_devices, edit) for edit in edits]
+            for place, edit in enumerate(edits):
+                yield place, step(self._variables, on_devices, edit)
 
     def _arrays(self, edits: Edits) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """The edits of all blocks, so that one compiled step serves any of them."""
@@ -223,16 +225,6 @@ class Probe:
             for block in self.blocks
         }
         return {**arrays, **{name: (edit.keep, edit.value) for name, edit in edits.items()}}
-
-
-def _one_late(outputs: Iterator[Any]) -> Iterator[Any]:
-    """Each output once the next is under way, so that the devices do not wait for its reader."""
-    pending = next(outputs, None)
-    for following in outputs:
-        yield pending
-        pending = following
-    if pending is not None:
-        yield pending
 
 
 def _edited(

@@ -1,7 +1,8 @@
 """Channels ranked by their gates, and what is lost when the lowest are shut.
 
-A channel is shut by a gate of zero: its part of the network could be cut away. Against the ranking
-stands a random choice of as many channels, without which a small loss would prove nothing.
+A channel is shut by a gate of zero: nothing of it goes on, though the other gates still see it.
+Against the ranking stands a random choice of as many channels, without which a small loss would
+prove nothing.
 """
 
 import dataclasses

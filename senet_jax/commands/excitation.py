@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_jax.commands.networks import add_networks, add_view, open_networks, view_fields
+from senet_jax.commands.networks import (
+    add_networks,
+    add_view,
+    is_weights,
+    open_networks,
+    view_fields,
+)
 from senet_jax.errors import UsageError
 
 if TYPE_CHECKING:
@@ -130,7 +136,8 @@ def run(options: argparse.Namespace) -> int:
     drawn = _drawn(options.blocks, probe.blocks)
     labels = [find_label(name, dataset.classes) for name in options.classes or ()]
     looked_at = _pictures(options, dataset, members) if options.grad_cam else None
-    out = _folder(options.out, source)
+    out = options.out or default_folder(source)
+    out.mkdir(parents=True, exist_ok=True)
 
     gates = read_gates(probe)
     labels = labels or _spread(gates[0].count)
@@ -189,15 +196,13 @@ def _spread(count: "np.ndarray") -> list[int]:
     return [int(there[place]) for place in places.round().astype(int)]
 
 
-def _folder(out: Path | None, source: str) -> Path:
-    """The folder of what is written, made if it is not there."""
+def default_folder(source: str) -> Path:
+    """Where what is found in a run, a checkpoint or weights is written if nothing else is said."""
     path = Path(source).absolute()
-    name = path.stem if path.is_file() else path.name
+    name = path.stem if is_weights(source) else path.name
     if path.parent.name == "checkpoints":
         name = f"{path.parent.parent.name}-{name}"
-    out = out or Path("excitation") / name
-    out.mkdir(parents=True, exist_ok=True)
-    return out
+    return Path("excitation") / name
 
 
 @dataclasses.dataclass(frozen=True)

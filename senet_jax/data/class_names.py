@@ -35,11 +35,14 @@ def find_label(name: str, classes: list[str]) -> int:
     Raises:
         UsageError: No class is called so, or several are.
     """
-    called: dict[str, list[int]] = {}
+    whole: dict[str, list[int]] = {}
+    parts: dict[str, list[int]] = {}
     for label, (own, shown) in enumerate(zip(classes, readable(classes), strict=True)):
-        for one in {own, shown, *shown.split(", ")}:
-            called.setdefault(one, []).append(label)
-    labels = called[choose("class", name, called)]
+        for one in {own, shown}:
+            whole.setdefault(one, []).append(label)
+        for one in shown.split(", "):
+            parts.setdefault(one, []).append(label)
+    labels = whole.get(name) or parts[choose("class", name, {*parts, *whole})]
     if len(labels) > 1:
         own = " or ".join(classes[label] for label in labels)
         raise UsageError(f"several classes are called {name}: give {own}.")

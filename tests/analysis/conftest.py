@@ -32,9 +32,8 @@ def images():
     rng = np.random.default_rng(0)
     labels = rng.choice([0, 1, 3], IMAGES).astype(np.int32)
     kinds = rng.uniform(0, 200, (CLASSES, 8, 8, 1))
-    return ArraySource(
-        (kinds[labels] + rng.uniform(0, 55, (IMAGES, 8, 8, 1))).astype(np.uint8), labels
-    )
+    images = kinds[labels] + rng.uniform(0, 55, (IMAGES, 8, 8, 1))
+    return ArraySource(images.astype(np.uint8), labels)
 
 
 @pytest.fixture
@@ -57,9 +56,9 @@ def member(pixels, random_variables):
 
 @pytest.fixture
 def probe(member, images):
-    """A probe of a network, on all eight devices, in batches that do not divide the images."""
+    """A probe of a network, in batches that do not divide the images."""
 
-    def build(model, batch_size=16):
-        return Probe(member(model), images, make_mesh(), batch_size=batch_size)
+    def build(model, devices=1):
+        return Probe(member(model), images, make_mesh(devices), batch_size=16)
 
     return build

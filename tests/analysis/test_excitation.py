@@ -30,20 +30,20 @@ def whole(pixels):
 
 
 @pytest.mark.parametrize(
-    "attention",
+    ("attention", "devices"),
     [
-        SqueezeExciteConfig(),
-        SqueezeExciteConfig(squeeze="none", gate="tanh"),
-        ECAConfig(),
-        SelectiveKernelConfig(),
-        SplitAttentionConfig(),
+        (SqueezeExciteConfig(), 8),
+        (SqueezeExciteConfig(squeeze="none", gate="tanh"), 1),
+        (ECAConfig(), 1),
+        (SelectiveKernelConfig(), 1),
+        (SplitAttentionConfig(), 1),
     ],
     ids=["se", "by pixel", "eca", "sk", "split"],
 )
 def test_streamed_over_devices_is_numpy_on_the_whole_array(
-    network, probe, images, whole, attention
+    network, probe, images, whole, attention, devices
 ):
-    probe = probe(network(attention=attention))
+    probe = probe(network(attention=attention), devices)
     labels = images.labels
     for g, gate in zip(read_gates(probe), whole(probe.member), strict=True):
         by_pixel = gate.shape[1:3] != (1, 1)
@@ -65,8 +65,9 @@ def test_streamed_over_devices_is_numpy_on_the_whole_array(
 def test_what_leaves_the_attention_is_gate_times_input(network, probe, pixels):
     probe = probe(network(placement="post"))
     member = probe.member
-    _, state = member.model.apply(
-        member.variables, pixels, train=False, capture_intermediates=True, mutable=["intermediates"]
+    capture = {"capture_intermediates": True, "mutable": ["intermediates"]}
+    _, state = jax.jit(lambda x: member.model.apply(member.variables, x, train=False, **capture))(
+        pixels
     )
     # After the last attention nothing follows in a block.
     output = state["intermediates"]["stage3"]["block2"]["__call__"][0]
