@@ -5,8 +5,10 @@ attention passes its gate through: no backbone knows of it.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -22,8 +24,8 @@ from senet_jax.errors import UsageError, choose
 from senet_jax.models.backbone import Backbone
 from senet_jax.ops.conv_lowering import lowering
 
-Path = tuple[str, ...]
-"""Names of modules, from the network's on."""
+Place = tuple[tuple[str, ...], str]
+"""Where a gate is: the names of the modules down to the attention, and that of the intermediate."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +33,9 @@ class Block:
     """A place of attention in a network."""
 
     name: str
-    """The module that holds the attention, as "stage3/block2"."""
-    path: Path
-    """The attention itself."""
+    """The module that holds the attention, as "stage3/block2"; of a second gate with its own name
+    after it, as "stage3/block2/spatial_gate"."""
+    place: Place
     stage: int
     """The family's number of its stage."""
     shape: tuple[int, ...]
@@ -85,6 +87,9 @@ def find_blocks(name: str, model: nn.Module, image_shape: tuple[int, int, int]) 
     Raises:
         UsageError: There is none.
     """
+    assert isinstance(model, Backbone)
+    # What is computed again in a backward pass cannot be looked into.
+    model = model.clone(remat=False)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     found = _gates(model, image)
     if not found:
@@ -92,32 +97,27 @@ def find_blocks(name: str, model: nn.Module, image_shape: tuple[int, int, int]) 
             f"{name} has no attention, so no gate to look at: give a network that has one, such as "
             "one trained with --model.attention.kind se."
         )
-    assert isinstance(model, Backbone)
-    stage_of: dict[Path, int] = {}
+    stage_of: dict[Place, int] = {}
     for stage in model.stages or model.stage_numbers:
         stage_of |= dict.fromkeys(_gates(model.clone(stages=(stage,)), image), stage)
-    short = ["/".join(path[:-1]) for path in found]
-    blocks = [
-        Block(
-            name=holder if holder and short.count(holder) == 1 else "/".join(path),
-            path=path,
-            stage=stage_of[path],
-            shape=gate[3:],
-            by_pixel=gate[1:3] != (1, 1),
-            params=0,
-        )
-        for holder, (path, gate) in zip(short, found.items(), strict=True)
-    ]
-    idle = _idle_params(model, image, blocks)
+    names, params = _names(found), _gate_params(model, image, list(found))
     return [
-        dataclasses.replace(
-            block,
-            params=sum(
-                size for path, size in idle.items() if path[: len(block.path)] == block.path
-            ),
-        )
-        for block in blocks
+        Block(names[place], place, stage_of[place], gate[3:], gate[1:3] != (1, 1), params[place])
+        for place, gate in found.items()
     ]
+
+
+def _names(places: Iterable[Place]) -> dict[Place, str]:
+    """The names of the modules around the attentions, or, of two in one, of the attentions."""
+    attentions = dict.fromkeys(path for path, _ in places)
+    around = Counter(path[:-1] for path in attentions)
+    return {
+        (path, sown): "/".join(
+            (path[:-1] if path[:-1] and around[path[:-1]] == 1 else path)
+            + ((sown,) if sown != "gate" else ())
+        )
+        for path, sown in places
+    }
 
 
 def chosen(blocks: Sequence[Block], names: Sequence[str]) -> list[Block]:
@@ -130,20 +130,18 @@ def chosen(blocks: Sequence[Block], names: Sequence[str]) -> list[Block]:
     return [by_name[choose("block", name, by_name)] for name in names]
 
 
-def replacing(
-    gates: Mapping[Path, Callable[[Array], Array]],
-) -> AbstractContextManager[None]:
+def replacing(gates: Mapping[Place, Callable[[Array], Array]]) -> AbstractContextManager[None]:
     """Replaces gates in what is traced under it; what is sown stays the network's own gate.
 
     Args:
-        gates: By the paths of blocks, what becomes of their gates.
+        gates: By the places of blocks, what becomes of their gates.
     """
 
     def replace(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         gate = next_fun(*args, **kwargs)
-        if not _is_gate(context) or context.module.path not in gates:
+        if not _is_gate(context):
             return gate
-        return gates[context.module.path](gate)
+        return gates.get(_place(context, *args, **kwargs), lambda own: own)(gate)
 
     return nn.intercept_methods(replace)
 
@@ -152,13 +150,18 @@ def _is_gate(context: nn.module.InterceptorContext) -> bool:
     return isinstance(context.module, Gated) and context.method_name == "gated"
 
 
-def _gates(model: nn.Module, image: jax.ShapeDtypeStruct) -> dict[Path, tuple[int, ...]]:
-    """The shapes of the gates by the paths of their modules, in the order of their calls."""
-    found: dict[Path, tuple[int, ...]] = {}
+def _place(context: nn.module.InterceptorContext, gate: Array, sown: str = "gate") -> Place:
+    """Where a call of ``Gated.gated`` is, from its arguments."""
+    return context.module.path, sown
+
+
+def _gates(model: nn.Module, image: jax.ShapeDtypeStruct) -> dict[Place, tuple[int, ...]]:
+    """The shapes of the gates in the order of their calls."""
+    found: dict[Place, tuple[int, ...]] = {}
 
     def record(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
         if _is_gate(context):
-            found[context.module.path] = args[0].shape
+            found[_place(context, *args, **kwargs)] = args[0].shape
         return next_fun(*args, **kwargs)
 
     with nn.intercept_methods(record):
@@ -171,23 +174,40 @@ def _abstract_variables(model: nn.Module, image: jax.ShapeDtypeStruct) -> dict[s
         return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
 
 
-def _idle_params(
-    model: nn.Module, image: jax.ShapeDtypeStruct, blocks: Sequence[Block]
-) -> dict[Path, int]:
-    """Sizes of the parameters that the logits do not depend on once all gates are constants."""
+def _gate_params(
+    model: nn.Module, image: jax.ShapeDtypeStruct, places: Sequence[Place]
+) -> dict[Place, int]:
+    """Of each gate, the parameters that it depends on and the rest of the network does not.
+
+    The network is traced with constants for gates, so that no gate depends on another.
+    """
     variables = dict(_abstract_variables(model, image))
     params = variables.pop("params")
-    constants = {block.path: jnp.ones_like for block in blocks}
+    own: dict[Place, Array] = {}
 
-    def forward(params: Any, rest: Any, image: Array) -> Any:
-        return model.apply({"params": params, **rest}, image, train=False)
+    def constants(place: Place, gate: Array) -> Array:
+        own[place] = gate
+        return jnp.ones_like(gate)
 
-    with replacing(constants), lowering("native"):
+    def forward(params: Any, rest: Any, image: Array) -> tuple[Any, list[Array]]:
+        with replacing({place: functools.partial(constants, place) for place in places}):
+            logits = model.apply({"params": params, **rest}, image, train=False)
+        return logits, [own[place] for place in places]
+
+    with lowering("native"):
         jaxpr = jax.make_jaxpr(forward)(params, variables, image).jaxpr
-    _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    leaves = jax.tree_util.tree_leaves_with_path(params)
+    sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(params)]
+
+    def needed(output: int) -> list[bool]:
+        wanted = [place == output for place in range(len(jaxpr.outvars))]
+        return partial_eval.dce_jaxpr(jaxpr, wanted)[1][: len(sizes)]
+
+    elsewhere = needed(0)
     return {
-        tuple(key.key for key in path): math.prod(leaf.shape)
-        for (path, leaf), needed in zip(leaves, used[: len(leaves)], strict=True)
-        if not needed
+        place: sum(
+            size
+            for size, here, there in zip(sizes, needed(output), elsewhere, strict=True)
+            if here and not there
+        )
+        for output, place in enumerate(places, 1)
     }

@@ -58,7 +58,7 @@ def draw_gates(
                         label=classes[label],
                     )
                 axes.plot(of_all.ravel(), **ALL)
-                axes.set_xlim(0, of_all.size - 1)
+                axes.set_xlim(-0.5, of_all.size - 0.5)
                 axes.margins(y=0.05)
                 for path in range(1, len(of_all.reshape(-1, of_all.shape[-1]))):
                     axes.axvline(path * of_all.shape[-1] - 0.5, color="black", linestyle=":")

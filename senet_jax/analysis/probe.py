@@ -147,7 +147,7 @@ class Probe:
 
         def step(variables: Any, batch: dict[str, Array], edits: Any) -> Any:
             images = normalize(batch["image"], **vars(self.member.normalization))
-            gates = {b.path: functools.partial(_edited, *edits[b.name]) for b in self.blocks}
+            gates = {b.place: functools.partial(_edited, *edits[b.name]) for b in self.blocks}
             # As a training step tells its convolutions of the mesh and of their form.
             with (
                 jax.sharding.use_abstract_mesh(self._mesh.abstract_mesh),
@@ -177,8 +177,9 @@ class Probe:
         )
         kept = traverse_util.flatten_dict(state["intermediates"])
         return {
-            block.name: _summary(kept[*block.path, "gate"][0], kept[*block.path, "__call__"][0])
+            block.name: _summary(kept[*path, sown][0], kept[*path, "__call__"][0])
             for block in self.blocks
+            for path, sown in [block.place]
         }
 
     def _run(

@@ -60,7 +60,7 @@ def prune(
     """Measures the error with the lowest channels of all blocks shut, and of single blocks.
 
     Of blocks whose paths are weighted against each other a path of a channel is what is shut, and
-    there is no ranking by what leaves them.
+    there is no ranking by what leaves them. Gates that all channels share are left as they are.
 
     Args:
         probe: The network and the images.
@@ -72,8 +72,9 @@ def prune(
         UsageError: A share out of range.
     """
     check_percents(percents)
+    gates = [g for g in gates if g.block.shape[-1] > 1]
     by_name = {g.block.name: g for g in gates}
-    parts = [(name, [by_name[name]]) for name in alone]
+    parts = [(name, [by_name[name]]) for name in alone if name in by_name]
     if len(gates) > 1 or not parts:
         parts.insert(0, ("all", list(gates)))
     cases = [
