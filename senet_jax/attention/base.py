@@ -42,6 +42,29 @@ class Attention(abc.ABC):
         """
 
 
+class Gated(nn.Module):
+    """A module that weights channels by a gate, which can be looked at and replaced.
+
+    Subclasses pass their gate, or the weights of their paths, through ``gated`` on the way to the
+    product.
+    """
+
+    def gated(
+        self, gate: Float[Array, "n h w *paths c"], sown: str = "gate"
+    ) -> Float[Array, "n h w *paths c"]:
+        """Sows a gate and returns what the channels are weighted by.
+
+        That is the gate itself, unless ``nn.intercept_methods`` puts another one in its place, as
+        ``analysis.probe`` does.
+
+        Args:
+            gate: The gate; an axis of one pixel where all pixels have the same.
+            sown: Name of the intermediate; a module with several gates calls the second otherwise.
+        """
+        self.sow("intermediates", sown, gate)
+        return gate
+
+
 @dataclasses.dataclass(frozen=True)
 class ConvAttention(abc.ABC):
     """Description of a mechanism that stands in place of a 3x3 convolution.

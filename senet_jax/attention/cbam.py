@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention.base import Attention
+from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import GATES
 from senet_jax.attention.mlp import check_reduction, mlp, reduced_width
 from senet_jax.attention.squeeze import squeeze_avg, squeeze_max
@@ -53,7 +53,7 @@ class CBAMConfig(Attention):
         return CBAM(self, train, norm_group, dtype, name=self.name)
 
 
-class CBAM(nn.Module):
+class CBAM(Gated):
     """Rescales every channel by a gate of its own, then every pixel by one.
 
     The parameters are ``reduce`` and ``expand``, which mean and maximum over the pixels share
@@ -78,7 +78,7 @@ class CBAM(nn.Module):
         squeezed = jnp.stack([squeeze_avg(x), squeeze_max(x)])
         width = reduced_width(x.shape[-1], config.reduction)
         gate = gating(mlp(squeezed, width, bias=config.bias).sum(axis=0))
-        self.sow("intermediates", "gate", gate[:, None, None, :])
+        gate = self.gated(gate[:, None, None, :])[:, 0, 0]
         x = scale(x.astype(self.dtype or x.dtype), gate)
 
         maps = [x.mean(axis=-1, dtype=exact), x.max(axis=-1).astype(exact)]
@@ -88,5 +88,5 @@ class CBAM(nn.Module):
                 self.train, zero_scale=True, group=self.norm_group, dtype=exact, name="spatial_bn"
             )(logits)
         spatial_gate = gating(logits)
-        self.sow("intermediates", "spatial_gate", spatial_gate)
+        spatial_gate = self.gated(spatial_gate, "spatial_gate")
         return x * spatial_gate.astype(x.dtype)

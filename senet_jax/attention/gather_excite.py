@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention.base import Attention
+from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import GATES
 from senet_jax.attention.mlp import check_reduction, mlp, reduced_width
 from senet_jax.attention.squeeze import squeeze_avg
@@ -74,7 +74,7 @@ class GatherExciteConfig(Attention):
         return GatherExcite(self, train, norm_group, dtype, name=self.name)
 
 
-class GatherExcite(nn.Module):
+class GatherExcite(Gated):
     """Rescales a map by what was gathered around each of its pixels, in each channel.
 
     ``y = x * interp(gate(mlp(gather(x))))``, where the nearest pixel is taken for interp (sections
@@ -117,8 +117,7 @@ class GatherExcite(nn.Module):
         if config.mlp:
             x = mlp(x, reduced_width(x.shape[-1], config.reduction), bias=config.bias)
         gate = GATES[config.gate](x)
-        self.sow("intermediates", "gate", gate if gate.ndim == 4 else gate[:, None, None, :])
-        return gate
+        return self.gated(gate) if gate.ndim == 4 else self.gated(gate[:, None, None, :])[:, 0, 0]
 
     def _convolve(self, x: Float[Array, "n h w c"]) -> Float[Array, "n *space c"]:
         config, channels = self.config, x.shape[-1]

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention.base import Attention
+from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import ACTIVATIONS, GATES
 from senet_jax.attention.mlp import check_reduction, mlp, reduced_width
 from senet_jax.attention.squeeze import SQUEEZES
@@ -81,7 +81,7 @@ class SqueezeExciteConfig(Attention):
         return SqueezeExcite(self, dtype=dtype, name=self.name)
 
 
-class SqueezeExcite(nn.Module):
+class SqueezeExcite(Gated):
     """Rescales every channel by a gate computed from all channels.
 
     ``y = x * gate(W2 activation(W1 squeeze(x)))``, eqs. 2 to 4 of the paper. The parameters are
@@ -107,5 +107,4 @@ class SqueezeExcite(nn.Module):
         width = config.hidden_width(squeezed.shape[-1])
         activation = ACTIVATIONS[config.activation]
         gate = GATES[config.gate](mlp(squeezed, width, bias=config.bias, activation=activation))
-        self.sow("intermediates", "gate", gate if gate.ndim == 4 else gate[:, None, None, :])
-        return gate
+        return self.gated(gate) if gate.ndim == 4 else self.gated(gate[:, None, None, :])[:, 0, 0]
