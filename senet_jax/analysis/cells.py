@@ -136,7 +136,7 @@ STUDY = "study.json"
 
 def natural(name: str) -> list[str | int]:
     """A key that sorts names with their numbers by value: 2x64d comes before 16x64d."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def baseline_of(name: str, baseline: str, names: Collection[str]) -> str | None:
