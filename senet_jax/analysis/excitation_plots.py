@@ -196,7 +196,7 @@ def draw_grad_cam(
         grid = figure.subplots(count, columns, squeeze=False)
         for place, (row, title) in enumerate(zip(grid, titles, strict=True)):
             _show(row[0], images[0][place])
-            row[0].set_ylabel("\n".join(textwrap.wrap(title, LINE)), fontsize=7)
+            row[0].set_ylabel(_lines(title), fontsize=7)
             for axes, shown, one in zip(row[1:], images, maps, strict=True):
                 _show(axes, shown[place])
                 heat = one.fine[place]
@@ -208,7 +208,7 @@ def draw_grad_cam(
                 )
         grid[0, 0].set_title("image", fontsize=8)
         for axes, name in zip(grid[0, 1:], networks, strict=True):
-            axes.set_title(name, fontsize=8)
+            axes.set_title(_lines(name), fontsize=7)
         figure.supxlabel("blue: 0, red: the map's maximum; p: probability of the class", fontsize=7)
         return save(figure, folder, "grad_cam")
 
@@ -219,6 +219,11 @@ def _show(axes: Axes, image: UInt8[np.ndarray, "h w c"]) -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def _lines(text: str) -> str:
+    """A title in lines that fit beside or over an image."""
+    return "\n".join(textwrap.wrap(text, LINE))
 
 
 def _small(labels: int) -> float:
