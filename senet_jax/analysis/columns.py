@@ -13,3 +13,9 @@ def columns(rows: Sequence[tuple[str, ...]], *, numbers: bool = True) -> list[st
         )
         for row in rows
     ]
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, the first column to the left, the others to the right."""
+    rules = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rules, *rows))

@@ -2,6 +2,7 @@
 
 from senet_jax.attention.base import Attention as Attention
 from senet_jax.attention.base import ConvAttention as ConvAttention
+from senet_jax.attention.base import Gated as Gated
 from senet_jax.attention.base import Mechanism as Mechanism
 from senet_jax.attention.eca import ECA as ECA
 from senet_jax.attention.eca import ECAConfig as ECAConfig

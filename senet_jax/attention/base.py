@@ -40,6 +40,23 @@ class Attention(abc.ABC):
         """
 
 
+class Gated(nn.Module):
+    """A module that weights channels by a gate, which can be looked at and replaced.
+
+    Subclasses pass their gate, or the weights of their paths, once through ``gated`` on the way to
+    the product.
+    """
+
+    def gated(self, gate: Float[Array, "n h w *paths c"]) -> Float[Array, "n h w *paths c"]:
+        """Sows the gate as the intermediate ``gate`` and returns what the channels are weighted by.
+
+        That is the gate itself, unless ``nn.intercept_methods`` puts another one in its place, as
+        ``analysis.probe`` does.
+        """
+        self.sow("intermediates", "gate", gate)
+        return gate
+
+
 @dataclasses.dataclass(frozen=True)
 class ConvAttention(abc.ABC):
     """Description of a mechanism that stands in place of a 3x3 convolution.

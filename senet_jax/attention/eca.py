@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention.base import Attention
+from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import GATES
 from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.errors import UsageError, choose
@@ -57,7 +57,7 @@ class ECAConfig(Attention):
         return ECA(self, dtype=dtype, name=self.name)
 
 
-class ECA(nn.Module):
+class ECA(Gated):
     """Rescales every channel by a gate computed from its neighbours in channel order.
 
     The parameter is ``conv``, a one-dimensional kernel (k, 1, 1) over the squeezed channels; the
@@ -80,5 +80,4 @@ class ECA(nn.Module):
         dtype = accurate(squeezed.dtype)
         conv = nn.Conv(1, (size,), padding=size // 2, use_bias=False, dtype=dtype, name="conv")
         gate = jnp.squeeze(GATES[self.config.gate](conv(squeezed[..., None])), -1)
-        self.sow("intermediates", "gate", gate[:, None, None, :])
-        return gate
+        return self.gated(gate[:, None, None, :])[:, 0, 0]

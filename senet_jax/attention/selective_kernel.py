@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention.base import ConvAttention
+from senet_jax.attention.base import ConvAttention, Gated
 from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.errors import UsageError, choose
 from senet_jax.ops.conv import conv
@@ -64,7 +64,7 @@ class SelectiveKernelConfig(ConvAttention):
         )
 
 
-class SelectiveKernel(nn.Module):
+class SelectiveKernel(Gated):
     """Convolutions of several kernel sizes, and their sum weighted by a softmax per channel.
 
     The parameters are ``path1``, ``path2``, ... (``conv`` and ``bn``), ``reduce`` with its
@@ -128,8 +128,7 @@ class SelectiveKernel(nn.Module):
             batch_norm(train, group=self.norm_group, dtype=hidden.dtype, name="reduce_bn")(hidden)
         )
         logits = _layer(paths * self.features, hidden.dtype, "expand")(hidden)
-        gate = jax.nn.softmax(logits.reshape(-1, 1, 1, paths, self.features), axis=3)
-        self.sow("intermediates", "gate", gate)
+        gate = self.gated(jax.nn.softmax(logits.reshape(-1, 1, 1, paths, self.features), axis=3))
         return (outputs * gate.astype(outputs.dtype)).sum(axis=3)
 
 

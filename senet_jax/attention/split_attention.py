@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention.base import ConvAttention
+from senet_jax.attention.base import ConvAttention, Gated
 from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.errors import UsageError, choose
 from senet_jax.ops.conv import HE_NORMAL, conv
@@ -77,7 +77,7 @@ class SplitAttentionConfig(ConvAttention):
         )
 
 
-class SplitAttention(nn.Module):
+class SplitAttention(Gated):
     """A grouped 3x3 convolution to ``radix`` splits, and their sum weighted by attention.
 
     The parameters are ``conv`` and ``bn`` (radix * features outputs, radix-major, in
@@ -141,7 +141,7 @@ class SplitAttention(nn.Module):
         splits = [jnp.concatenate(parts[index::radix], axis=-1) for index in range(radix)]
         stacked = jnp.stack(splits, axis=1)
         gate = jax.nn.softmax(stacked, axis=1) if radix > 1 else jax.nn.sigmoid(stacked)
-        self.sow("intermediates", "gate", gate[:, None, None])
+        gate = self.gated(gate[:, None, None])
         weighted = scale(x, gate.reshape(n, radix * features))
         return add_splits(weighted, radix)
 

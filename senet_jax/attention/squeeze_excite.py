@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention.base import Attention
+from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import ACTIVATIONS, GATES
 from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.errors import UsageError, choose
@@ -85,7 +85,7 @@ class SqueezeExciteConfig(Attention):
         return SqueezeExcite(self, dtype=dtype, name=self.name)
 
 
-class SqueezeExcite(nn.Module):
+class SqueezeExcite(Gated):
     """Rescales every channel by a gate computed from all channels.
 
     ``y = x * gate(W2 activation(W1 squeeze(x)))``, eqs. 2 to 4 of the paper. The parameters are
@@ -121,5 +121,4 @@ class SqueezeExcite(nn.Module):
         hidden = layer(config.hidden_width(channels), "reduce")(squeezed)
         hidden = ACTIVATIONS[config.activation](hidden)
         gate = GATES[config.gate](layer(channels, "expand")(hidden))
-        self.sow("intermediates", "gate", gate if gate.ndim == 4 else gate[:, None, None, :])
-        return gate
+        return self.gated(gate) if gate.ndim == 4 else self.gated(gate[:, None, None, :])[:, 0, 0]

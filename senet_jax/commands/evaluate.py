@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from senet_jax.commands.networks import (
     add_networks,
     add_views,
-    is_weights,
-    read_weights,
+    open_networks,
     view_fields,
 )
 from senet_jax.errors import UsageError
@@ -77,7 +76,13 @@ def run(options: argparse.Namespace) -> int:
     views = view_fields(options)
     if options.per_class is not None and not options.per_class.parent.is_dir():
         raise UsageError(f"{options.per_class}: the directory does not exist.")
-    networks, dataset = _open(options)
+    networks, dataset = open_networks(options.path or options.weights, options)
+    for network in networks:
+        if options.labels is None and network.card.classes != dataset.classes:
+            raise UsageError(
+                f"{dataset.name} has other classes than {network.name} was trained on: give "
+                "--labels for its images."
+            )
     classes = networks[0].card.classes
     valid = _relabelled(options, dataset, classes)
     ensemble = Ensemble(
@@ -100,52 +105,6 @@ def run(options: argparse.Namespace) -> int:
         print("\n".join(_by_class(tally, readable(classes))))
         print(f"{options.per_class}: all classes")
     return 0
-
-
-def _open(options: argparse.Namespace) -> "tuple[list[Trained], Dataset]":
-    """The networks in the order of the arguments, and the data set they are evaluated on."""
-    from senet_jax.data.card import Card
-    from senet_jax.data.datasets import open_dataset
-    from senet_jax.models.zoo import find
-    from senet_jax.training.compile_cache import use_compile_cache
-    from senet_jax.training.restore import trained_run
-
-    sources: list[str] = options.path or options.weights
-    files = [source for source in sources if options.weights or is_weights(source)]
-    runs = {s: trained_run(Path(s), options.which) for s in sources if s not in files}
-    if files and (not options.model or (options.data is None and not runs)):
-        raise UsageError("--weights need the network's name, --model, and a data set, --data.")
-    use_compile_cache(None)
-    configs = [network.data for network in runs.values()]
-    if options.data is None:
-        for name, network in runs.items():
-            if (network.data.name, network.data.dir) != (configs[0].name, configs[0].dir):
-                raise UsageError(
-                    f"{name} was trained on {network.data.name} and {sources[0]} on "
-                    f"{configs[0].name}: say which to evaluate on with --data."
-                )
-    name = options.data or configs[0].name
-    directory = options.data_dir or (configs[0].dir if options.data is None else None)
-    side = options.image_size or next(iter(options.sizes), None)
-    side = side or next((config.image_size for config in configs if config.image_size), None)
-    if side is None:
-        first = options.model[0] if files else next(iter(runs.values())).network
-        side = find(first).input_size
-    dataset = open_dataset(name, directory, side)
-    card = Card.of(dataset)
-    for source, network in runs.items():
-        if network.card.image_shape[2] != card.image_shape[2]:
-            raise UsageError(
-                f"{name} has images of {card.image_shape[2]} channel(s), and {source} takes "
-                f"{network.card.image_shape[2]}."
-            )
-        if options.labels is None and network.card.classes != card.classes:
-            raise UsageError(
-                f"{name} has other classes than {source} was trained on: give --labels for its "
-                "images."
-            )
-    weights = iter(read_weights(files, options, card, "dataset") if files else [])
-    return [runs[source] if source in runs else next(weights) for source in sources], dataset
 
 
 def _relabelled(

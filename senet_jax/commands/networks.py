@@ -1,4 +1,4 @@
-"""What `evaluate` and `predict` take: trained networks, and how images are shown to them."""
+"""What commands take that use trained networks, and how images are shown to them."""
 
 import argparse
 from pathlib import Path
@@ -8,6 +8,7 @@ from senet_jax.errors import UsageError
 
 if TYPE_CHECKING:
     from senet_jax.data.card import Card
+    from senet_jax.data.datasets import Dataset
     from senet_jax.training.restore import Trained
 
 
@@ -44,6 +45,11 @@ def add_views(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="sides of the views, pixels; several are averaged",
     )
+    add_view(parser)
+
+
+def add_view(parser: argparse.ArgumentParser) -> None:
+    """Declares how images are shown that have one view."""
     parser.add_argument("--image-size", type=int, help="the side of the views, pixels")
     parser.add_argument(
         "--crop-pct", type=float, help="side of the crop over the scaled image's shorter side"
@@ -123,3 +129,53 @@ def read_weights(
         trained_weights(file, model, DataConfig(name=card.name, normalization=name), card)  # type: ignore[arg-type]
         for file, model, name in zip(files, models, chosen, strict=True)
     ]
+
+
+def open_networks(
+    sources: list[str], options: argparse.Namespace
+) -> "tuple[list[Trained], Dataset]":
+    """Opens networks in their order, and the data set that they are shown.
+
+    Args:
+        sources: Folders of runs or of checkpoints, and files of weights.
+        options: The arguments.
+
+    Raises:
+        UsageError: They cannot be read, or have images of other channels, or several data sets.
+    """
+    from senet_jax.data.card import Card
+    from senet_jax.data.datasets import open_dataset
+    from senet_jax.models.zoo import find
+    from senet_jax.training.compile_cache import use_compile_cache
+    from senet_jax.training.restore import trained_run
+
+    files = [s for s in sources if s in (options.weights or ()) or is_weights(s)]
+    runs = {s: trained_run(Path(s), options.which) for s in sources if s not in files}
+    if files and (not options.model or (options.data is None and not runs)):
+        raise UsageError("--weights need the network's name, --model, and a data set, --data.")
+    use_compile_cache(None)
+    configs = [network.data for network in runs.values()]
+    if options.data is None:
+        for name, network in runs.items():
+            if (network.data.name, network.data.dir) != (configs[0].name, configs[0].dir):
+                raise UsageError(
+                    f"{name} was trained on {network.data.name} and {sources[0]} on "
+                    f"{configs[0].name}: say which to evaluate on with --data."
+                )
+    name = options.data or configs[0].name
+    directory = options.data_dir or (configs[0].dir if options.data is None else None)
+    side = options.image_size or next(iter(options.sizes), None)
+    side = side or next((config.image_size for config in configs if config.image_size), None)
+    if side is None:
+        first = options.model[0] if files else next(iter(runs.values())).network
+        side = find(first).input_size
+    dataset = open_dataset(name, directory, side)
+    card = Card.of(dataset)
+    for source, network in runs.items():
+        if network.card.image_shape[2] != card.image_shape[2]:
+            raise UsageError(
+                f"{name} has images of {card.image_shape[2]} channel(s), and {source} takes "
+                f"{network.card.image_shape[2]}."
+            )
+    weights = iter(read_weights(files, options, card, "dataset") if files else [])
+    return [runs[source] if source in runs else next(weights) for source in sources], dataset

@@ -7,6 +7,8 @@ from importlib import resources
 
 from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST
 
+from senet_jax.errors import UsageError, choose
+
 IMAGENET_SYNSETS = tuple(
     (resources.files("tensorflow_datasets") / "datasets/imagenet2012/labels.txt")
     .read_text()
@@ -20,3 +22,28 @@ _WORDS = dict(zip(IMAGENET_SYNSETS, IMAGENET_LABELS_LIST, strict=True))
 def readable(classes: list[str]) -> list[str]:
     """Names for a person: ImageNet's synsets in words, other classes as they are called."""
     return [_WORDS.get(name, name) for name in classes]
+
+
+def find_label(name: str, classes: list[str]) -> int:
+    """The label of a class that a person names.
+
+    Args:
+        name: The class as the data set or as ``readable`` calls it, or one of the words that
+            ``readable`` has for it between commas.
+        classes: The names of the classes, in the order of their labels.
+
+    Raises:
+        UsageError: No class is called so, or several are.
+    """
+    whole: dict[str, list[int]] = {}
+    parts: dict[str, list[int]] = {}
+    for label, (own, shown) in enumerate(zip(classes, readable(classes), strict=True)):
+        for one in {own, shown}:
+            whole.setdefault(one, []).append(label)
+        for one in shown.split(", "):
+            parts.setdefault(one, []).append(label)
+    labels = whole.get(name) or parts[choose("class", name, {*parts, *whole})]
+    if len(labels) > 1:
+        own = " or ".join(classes[label] for label in labels)
+        raise UsageError(f"several classes are called {name}: give {own}.")
+    return labels[0]

@@ -1,4 +1,4 @@
-"""A share of the training images, to scale an experiment down."""
+"""A share of the images, to scale an experiment down."""
 
 import dataclasses
 
@@ -47,10 +47,25 @@ def training_share(dataset: Dataset, fraction: float) -> Dataset:
     if fraction == 1:
         return dataset
     count = max(1, round(fraction * len(dataset.train)))
-    indices = np.sort(np.random.default_rng(0).permutation(len(dataset.train))[:count])
-    train = dataset.train
-    if isinstance(train, ArraySource):
-        return dataclasses.replace(
-            dataset, train=ArraySource(train.images[indices], train.labels[indices])
-        )
-    return dataclasses.replace(dataset, train=SubsetSource(train, indices))
+    return dataclasses.replace(dataset, train=some(dataset.train, count))
+
+
+def some(split: ArraySource | EncodedSource, count: int) -> ArraySource | EncodedSource:
+    """So many images of a split, the same ones each time and in its order; all if it has no more.
+
+    Args:
+        split: The whole.
+        count: How many, at least 1.
+    """
+    if count >= len(split):
+        return split
+    return taken(split, np.sort(np.random.default_rng(0).permutation(len(split))[:count]))
+
+
+def taken(
+    split: ArraySource | EncodedSource, indices: Int[np.ndarray, " n"]
+) -> ArraySource | EncodedSource:
+    """The images of a split at some places, in this order."""
+    if isinstance(split, ArraySource):
+        return ArraySource(split.images[indices], split.labels[indices])
+    return SubsetSource(split, indices)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from senet_jax.data.datasets import Dataset, open_dataset
-from senet_jax.data.subset import training_share
+from senet_jax.data.subset import some, taken, training_share
 from senet_jax.errors import UsageError
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.run import Run
@@ -48,6 +48,22 @@ def test_a_share_of_photographs_keeps_image_label_and_name_together():
     assert [label for _, label in read] == [place % 7 for place in places]
     assert train.labels.tolist() == [place % 7 for place in places]
     assert train.name(3) == f"{places[3]}.jpg"
+
+
+def test_some_images_of_a_split_and_those_at_given_places():
+    photographs, val = Photographs(), open_dataset("digits").val
+    assert some(val, 360) is val
+    few = some(photographs, 3)
+    assert [few[index] for index in range(3)] == [some(photographs, 3)[i] for i in range(3)]
+    assert sorted(map(few.name, range(3)), key=lambda name: int(name[:-4])) == [
+        few.name(index) for index in range(3)
+    ]
+    two = taken(val, np.array([7, 5]))
+    np.testing.assert_array_equal(two.images, val.images[[7, 5]])
+    assert [taken(photographs, np.array([7, 5]))[index] for index in (0, 1)] == [
+        (b"7", 0),
+        (b"5", 5),
+    ]
 
 
 def test_a_run_trains_on_its_share():

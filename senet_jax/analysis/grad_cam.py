@@ -1,0 +1,91 @@
+"""Grad-CAM: where a network looks for a class (arXiv 1610.02391, section 3).
+
+The feature maps are those that the classifier is given. Their gradient is that of a shift of zero,
+which is added to them through ``nn.intercept_methods``: no network needs code for it.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, UInt8
+
+from senet_jax.models.backbone import Backbone
+from senet_jax.ops.conv_lowering import lowering
+from senet_jax.training.ensemble import Member
+from senet_jax.training.step import normalize
+
+
+@dataclasses.dataclass(frozen=True)
+class GradCAM:
+    """Where a network looks in images, for one class in each."""
+
+    label: Int[np.ndarray, " n"]
+    """The class that is looked for."""
+    coarse: Float[np.ndarray, "n h2 w2"]
+    """ReLU of the sum of the feature maps, weighted by the means over the pixels of the gradient of
+    the class's logit (eqs. 1 and 2)."""
+    fine: Float[np.ndarray, "n h w"]
+    """The same at the images' size, interpolated bilinearly."""
+    probability: Float[np.ndarray, "n classes"]
+    """Of every class."""
+
+
+def grad_cam(
+    member: Member,
+    images: UInt8[np.ndarray, "n h w c"],
+    label: Int[np.ndarray, " n"] | None = None,
+) -> GradCAM:
+    """Computes the maps of some images.
+
+    Args:
+        member: The network.
+        images: Views of its size.
+        label: The class that is looked for in each image; None means the most probable one.
+    """
+
+    @jax.jit
+    def explain(variables: Any, images: Array, label: Array | None) -> tuple[Array, ...]:
+        normalized = normalize(images, **vars(member.normalization))
+        shape = jax.eval_shape(lambda: _forward(member.model, variables, normalized, 0))[1]
+
+        def score(shift: Array) -> tuple[Array, tuple[Array, ...]]:
+            logits, maps = _forward(member.model, variables, normalized, shift)
+            looked_for = jnp.argmax(logits, axis=-1) if label is None else label
+            of_class = jnp.take_along_axis(logits, looked_for[:, None], axis=-1)
+            return of_class.sum(), (looked_for, maps, jax.nn.softmax(logits))
+
+        shift = jnp.zeros(shape.shape, shape.dtype)
+        gradient, (looked_for, maps, probability) = jax.grad(score, has_aux=True)(shift)
+        weights = gradient.astype(jnp.float32).mean(axis=(1, 2))
+        coarse = nn.relu(jnp.einsum("nhwc,nc->nhw", maps, weights))
+        fine = jax.image.resize(coarse, images.shape[:3], "bilinear")
+        return looked_for, coarse, fine, probability
+
+    with lowering(member.conv_lowering):
+        return GradCAM(*map(np.asarray, explain(member.variables, images, label)))
+
+
+def _forward(
+    model: nn.Module, variables: Any, images: Float[Array, "n h w c"], shift: Array | int
+) -> Any:
+    """The logits with the last feature maps shifted, and these maps before."""
+    assert isinstance(model, Backbone)
+    # The head of most networks takes means of the maps, which ``classify`` computes; that of VGG
+    # has layers before it that take the maps themselves.
+    first = model.head_modules[0]
+    path, method = ((), "classify") if first == "head" else ((first,), "__call__")
+    maps = []
+
+    def add(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if context.method_name != method or context.module.path != path:
+            return next_fun(*args, **kwargs)
+        maps.append(args[0])
+        return next_fun(args[0] + shift, *args[1:], **kwargs)
+
+    with nn.intercept_methods(add):
+        logits = model.apply(variables, images, train=False)
+    return logits, maps[0]

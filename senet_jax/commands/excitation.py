@@ -1,0 +1,268 @@
+"""`senet-jax excitation`."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from senet_jax.commands.networks import (
+    add_networks,
+    add_view,
+    is_weights,
+    open_networks,
+    view_fields,
+)
+from senet_jax.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from senet_jax.analysis.blocks import Block
+    from senet_jax.data.datasets import Dataset
+    from senet_jax.training.ensemble import Member
+
+SUMMARY = "Look inside the gates of a network with attention."
+
+EXAMPLES = """examples:
+  senet-jax excitation runs/demo                           the gates by block, class and channel
+  senet-jax excitation runs/demo/checkpoints/660 --classes 3 8 --blocks stage4/block1
+  senet-jax excitation runs/demo --remove                  which stage can lose its attention
+  senet-jax excitation runs/demo --prune                   what channels of low gates are worth
+  senet-jax excitation runs/demo --prune 20 40 60 --blocks stage4/block1
+  senet-jax excitation runs/demo --grad-cam 0 5 17 --against runs/plain
+  senet-jax excitation runs/imagenet --grad-cam cat.jpg photos/ --limit 5000
+  senet-jax excitation --weights seresnet50.safetensors --model seresnet50 \\
+      --data imagenet2012 --normalization imagenet --remove
+
+Any checkpoint and any attention will do. The table is printed in Markdown: a line for each block
+with the mean of its gates, their deviations over channels, images and classes, the share of the
+variance that lies between classes, and how many gates are saturated. The folder --out gets it as
+report.md; gates.csv by channel, gates.npz by class and channel; gates and depth as PNG and SVG; and
+what the options add: removal, pruning and grad_cam. Nothing is trained."""
+
+SHOWN = 4
+"""How many classes and, besides those of the last stage, how many ends of stages are drawn."""
+
+MOST_PICTURES = 32
+"""How many images Grad-CAM draws."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what the command takes."""
+    parser.add_argument(
+        "path", nargs="?", help="folder of a run or of a checkpoint, or a file of weights"
+    )
+    add_networks(parser)
+    parser.add_argument(
+        "--weights", nargs=1, help="instead of a run: a file, or hf-hub:owner/repository"
+    )
+    parser.add_argument("--data", help="name of the data set to look at; a run knows its own")
+    parser.add_argument("--data-dir", type=Path, help="where the data set lies")
+    parser.add_argument("--limit", type=int, help="look at so many of the held-out images")
+    parser.add_argument(
+        "--classes", nargs="+", help="classes to draw; default: four, evenly over all"
+    )
+    parser.add_argument(
+        "--blocks",
+        nargs="+",
+        help="blocks to draw and to prune one by one; default: the last of each stage and all of "
+        "the last stage",
+    )
+    parser.add_argument(
+        "--remove",
+        action="store_true",
+        help="measure the error without the attention of each stage, of each block of the last "
+        "stage, and of all",
+    )
+    parser.add_argument(
+        "--prune",
+        nargs="*",
+        type=float,
+        metavar="PERCENT",
+        help="measure the error with the channels of the lowest gates shut; default: 10 25 50 75",
+    )
+    parser.add_argument(
+        "--grad-cam",
+        nargs="+",
+        metavar="IMAGE",
+        help="draw where the network looks: numbers of held-out images, whose class is looked for, "
+        "or image files, for the most probable class",
+    )
+    parser.add_argument(
+        "--against", metavar="RUN", help="another network for --grad-cam, such as one without"
+    )
+    add_view(parser)
+    parser.set_defaults(views="center", sizes=[])
+    parser.add_argument(
+        "--out", type=Path, help="folder of what is written; default: excitation/NAME"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command and returns its exit code."""
+    from senet_jax.analysis import excitation_report as report
+    from senet_jax.analysis.excitation import read_gates
+    from senet_jax.analysis.probe import Probe
+    from senet_jax.analysis.pruning import PERCENTS, check_percents, prune
+    from senet_jax.analysis.removal import remove_attention
+    from senet_jax.data.class_names import find_label, readable
+    from senet_jax.data.subset import some
+    from senet_jax.training.mesh import make_mesh
+
+    _check(options)
+    percents = options.prune or PERCENTS
+    check_percents(percents)
+    views = view_fields(options)
+    source = options.path or options.weights[0]
+    networks, dataset = open_networks(
+        [source, *([options.against] if options.against else [])], options
+    )
+    for network in networks:
+        if network.card.classes != dataset.classes:
+            raise UsageError(
+                f"{dataset.name} has other classes than {network.name} was trained on: name the "
+                "data set of the network with --data."
+            )
+    members = [network.member(**views) for network in networks]
+    images = some(dataset.val, options.limit or len(dataset.val))
+    probe = Probe(
+        members[0],
+        images,
+        make_mesh(options.devices),
+        batch_size=options.batch_size,
+        workers=options.workers,
+    )
+    drawn = _drawn(options.blocks, probe.blocks)
+    labels = [find_label(name, dataset.classes) for name in options.classes or ()]
+    looked_at = _pictures(options, dataset, members) if options.grad_cam else None
+    out = options.out or default_folder(source)
+    out.mkdir(parents=True, exist_ok=True)
+
+    gates = read_gates(probe)
+    labels = labels or _spread(gates[0].count)
+    step = "" if networks[0].step is None else f" step {networks[0].step}"
+    sections = [
+        f"# Inside the gates of {source}{step}\n\n{networks[0].network} on {dataset.name}",
+        f"## Gates\n\n{report.write_gates(gates, dataset.classes, labels, drawn, out)}",
+    ]
+    if options.remove:
+        table = report.write_removal(remove_attention(probe, gates), out)
+        sections.append(f"## Without attention\n\n{table}")
+    if options.prune is not None:
+        table = report.write_pruning(prune(probe, gates, drawn, percents), out)
+        sections.append(f"## Channels shut\n\n{table}")
+    if looked_at is not None:
+        looked_at.draw(members, readable(dataset.classes), out)
+    text = "\n\n".join(sections)
+    (out / "report.md").write_text(text + "\n")
+    print(text)
+    print(f"\n{out}/: {', '.join(sorted(file.name for file in out.iterdir()))}")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    if (options.path is None) == (options.weights is None):
+        raise UsageError("give either the folder of a run or --weights.")
+    if options.limit is not None and options.limit < 1:
+        raise UsageError(f"--limit must be at least 1, not {options.limit}.")
+    if options.against and not options.grad_cam:
+        raise UsageError(
+            "--against is what --grad-cam compares with: name images with --grad-cam, or leave it "
+            "out."
+        )
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        raise UsageError(f"--out {options.out} is a file: name a folder.")
+
+
+def _drawn(names: list[str] | None, blocks: "Sequence[Block]") -> list[str]:
+    """The blocks that are drawn and pruned alone."""
+    from senet_jax.analysis.blocks import chosen
+
+    if names:
+        return [block.name for block in chosen(blocks, names)]
+    last = {block.stage: block.name for block in blocks}
+    of_last_stage = [block.name for block in blocks if block.stage == blocks[-1].stage]
+    ends = {*last.values(), *of_last_stage[-SHOWN:]}
+    return [block.name for block in blocks if block.name in ends]
+
+
+def _spread(count: "np.ndarray") -> list[int]:
+    """Some classes that have images, evenly over all."""
+    import numpy as np
+
+    there = np.flatnonzero(count)
+    places = np.linspace(0, len(there) - 1, min(SHOWN, len(there)))
+    return [int(there[place]) for place in places.round().astype(int)]
+
+
+def default_folder(source: str) -> Path:
+    """Where what is found in a run, a checkpoint or weights is written if nothing else is said."""
+    path = Path(source).absolute()
+    name = path.stem if is_weights(source) else path.name
+    if path.parent.name == "checkpoints":
+        name = f"{path.parent.parent.name}-{name}"
+    return Path("excitation") / name
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pictures:
+    """The images that Grad-CAM is asked of."""
+
+    views: "list[np.ndarray]"
+    """As each network is shown them, (n, h, w, c)."""
+    label: "np.ndarray | None"
+    """Their classes; None of files."""
+    names: list[str]
+
+    def draw(self, members: "Sequence[Member]", classes: list[str], out: Path) -> None:
+        """Computes and draws the maps; all networks look for what the first one sees in a file."""
+        from senet_jax.analysis.excitation_plots import draw_grad_cam
+        from senet_jax.analysis.grad_cam import grad_cam
+
+        label, maps = self.label, []
+        for member, images in zip(members, self.views, strict=True):
+            maps.append(grad_cam(member, images, label))
+            label = maps[0].label
+        titles = [
+            f"{name}: {classes[one]}" for name, one in zip(self.names, maps[0].label, strict=True)
+        ]
+        draw_grad_cam(self.views, maps, [member.name for member in members], titles, out)
+
+
+def _pictures(
+    options: argparse.Namespace, dataset: "Dataset", members: "Sequence[Member]"
+) -> _Pictures:
+    """Reads the images of --grad-cam."""
+    import numpy as np
+
+    from senet_jax.data.image_files import ImageFiles
+    from senet_jax.data.subset import taken
+    from senet_jax.data.view_batches import ViewBatches
+
+    source: Any
+    numbers = [int(name) for name in options.grad_cam if name.isdecimal()]
+    if not numbers:
+        source = ImageFiles(options.grad_cam)
+    elif len(numbers) < len(options.grad_cam):
+        raise UsageError("--grad-cam takes numbers of held-out images or image files, not both.")
+    elif max(numbers) >= len(dataset.val):
+        raise UsageError(
+            f"--grad-cam {max(numbers)} does not exist: {dataset.name} has held-out images 0 to "
+            f"{len(dataset.val) - 1}."
+        )
+    else:
+        source = taken(dataset.val, np.array(numbers))
+    if len(source) > MOST_PICTURES:
+        raise UsageError(f"--grad-cam draws at most {MOST_PICTURES} images, not {len(source)}.")
+    views = [member.views[0] for member in members]
+    batch = ViewBatches(source, tuple(dict.fromkeys(views)), len(source), dataset.image_shape[2])
+    (read,) = batch.read()
+    for place, reason in read.errors.items():
+        raise UsageError(f"{source.name(place)} cannot be read as an image: {reason}.")
+    return _Pictures(
+        views=[read.images[view][:, 0] for view in views],
+        label=read.label if numbers else None,
+        names=[f"image {number}" for number in numbers]
+        or [Path(source.name(place)).name for place in range(len(source))],
+    )
