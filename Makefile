@@ -21,7 +21,7 @@ $(BIN)/python:
 	@touch $@
 
 .venv/.torch: .venv/.setup
-	$(PIP) -c constraints.txt -e '.[dev,torch]'
+	$(PIP) -c constraints.txt -e '.[dev,notebooks,torch]'
 	@touch $@
 
 .venv/.notebooks: .venv/.setup
@@ -36,7 +36,7 @@ demo: .venv/.setup  ## Train, evaluate and draw an SE-ResNet on handwritten digi
 test: .venv/.dev  ## Run the tests (about 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
-test-all: .venv/.torch  ## Run all tests, the slow ones and those of PyTorch too
+test-all: .venv/.torch  ## Run all tests, the slow ones, the notebooks and those of PyTorch too
 	$(BIN)/python -m pytest -n 2
 
 lint: .venv/.dev  ## Check format, style and types
@@ -45,4 +45,4 @@ lint: .venv/.dev  ## Check format, style and types
 	$(BIN)/mypy
 
 notebooks: .venv/.notebooks  ## Execute the notebooks, in place
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --config notebooks/nbconvert.json --to notebook --execute --inplace notebooks/*.ipynb
