@@ -19,8 +19,7 @@ ResNet-50.
 
 import sys
 
-from experiments.study import MODELS, main
-from senet_jax.errors import UsageError
+from experiments.study import main
 from senet_jax.studies.grid import with_model, without_attention
 from senet_jax.training.config import TrainConfig
 
@@ -33,16 +32,8 @@ DEPTHS = {
 
 
 def cells(base: TrainConfig) -> dict[str, TrainConfig]:
-    """The configs of the study, named "DEPTH/plain" and "DEPTH/se".
-
-    Raises:
-        UsageError: The network was chosen on the command line.
-    """
+    """The configs of the study."""
     data = base.data.name
-    if base.model.name != MODELS[data]:
-        raise UsageError(
-            f"this study has networks of its own, of the depths {DEPTHS[data]}: leave out --model."
-        )
     found: dict[str, TrainConfig] = {}
     for depth in DEPTHS[data]:
         if data == "imagenet2012":
@@ -56,4 +47,4 @@ def cells(base: TrainConfig) -> dict[str, TrainConfig]:
 
 
 if __name__ == "__main__":
-    sys.exit(main("depth", __doc__, cells, baseline="plain"))
+    sys.exit(main("depth", __doc__, cells, baseline="plain", own_networks=True))

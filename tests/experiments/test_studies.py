@@ -11,7 +11,6 @@ import pytest
 
 from experiments import study
 from experiments.study import Options, recipe
-from senet_jax.errors import UsageError
 from senet_jax.studies.grid import jobs
 from senet_jax.training.network import build_model
 
@@ -100,11 +99,6 @@ def test_pairs_of_a_depth_differ_in_the_attention_alone(data):
             assert plain.attention is None
             assert se.attention is not None
             assert dataclasses.replace(se, attention=None) == plain
-
-
-def test_depth_has_networks_of_its_own():
-    with pytest.raises(UsageError, match=r"of the depths \(8, 20, 32\): leave out --model"):
-        declared("depth")[2](recipe(Options(model="cifar_seresnet20")))
 
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("ablate_")])
