@@ -78,7 +78,7 @@ class CBAM(Gated):
         squeezed = jnp.stack([squeeze_avg(x), squeeze_max(x)])
         width = reduced_width(x.shape[-1], config.reduction)
         gate = gating(mlp(squeezed, width, bias=config.bias).sum(axis=0))
-        gate = self.gated(gate[:, None, None, :])[:, 0, 0]
+        gate = jnp.squeeze(self.gated(gate[:, None, None, :]), (1, 2))
         x = scale(x.astype(self.dtype or x.dtype), gate)
 
         maps = [x.mean(axis=-1, dtype=exact), x.max(axis=-1).astype(exact)]

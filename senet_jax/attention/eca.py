@@ -82,4 +82,4 @@ class ECA(Gated):
         dtype = accurate(squeezed.dtype)
         conv = nn.Conv(1, (size,), padding=size // 2, use_bias=False, dtype=dtype, name="conv")
         gate = jnp.squeeze(GATES[self.config.gate](conv(squeezed[..., None])), -1)
-        return self.gated(gate[:, None, None, :])[:, 0, 0]
+        return jnp.squeeze(self.gated(gate[:, None, None, :]), (1, 2))

@@ -117,7 +117,9 @@ class GatherExcite(Gated):
         if config.mlp:
             x = mlp(x, reduced_width(x.shape[-1], config.reduction), bias=config.bias)
         gate = GATES[config.gate](x)
-        return self.gated(gate) if gate.ndim == 4 else self.gated(gate[:, None, None, :])[:, 0, 0]
+        if gate.ndim == 4:
+            return self.gated(gate)
+        return jnp.squeeze(self.gated(gate[:, None, None, :]), (1, 2))
 
     def _convolve(self, x: Float[Array, "n h w c"]) -> Float[Array, "n *space c"]:
         config, channels = self.config, x.shape[-1]

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, ClassVar
 
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -107,4 +108,6 @@ class SqueezeExcite(Gated):
         width = config.hidden_width(squeezed.shape[-1])
         activation = ACTIVATIONS[config.activation]
         gate = GATES[config.gate](mlp(squeezed, width, bias=config.bias, activation=activation))
-        return self.gated(gate) if gate.ndim == 4 else self.gated(gate[:, None, None, :])[:, 0, 0]
+        if gate.ndim == 4:
+            return self.gated(gate)
+        return jnp.squeeze(self.gated(gate[:, None, None, :]), (1, 2))

@@ -39,7 +39,7 @@ def test_of_a_linear_head_on_means_it_is_the_class_activation_map(network, membe
 
 
 def test_of_vgg_the_maps_are_those_before_the_fully_connected_layers(member, images):
-    one = member(VGG(layers=(1,), widths=(4,), fc_width=6, num_classes=4, norm=True))
+    one = member(VGG(blocks=(1,), widths=(4,), fc_width=6, num_classes=4, norm=True))
     # Of 14 pixels the maps are 7x7, and fc6 is a matrix product.
     shown = np.tile(images.images[:3], (1, 2, 2, 1))[:, :14, :14]
     label = images.labels[:3]

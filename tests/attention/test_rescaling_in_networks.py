@@ -24,7 +24,7 @@ from senet_jax.models.vgg import VGG
 
 RESIDUAL = {"blocks": (1, 1), "widths": (8, 16), "stem_width": 8}
 NETWORKS = {
-    "vgg": VGG(layers=(1, 1), widths=(8, 16), fc_width=8),
+    "vgg": VGG(blocks=(1, 1), widths=(8, 16), fc_width=8),
     "mobilenet": MobileNetV1(width=0.25, blocks=(1, 1)),
     "shufflenet": ShuffleNetV1(width=0.1, blocks=(2, 1)),
     "densenet": DenseNet(blocks=(1, 1), growth_rate=8, stem="cifar"),

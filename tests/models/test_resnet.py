@@ -71,7 +71,7 @@ RESNET50 = 25_557_032
 """Parameters of the plain network."""
 
 
-@pytest.mark.parametrize("name", CIFAR_RESNETS)
+@pytest.mark.parametrize("name", [name for name in CIFAR_RESNETS if "resnext" not in name])
 def test_cifar_parameters_are_the_hand_formula(name):
     blocks = (int(name.split("net")[1]) - 2) // 6
     expected = 27 * 16 + 2 * 16 + 64 * 10 + 10
@@ -83,6 +83,21 @@ def test_cifar_parameters_are_the_hand_formula(name):
             expected += blocks * (2 * width * hidden + hidden + width)
         before = width
     assert cost_of(name).params == expected
+
+
+@pytest.mark.parametrize("cardinality", [8, 16])
+def test_cifar_resnext_parameters_are_the_hand_formula(cardinality):
+    """ResNeXt, section 5.2: the stages end in 256, 512 and 1024 channels, of 3 blocks each."""
+    expected = 27 * 64 + 2 * 64 + 1024 * 10 + 10
+    before = 64
+    for scale in (1, 2, 4):
+        inner, outer = 64 * scale * cardinality, 256 * scale
+        expected += before * outer + 2 * outer
+        for entering in (before, outer, outer):
+            expected += entering * inner + 9 * inner**2 // cardinality + inner * outer
+            expected += 4 * inner + 2 * outer
+        before = outer
+    assert cost_of(f"cifar_resnext29_{cardinality}x64d").params == expected
 
 
 @pytest.mark.parametrize(

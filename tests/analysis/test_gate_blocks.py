@@ -69,7 +69,7 @@ class Twice(Attention):
 
     name = "twice"
 
-    def build(self, *, dtype=None):
+    def build(self, *, train=False, norm_group=None, dtype=None):
         return TwiceModule(name="twice")
 
 
@@ -96,7 +96,7 @@ def test_two_gates_of_one_attention_are_told_apart(network, probe):
 
 
 def test_names_are_those_of_other_families_too():
-    model = VGG(layers=(1, 2), widths=(4, 6), attention=SqueezeExciteConfig(reduction=2))
+    model = VGG(blocks=(1, 2), widths=(4, 6), attention=SqueezeExciteConfig(reduction=2))
     blocks = find_blocks("vgg", model, (8, 8, 1))
     assert [(block.name, block.stage, block.place[0][-1]) for block in blocks] == [
         ("stage1/layer1", 1, "se"),
