@@ -50,8 +50,8 @@ class Options:
     seeds: int = 3
     """Seeds of each config, from 0."""
     at_once: int | None = None
-    """Runs at a time; None means one a GPU and one on a CPU or TPU, or with SLURM as many as it
-    starts."""
+    """Runs at a time; None means one for each GPU or each core of a CPU, one on a TPU, or with
+    SLURM as many as it starts."""
     launcher: Literal["local", "slurm"] = "local"
     """Where the runs go: to this machine, or each to a task of a SLURM array."""
     slurm: SlurmOptions = SlurmOptions()

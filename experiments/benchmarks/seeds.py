@@ -37,7 +37,7 @@ COLUMNS = ("model", "way", "images/s", "times the rate of one")
 class Seeds:
     """Measure what several seeds cost against one."""
 
-    models: tuple[str, ...] = ("cifar_seresnet8", "cifar_seresnet20")
+    models: tuple[str, ...] = ("cifar_seresnet8",)
     """Names that `senet-jax models` lists."""
     seeds: int = 2
     """How many seeds at once."""

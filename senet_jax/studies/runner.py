@@ -10,13 +10,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal
 
 from senet_jax.studies.grid import Job
+from senet_jax.studies.places import Place
 from senet_jax.training.lock import is_held
 
 State = Literal["waiting", "running", "done", "failed"]
@@ -65,14 +66,13 @@ def where_they_stand(jobs: Sequence[Job]) -> list[Progress]:
 
 
 def run_jobs(
-    jobs: Sequence[Job], places: Sequence[Mapping[str, str]], cache: Path, show: Show
+    jobs: Sequence[Job], places: Sequence[Place], cache: Path, show: Show
 ) -> list[Progress]:
     """Runs all jobs that have not ended; one that fails does not stop the others.
 
     Args:
         jobs: The runs. Those that have ended are not run again, interrupted ones are resumed.
-        places: What runs at once: for each place the environment variables of its process, such
-            as ``CUDA_VISIBLE_DEVICES``.
+        places: Where runs go on at once.
         cache: Folder of compiled programs.
         show: Is called with where all jobs stand, whenever that may have changed.
 
@@ -84,7 +84,7 @@ def run_jobs(
     """
     progress = where_they_stand(jobs)
     began = time.monotonic()
-    seats = [_Place(variables, cache) for variables in places]
+    seats = [_Seat(place, cache) for place in places]
     try:
         while True:
             for seat in seats:
@@ -109,11 +109,11 @@ def _next(progress: Sequence[Progress], patient: bool) -> Progress | None:
     return next((one for one in waiting if not (patient and is_held(one.job.config.run_dir))), None)
 
 
-class _Place:
-    """A place at which one run goes on, and the process that trains it."""
+class _Seat:
+    """A place, the process there, and the run that it trains."""
 
-    def __init__(self, variables: Mapping[str, str], cache: Path) -> None:
-        self._variables, self._cache = variables, cache
+    def __init__(self, place: Place, cache: Path) -> None:
+        self._place, self._cache = place, cache
         self._process: subprocess.Popen[bytes] | None = None
         self._orders: Connection | None = None
         self._current: Progress | None = None
@@ -140,11 +140,14 @@ class _Place:
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(SOURCES), os.environ.get("PYTHONPATH", "")]),
             "JAX_COMPILATION_CACHE_DIR": str(self._cache.absolute()),
-            **self._variables,
+            **self._place.variables,
         }
         with theirs, log.open("ab") as first:
             process = subprocess.Popen(
-                [sys.executable, "-m", "senet_jax.studies.worker", str(theirs.fileno())],
+                [
+                    *(sys.executable, "-m", "senet_jax.studies.worker", str(theirs.fileno())),
+                    *map(str, self._place.cores),
+                ],
                 env=variables,
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,

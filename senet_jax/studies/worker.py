@@ -85,11 +85,15 @@ def printing_to(log: str) -> Iterator[None]:
 def main() -> int:
     """Serves the connection whose file descriptor is the first argument, until it is closed.
 
+    The other arguments are the cores that the process keeps to; without them it has all.
     Each message is a config as JSON's values and the file that takes what its run prints, the
     answer is the exit code. After a signal to stop, or if the runner is gone, the run saves its
     state, and the process ends.
     """
-    connection = Connection(int(sys.argv[1]))
+    handle, *cores = map(int, sys.argv[1:])
+    if cores:
+        os.sched_setaffinity(0, cores)
+    connection = Connection(handle)
     orders: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, orders), daemon=True).start()
     worker = Worker()

@@ -9,14 +9,14 @@ from senet_jax.errors import UsageError
 from senet_jax.studies import runner
 from senet_jax.studies.grid import jobs, with_model
 from senet_jax.studies.live import LiveTable, tell_failures
-from senet_jax.studies.places import places
+from senet_jax.studies.places import MEMORY_OF_A_RUN, Place, places
 from senet_jax.studies.runner import log_of, run_jobs
 from senet_jax.training.logging import read_metrics
 from senet_jax.training.presets import preset
 
 DEMO = dataclasses.replace(preset("demo"), epochs=1)
 SMALL = with_model(DEMO, name="cifar_resnet8")
-CPU = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+CPU = Place({"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"})
 
 
 def states(progress):
@@ -65,23 +65,39 @@ def test_asked_to_stop_it_stops_its_runs_and_they_go_on(tmp_path):
 @pytest.mark.parametrize(
     ("answer", "at_once", "expected"),
     [
-        ('["cpu", 8]', None, [{}]),
-        ('["cpu", 1]', 2, [{}, {}]),
-        ('["tpu", 4]', None, [{}]),
-        ('["gpu", 2]', None, [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]),
+        ('["cpu", 8]', None, [Place(cores=(0,)), Place(cores=(1,)), Place(cores=(5,))]),
+        ('["cpu", 1]', 1, [Place()]),
+        ('["cpu", 1]', 2, [Place(cores=(0, 5)), Place(cores=(1,))]),
+        ('["cpu", 1]', 4, [Place()] * 4),
+        ('["tpu", 4]', None, [Place()]),
+        ('["gpu", 2]', None, [Place({"CUDA_VISIBLE_DEVICES": n}) for n in "01"]),
         (
             '["gpu", 1]',
             2,
-            [{"CUDA_VISIBLE_DEVICES": "0", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45"}] * 2,
+            [Place({"CUDA_VISIBLE_DEVICES": "0", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45"})] * 2,
         ),
     ],
 )
-def test_places_are_devices(monkeypatch, answer, at_once, expected):
+def test_places_are_devices_or_cores(monkeypatch, answer, at_once, expected):
     class Done:
         stdout = answer.encode()
 
     monkeypatch.setattr("subprocess.run", lambda *args, **options: Done())
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 5})
+    monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 2**40}.get)
     assert list(places(at_once)) == expected
+
+
+def test_no_more_runs_at_once_than_the_memory_takes(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(64)))
+    pages = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 5 * MEMORY_OF_A_RUN // 2}
+    monkeypatch.setattr("os.sysconf", pages.get)
+    monkeypatch.setattr("subprocess.run", lambda *args, **options: Answer())
+    assert [len(place.cores) for place in places(None)] == [32, 32]
+
+
+class Answer:
+    stdout = b'["cpu", 1]'
 
 
 def test_less_than_one_at_once_is_refused():
@@ -90,14 +106,17 @@ def test_less_than_one_at_once_is_refused():
 
 
 def test_a_process_is_given_what_its_place_says(tmp_path, monkeypatch):
-    given = []
+    given, commands = [], []
 
     class Started:
         def __init__(self, command, env, **options):
             given.append(env)
+            commands.append(command)
 
     monkeypatch.setattr(runner.subprocess, "Popen", Started)
-    runner._Place({"CUDA_VISIBLE_DEVICES": "3"}, tmp_path / "cache")._launch(tmp_path / "log")
+    place = Place({"CUDA_VISIBLE_DEVICES": "3"}, cores=(4, 6))
+    runner._Seat(place, tmp_path / "cache")._launch(tmp_path / "log")
+    assert commands[0][-2:] == ["4", "6"]
     assert given[0]["CUDA_VISIBLE_DEVICES"] == "3"
     assert given[0]["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "cache")
     assert given[0].keys() >= os.environ.keys()
