@@ -10,7 +10,7 @@ from typing import Literal
 import tyro
 
 from experiments.imagenet import SENET
-from senet_jax.analysis.cells import read_study, write_baseline
+from senet_jax.analysis.cells import check_baseline, read_study, write_baseline
 from senet_jax.analysis.report import write_report
 from senet_jax.analysis.study_report import report_study
 from senet_jax.commands.train import PREEMPTED
@@ -144,6 +144,7 @@ def _run(study: str, options: Options, cells: dict[str, TrainConfig], baseline: 
     require(options.seeds >= 1, "seeds", options.seeds, "at least 1")
     if options.launcher != "slurm" and options.slurm != SlurmOptions():
         raise UsageError("--slurm.* are for --launcher slurm.")
+    check_baseline(baseline, cells)
     folder = options.out or Path("runs") / study / options.data
     grid = jobs(cells, folder, range(options.seeds))
     with held(folder, "choose another folder with --out"), LiveTable() as table:
@@ -153,6 +154,6 @@ def _run(study: str, options: Options, cells: dict[str, TrainConfig], baseline: 
         else:
             progress = run_jobs(grid, places(options.at_once), folder / CACHE, table.show)
     failed = tell_failures(progress)
-    text = write_report(report_study(read_study(folder), baseline), folder)
+    text = write_report(report_study(read_study(folder)), folder)
     print(f"\n{text}\n\n{folder}{os.sep}: report.md, report.tex, report.csv; and figures")
     return FAILED if failed else 0

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from senet_jax.data.card import Card
-from senet_jax.errors import UsageError
+from senet_jax.errors import UsageError, choose
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.logging import Line, reached, read_metrics, training_speed
 from senet_jax.training.run_dir import read_card, read_config
@@ -137,6 +137,16 @@ STUDY = "study.json"
 def natural(name: str) -> list[str | int]:
     """A key that sorts names with their numbers by value: 2x64d comes before 16x64d."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def check_baseline(baseline: str, names: Collection[str]) -> None:
+    """Refuses a baseline with which no cell would be compared.
+
+    Raises:
+        UsageError: No cell has that name, nor is called so in its group.
+    """
+    if not any(baseline_of(name, baseline, names) for name in names):
+        choose("cell", baseline, {*names, *(name.rpartition("/")[2] for name in names)})
 
 
 def baseline_of(name: str, baseline: str, names: Collection[str]) -> str | None:

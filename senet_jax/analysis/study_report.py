@@ -5,7 +5,7 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
-from senet_jax.analysis.cells import Cell, Study, baseline_of, natural
+from senet_jax.analysis.cells import Cell, Study, baseline_of, check_baseline, natural
 from senet_jax.analysis.papers import Published
 from senet_jax.analysis.published import published
 from senet_jax.analysis.statistics import (
@@ -16,7 +16,7 @@ from senet_jax.analysis.statistics import (
     difference,
     estimate,
 )
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import UsageError
 from senet_jax.models.cost import Cost, cost
 from senet_jax.training.network import build_model
 
@@ -85,13 +85,14 @@ def report_study(study: Study, baseline: str | None = None) -> StudyReport:
             network has no attention, if that is a single one, else the first by name.
 
     Raises:
-        UsageError: There is no such cell.
+        UsageError: There is no such cell. One that the study names may not have ended yet; then
+            nothing is compared.
     """
     names = [cell.name for cell in study.cells]
     name = baseline or study.baseline or _default_baseline(study.cells)
+    if baseline:
+        check_baseline(baseline, names)
     compared_with = {each: baseline_of(each, name, names) for each in names}
-    if not any(compared_with.values()):
-        choose("cell", name, {*names, *map(_last, names)})
     errors = {cell.name: _errors(cell) for cell in study.cells}
     others = {each: base for each, base in compared_with.items() if base and base != each}
     gaps = [difference(errors[each], errors[base]) for each, base in others.items()]

@@ -352,6 +352,11 @@ def test_a_study_says_what_it_compares_with(families):
         ("B/plain", "B/eca", "B/se"), "B/se"
     )
     assert report_study(read_study(families), "plain").rows[0].baseline == "A/plain"
+    # It may not have ended yet; one that is asked for must be there.
+    write_baseline(families, "sigmoid")
+    assert "No baseline to compare with: " in markdown(report_study(read_study(families)))
+    with pytest.raises(UsageError, match="unknown cell 'sigmoid'"):
+        report_study(read_study(families), "sigmoid")
     (families / "study.json").write_text("[]")
     with pytest.raises(UsageError, match="does not name the baseline"):
         read_study(families)
