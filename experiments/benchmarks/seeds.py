@@ -165,7 +165,7 @@ def _serve(handle: int, wanted: dict[str, Any]) -> None:
     orders = Connection(handle)
     import jax
 
-    run, state, batch, step = _set_up(wanted, seed=0)
+    run, state, batch, step = _set_up(wanted)
     state, _ = jax.block_until_ready(step(state, batch))
     orders.send(jax.default_backend())
     if "again" in wanted:
@@ -183,8 +183,8 @@ def _serve(handle: int, wanted: dict[str, Any]) -> None:
         orders.send("done")
 
 
-def _set_up(wanted: dict[str, Any], seed: int) -> tuple[Any, Any, Any, Any]:
-    """The run of one seed; the state, batch and step of as many as are wanted."""
+def _set_up(wanted: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """The run of the first seed; the state, batch and step of as many as are wanted."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -201,7 +201,6 @@ def _set_up(wanted: dict[str, Any], seed: int) -> tuple[Any, Any, Any, Any]:
     base = preset("cifar10") if data == "cifar10" else TrainConfig()
     config = dataclasses.replace(
         base,
-        seed=seed,
         model=ModelConfig(name=wanted["model"]),
         data=dataclasses.replace(base.data, name=data, batch_size=wanted["batch"]),
     )

@@ -128,7 +128,8 @@ class _Seat:
         one.state, one.began = "running", time.monotonic()
         self._current = one
         log = log_of(one.job)
-        if self._process is None:
+        # It may have been killed while it waited.
+        if self._process is None or self._process.poll() is not None:
             self._process, self._orders = self._launch(log)
         assert self._orders is not None
         self._orders.send({"config": one.job.config.to_json(), "log": str(log.absolute())})

@@ -231,7 +231,12 @@ def _states(arrays: set[str]) -> dict[str, str]:
     if not arrays:
         return {}
     command = ["squeue", "--noheader", "--array", "--format", "%i %T", "--jobs", ",".join(arrays)]
-    asked = subprocess.run(command, capture_output=True, text=True)
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        raise UsageError(
+            f"squeue cannot be asked where the runs stand: {error.strerror}."
+        ) from error
     # An array that left the queue long ago is an error to squeue, if it is the only one.
     if asked.returncode and "Invalid job id" not in asked.stderr:
         raise UsageError(f"squeue cannot be asked: {asked.stderr.strip()}")

@@ -120,3 +120,23 @@ def test_a_process_is_given_what_its_place_says(tmp_path, monkeypatch):
     assert given[0]["CUDA_VISIBLE_DEVICES"] == "3"
     assert given[0]["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "cache")
     assert given[0].keys() >= os.environ.keys()
+
+
+def test_a_process_that_was_killed_while_it_waited_is_replaced(tmp_path, monkeypatch):
+    class Killed:
+        def poll(self):
+            return -9
+
+    class Orders:
+        def __init__(self):
+            self.sent = []
+
+        def send(self, order):
+            self.sent.append(order["log"])
+
+    (job,) = jobs({"a": SMALL}, tmp_path, [0])
+    seat, orders = runner._Seat(Place(), tmp_path / "cache"), Orders()
+    seat._process = Killed()
+    monkeypatch.setattr(seat, "_launch", lambda log: (None, orders))
+    seat.start(runner.Progress(job, "waiting"))
+    assert orders.sent == [str(log_of(job))]

@@ -121,5 +121,9 @@ def test_without_slurm_there_is_a_sentence(tmp_path, monkeypatch):
     grid = jobs({"small": SMALL}, tmp_path / "study", [0])
     with pytest.raises(UsageError, match="SLURM takes no array here"):
         run_array("gates", grid, tmp_path / "study", print, SlurmOptions())
+    (tmp_path / "study" / ".slurm").mkdir(parents=True)
+    (tmp_path / "study" / ".slurm" / "tasks.json").write_text('{"small/seed0": "7_0"}')
+    with pytest.raises(UsageError, match="squeue cannot be asked"):
+        run_array("gates", grid, tmp_path / "study", print, SlurmOptions())
     with pytest.raises(UsageError, match=r"slurm\.minutes must be at least 5"):
         SlurmOptions(minutes=1).parameters("gates", None)
