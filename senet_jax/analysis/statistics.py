@@ -46,7 +46,7 @@ class Difference:
 
     estimate: Estimate
     p: float | None
-    """Of the paired t-test, two-sided; None of one pair."""
+    """Of the paired t-test, two-sided; None of one pair, or where all pairs differ by the same."""
     corrected_p: float | None = None
     """The same corrected for the number of comparisons."""
 
@@ -63,6 +63,10 @@ def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Di
         values: A number of the cell by seed.
         baseline: The same of the baseline.
 
+    Where all pairs differ by the same, the statistic divides by zero and its p-value would be zero.
+    Of errors counted in whole images that is a coincidence and no certainty: there is no test, nor
+    an interval.
+
     Returns:
         The mean difference with its interval and the p-value; None where no seed is in both.
     """
@@ -70,14 +74,15 @@ def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Di
     if not seeds:
         return None
     gaps = [values[seed] - baseline[seed] for seed in seeds]
+    found = estimate(gaps)
     if len(gaps) < 2:
-        return Difference(estimate(gaps), None)
-    if len(set(gaps)) == 1:
-        # The statistic divides by a spread of zero: nothing, or certainty.
-        p = 1.0 if gaps[0] == 0 else 0.0
-    else:
-        p = float(stats.ttest_1samp(gaps, 0.0).pvalue)
-    return Difference(estimate(gaps), p)
+        return Difference(found, None)
+    rounding = 1e-12 * max(abs(each) for seed in seeds for each in (values[seed], baseline[seed]))
+    if max(gaps) - min(gaps) > rounding:
+        return Difference(found, float(stats.ttest_1samp(gaps, 0.0).pvalue))
+    if abs(found.mean) <= rounding:
+        return Difference(dataclasses.replace(found, mean=0.0), 1.0)
+    return Difference(dataclasses.replace(found, std=0.0, low=None, high=None), None)
 
 
 def correct(differences: Sequence[Difference | None]) -> list[Difference | None]:

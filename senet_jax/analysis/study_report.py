@@ -219,7 +219,7 @@ def _verdict(row: Row) -> str:
         without = "no baseline" if row.baseline is None else "no seed in common"
         return "baseline" if row.is_baseline else without
     if gap.significant is None:
-        return "one seed: no test"
+        return "one seed: no test" if gap.estimate.count == 1 else "no spread: no test"
     if not gap.significant:
         return "no significant difference"
     return "better" if gap.estimate.mean < 0 else "worse"

@@ -148,6 +148,16 @@ def test_one_seed_is_neither_given_an_interval_nor_tested(tmp_path):
     assert latex(report).count("\\\\") == 3
 
 
+def test_the_same_difference_for_all_seeds_is_no_certainty(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / "a" / f"seed{seed}", PLAIN, seed, top1=(351 - seed) / 360)
+        write_run(tmp_path / "b" / f"seed{seed}", SE, seed, top1=(349 - seed) / 360)
+    report = report_study(read_study(tmp_path))
+    assert "| +0.56 |  | no spread: no test |" in markdown(report)
+    assert "t-test" not in markdown(report)
+    draw_study(report, tmp_path)
+
+
 def test_a_cell_without_a_seed_of_the_baseline_is_not_compared(tmp_path):
     write_run(tmp_path / "s" / "a" / "seed0", PLAIN)
     write_run(tmp_path / "s" / "b" / "seed1", SE, seed=1)
