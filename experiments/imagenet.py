@@ -29,6 +29,7 @@ from pathlib import Path
 from senet_jax.commands import train
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import BAD_INPUT, UsageError, choose
+from senet_jax.training.allocator import keep_freed_memory
 from senet_jax.training.config import ModelConfig, OptimizerConfig, TrainConfig
 
 _IMAGENET = DataConfig(
@@ -145,4 +146,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

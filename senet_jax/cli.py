@@ -25,6 +25,7 @@ from senet_jax.commands import (
     train,
 )
 from senet_jax.errors import BAD_INPUT, UsageError
+from senet_jax.training.allocator import keep_freed_memory
 
 COMMANDS = {
     "evaluate": evaluate,
@@ -60,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # raise.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     sys.excepthook = _report_crash
+    if argv is None:
+        keep_freed_memory()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments and arguments[0] in CONFIG_COMMANDS:

@@ -6,7 +6,8 @@ measures steps of training and inference, the contenders in turns, and prints im
 median of the paired ratios with their quartiles and number, the seconds until the first step and
 the peak of memory. Writes all of it to --out (JSON) and draws a chart beside it (PNG). Memory of
 the Flax networks is what XLA's compiled program needs; PyTorch's is, on a GPU, what it allocated,
-and on a CPU how much the process grew.
+and on a CPU how much the process grew. On CPUs the Flax networks, plain ones too, keep freed memory
+as `senet-jax train` does.
 
 On CPUs it needs a machine that does nothing else: the threads of PyTorch's OpenMP wait spinning,
 and beside other processes become ten times slower, which XLA's do not (OMP_WAIT_POLICY=passive, if
@@ -39,6 +40,7 @@ from experiments.benchmarks.contenders import (
 )
 from experiments.benchmarks.measure import RESULTS, table, warn_if_busy, write
 from experiments.benchmarks.plain_flax import PLAIN
+from senet_jax.training.allocator import keep_freed_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +161,7 @@ def draw(found: Sequence[Mapping[str, Any]], out: Path) -> None:
 def main() -> None:
     """Runs the benchmark."""
     race = tyro.cli(Race, description=__doc__)
+    keep_freed_memory()
     found = run(race)
     chart = race.out.with_suffix(".png")
     draw(found, chart)

@@ -17,6 +17,7 @@ from typing import Any
 from senet_jax.errors import UsageError, require
 from senet_jax.studies.grid import Job
 from senet_jax.studies.runner import CACHE, SOURCES, Progress, Show, log_of, where_they_stand
+from senet_jax.training.allocator import keep_freed_memory
 
 POLL_S = 3.0
 
@@ -83,6 +84,7 @@ class Task:
     def __call__(self) -> int:
         """Trains the run, or resumes it; returns the exit code of ``senet-jax train``."""
         os.environ["JAX_COMPILATION_CACHE_DIR"] = self.cache
+        keep_freed_memory()
         # Only now, because they import jax.
         from senet_jax.commands.train import PREEMPTED
         from senet_jax.studies.worker import Worker, printing_to

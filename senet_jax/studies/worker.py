@@ -20,6 +20,7 @@ from typing import Any
 from senet_jax.commands.train import PREEMPTED, train_and_report
 from senet_jax.data.datasets import Dataset
 from senet_jax.errors import BAD_INPUT, UsageError
+from senet_jax.training.allocator import keep_freed_memory
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.goodput import process_age_s
 from senet_jax.training.run import Run, image_side, open_data
@@ -93,6 +94,7 @@ def main() -> int:
     handle, *cores = map(int, sys.argv[1:])
     if cores:
         os.sched_setaffinity(0, cores)
+    keep_freed_memory()
     connection = Connection(handle)
     orders: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, orders), daemon=True).start()
