@@ -138,6 +138,11 @@ def test_the_pairs_of_the_families_differ_by_their_attention_alone(data):
             "model.attention"
         }
         assert build_model(config.model, 10).attention.name == "se"
+    rates = {name: config.optimizer.learning_rate for name, config in found.items()}
+    small = data != "imagenet2012"
+    assert {name for name, rate in rates.items() if rate < max(rates.values())} == {
+        name for name in found if name.startswith("VGG") and small
+    }
 
 
 @pytest.mark.parametrize("data", DATA)
