@@ -26,6 +26,7 @@ from experiments.benchmarks.measure import (
     write,
 )
 from experiments.benchmarks.trainer import Trainer
+from senet_jax.models import zoo
 
 COLUMNS = ("model", "batch", "allocator", "step, s", "time / default", "pages a step", "peak, MB")
 
@@ -55,7 +56,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     raw: dict[str, Any] = {}
     for model in options.models:
-        batch = options.batch or (128 if model.startswith("cifar") else 8)
+        batch = options.batch or (128 if zoo.find(model).input_size == 32 else 8)
         times, usage = _measure(model, batch, options)
         for name, seconds in times.items():
             rows.append(

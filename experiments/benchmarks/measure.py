@@ -80,7 +80,7 @@ def machine() -> dict[str, Any]:
         "devices": len(devices),
         "load": os.getloadavg()[0],
         "environment": {
-            name: value for name, value in os.environ.items() if name.startswith(("XLA_", "OMP_"))
+            name: value for name, value in os.environ.items() if name.startswith(_TELLING)
         },
         "versions": {
             "python": platform.python_version(),
@@ -88,6 +88,9 @@ def machine() -> dict[str, Any]:
         },
     }
 
+
+_TELLING = ("XLA_", "OMP_", "MALLOC_", "GLIBC_TUNABLES")
+"""How the names of environment variables begin on which speed depends."""
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 

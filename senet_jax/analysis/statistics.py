@@ -59,13 +59,13 @@ class Difference:
 def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
     """Compares a cell with its baseline, paired by seed.
 
-    Args:
-        values: A number of the cell by seed.
-        baseline: The same of the baseline.
-
     Where all pairs differ by the same, the statistic divides by zero and its p-value would be zero.
     Of errors counted in whole images that is a coincidence and no certainty: there is no test, nor
     an interval.
+
+    Args:
+        values: A number of the cell by seed.
+        baseline: The same of the baseline.
 
     Returns:
         The mean difference with its interval and the p-value; None where no seed is in both.

@@ -1,7 +1,7 @@
 """Where the runs of a study go: one on each GPU, or one on each core of a CPU.
 
-On 2 cores, two runs at once, each on a core of its own, trained 1.16 times as many images a second
-as one after the other, and seeds mapped by ``vmap`` 0.6 times as many
+On 2 cores, two runs at once, each on a core of its own, trained 1.2 to 1.7 times as many images a
+second as one after the other, and seeds mapped by ``vmap`` 0.6 times as many
 (``experiments/benchmarks/seeds.py``; nothing was measured on GPUs).
 """
 
