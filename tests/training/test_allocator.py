@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 PAGES = """
-import resource, sys
+import resource, statistics, sys
 from senet_jax.training.allocator import keep_freed_memory
 assert sys.argv[1] == "default" or keep_freed_memory()
 import jax, jax.numpy as jnp
@@ -24,14 +24,15 @@ images = jnp.ones((64, 128, 128, 16))
 kernel = jnp.ones((3, 3, 16, 16))
 convolve = jax.jit(lambda x: jax.lax.conv_general_dilated(
     x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")).sum())
-# Until the heap has its size.
-for warm in range(12):
+faults = []
+for call in range(60):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     convolve(images).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for step in range(3):
-    convolve(images).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(int(statistics.median(faults)))
 """
+"""The page faults of the median call. The heap grows in several of the first, in more of them on a
+busy machine: where small allocations have split the free block, the next large one does not fit."""
 
 
 def plain_environment():
@@ -50,7 +51,7 @@ def test_what_a_program_frees_serves_its_next_call():
             command, env=plain_environment(), capture_output=True, text=True, check=True
         )
         pages[how] = int(done.stdout)
-    # The output of each convolution has 64 MB, 16,384 pages, if they are small ones.
+    # The output of the convolution has 64 MB, 16,384 pages, if they are small ones.
     assert pages["default"] > 1000
     assert pages["keep"] < pages["default"] / 10
 
