@@ -27,6 +27,7 @@ import sys
 from pathlib import Path
 
 from senet_jax.commands import train
+from senet_jax.commands.output import reader_may_leave
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import BAD_INPUT, UsageError, choose
 from senet_jax.training.allocator import keep_freed_memory
@@ -139,7 +140,8 @@ def main() -> int:
     try:
         recipe = RECIPES[choose("recipe", name, RECIPES)]
         prog = f"python experiments/imagenet.py {name}"
-        return train.run_flags(prog, "", f"Train by the recipe {name!r}.", recipe, flags)
+        with reader_may_leave():
+            return train.run_flags(prog, "", f"Train by the recipe {name!r}.", recipe, flags)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -13,6 +13,7 @@ from experiments.imagenet import SENET
 from senet_jax.analysis.cells import check_baseline, read_study, write_baseline
 from senet_jax.analysis.report import write_report
 from senet_jax.analysis.study_report import report_study
+from senet_jax.commands.output import reader_may_leave
 from senet_jax.commands.train import PREEMPTED
 from senet_jax.errors import BAD_INPUT, UsageError, require
 from senet_jax.studies.grid import jobs, with_model
@@ -121,12 +122,13 @@ def main(
         The exit code: 0, or 1 if a run failed, 2 if the input cannot be used, or 75 if it was
         stopped with Ctrl-C.
     """
-    options = tyro.cli(Options, description=description)
     try:
-        if own_networks and options.model is not None:
-            raise UsageError(f"{study} names its own networks: leave --model out.")
-        grid = cells(recipe(options, imagenet))
-        return _run(study, options, grid, options.baseline or baseline)
+        with reader_may_leave():
+            options = tyro.cli(Options, description=description)
+            if own_networks and options.model is not None:
+                raise UsageError(f"{study} names its own networks: leave --model out.")
+            grid = cells(recipe(options, imagenet))
+            return _run(study, options, grid, options.baseline or baseline)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT

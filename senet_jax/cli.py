@@ -1,7 +1,7 @@
 """Train, evaluate and take apart networks with channel attention.
 
 Exit codes: 0, done; 2, the input cannot be used as it is; 3, the training diverged; 75, stopped
-by a signal with the state saved, so that the same command resumes.
+by a signal with the state saved, so that the same command resumes; 141, nobody reads the output.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from senet_jax.commands import (
     show_data,
     train,
 )
+from senet_jax.commands.output import reader_may_leave
 from senet_jax.errors import BAD_INPUT, UsageError
 from senet_jax.training.allocator import keep_freed_memory
 
@@ -65,10 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         keep_freed_memory()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        if arguments and arguments[0] in CONFIG_COMMANDS:
-            return CONFIG_COMMANDS[arguments[0]].run(arguments[1:])
-        options = _parser().parse_args(arguments)
-        return options.run(options)
+        with reader_may_leave():
+            if arguments and arguments[0] in CONFIG_COMMANDS:
+                return CONFIG_COMMANDS[arguments[0]].run(arguments[1:])
+            options = _parser().parse_args(arguments)
+            return options.run(options)
     except UsageError as error:
         print(f"senet-jax: error: {error}", file=sys.stderr)
         return BAD_INPUT
