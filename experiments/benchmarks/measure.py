@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from senet_jax.training.provenance import processor
+
 RESULTS = Path("experiments/results")
 
 Sampler = Callable[[], float]
@@ -73,9 +75,9 @@ def machine() -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "platform": platform.platform(),
-        "processor": _proc("/proc/cpuinfo", "model name") or platform.processor(),
+        "processor": processor() or platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
-        "memory": _proc("/proc/meminfo", "MemTotal"),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 1024} kB",
         "device": devices[0].device_kind,
         "devices": len(devices),
         "load": os.getloadavg()[0],
@@ -93,17 +95,6 @@ _TELLING = ("XLA_", "OMP_", "MALLOC_", "GLIBC_TUNABLES")
 """How the names of environment variables begin on which speed depends."""
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-
-
-def _proc(file: str, field: str) -> str | None:
-    """The value of a field of a file in /proc, where there is such a thing."""
-    if not Path(file).exists():
-        return None
-    for line in Path(file).read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == field:
-            return value.strip()
-    return None
 
 
 def _commit() -> str | None:

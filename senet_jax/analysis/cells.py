@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from senet_jax.data.card import Card
 from senet_jax.errors import UsageError, choose
 from senet_jax.training.config import TrainConfig
+from senet_jax.training.goodput import read_sessions
 from senet_jax.training.logging import Line, reached, read_metrics, training_speed
 from senet_jax.training.run_dir import read_card, read_config
 
@@ -32,6 +33,11 @@ class StudiedRun:
     def images_per_s(self) -> float | None:
         """Images trained on in a second, without what is between the steps; None if not timed."""
         return training_speed(self.lines)
+
+    @property
+    def hardware(self) -> set[str]:
+        """What its starts computed on, as far as they say."""
+        return {each.hardware for each in read_sessions(self.folder) if each.hardware}
 
 
 @dataclasses.dataclass(frozen=True)

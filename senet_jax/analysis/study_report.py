@@ -302,6 +302,10 @@ def notes(report: StudyReport) -> str:
         count = len(study.unfinished)
         words = "has not ended and is" if count == 1 else "have not ended and are"
         said.append(f"{count} of {count + runs} runs {words} left out.")
+    hardware = sorted(set().union(*(r.hardware for cell in cells for r in cell.runs.values())))
+    if hardware:
+        mixed = ": images/s are no comparison" if len(hardware) > 1 else ""
+        said.append(f"Computed on {' and '.join(hardware)}{mixed}.")
     sources: dict[str, list[str]] = {}
     for figure in filter(None, (row.published for row in report.rows)):
         whats = sources.setdefault(figure.source, [])

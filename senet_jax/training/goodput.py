@@ -109,6 +109,8 @@ class Session:
     """Steps done when it was last written down."""
     seconds: dict[str, float]
     """What its time went to, by kind."""
+    hardware: str | None = None
+    """What it computed on, as ``provenance.hardware`` says it; None in files of older versions."""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -189,17 +191,19 @@ class SessionLog:
         run_dir: Folder of the run, which is there.
         account: The time of this process.
         start: Steps done before.
+        hardware: What this start computes on.
     """
 
-    def __init__(self, run_dir: Path, account: Account, start: int) -> None:
+    def __init__(self, run_dir: Path, account: Account, start: int, hardware: str) -> None:
         self._file, self.account, self._start = run_dir / "sessions.jsonl", account, start
+        self._hardware = hardware
         self._earlier = read_sessions(run_dir)
         self._due = 0.0
         self.write(start)
 
     def _session(self, step: int) -> Session:
         spent = {str(kind): round(seconds, 6) for kind, seconds in self.account.spent().items()}
-        return Session(self.account.began, self._start, step, spent)
+        return Session(self.account.began, self._start, step, spent, self._hardware)
 
     def write(self, step: int) -> None:
         """Writes down where the run stands.

@@ -23,7 +23,7 @@ from senet_jax.training.lock import locked
 from senet_jax.training.logging import Line, Meter, MetricsLog, read_metrics
 from senet_jax.training.profiler import Profiler, ProfileRequest
 from senet_jax.training.progress import Clock, Forecast, ProgressBar
-from senet_jax.training.provenance import provenance
+from senet_jax.training.provenance import hardware, provenance
 from senet_jax.training.run import Run
 from senet_jax.training.run_dir import check_run_dir, claim_run_dir
 from senet_jax.training.snapshot import NotFinite
@@ -92,7 +92,7 @@ def train(
         if position.step == run.batches.steps:
             return read_metrics(config.run_dir)[-1] if is_first() else {}
         log = MetricsLog(config.run_dir, position.step) if is_first() else None
-        sessions = SessionLog(config.run_dir, account, position.step)
+        sessions = SessionLog(config.run_dir, account, position.step, hardware(run.mesh))
         try:
             with _stop_signals() as stop, Profiler(config.run_dir, profile) as profiler:
                 _loop(run, position, checkpoints, log, stop, sessions, profiler)

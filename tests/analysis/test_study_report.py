@@ -19,6 +19,7 @@ from senet_jax.errors import UsageError
 from senet_jax.models.cost import cost
 from senet_jax.models.zoo import create_model
 from senet_jax.training.config import AttentionOverrides, ModelConfig, TrainConfig
+from senet_jax.training.goodput import Session
 
 SE = ModelConfig(name="cifar_seresnet8")
 TANH = dataclasses.replace(SE, attention=AttentionOverrides(gate="tanh"))
@@ -105,6 +106,19 @@ def test_the_table_says_what_differs_and_what_does_not(gates):
     assert "9 runs of 3 cells on cifar10" in text
     assert "corrected for 2 comparisons (Holm)" in text
     assert "SE-ResNet-50 on ImageNet (SENet, arXiv 1709.01507, Table 12)" in text
+
+
+def test_the_report_says_what_the_runs_computed_on(gates):
+    def session(hardware):
+        return json.dumps(dataclasses.asdict(Session(0.0, 0, 780, {"steps": 2.0}, hardware))) + "\n"
+
+    assert "Computed on" not in markdown(report_study(read_study(gates)))
+    (gates / "tanh/seed0/sessions.jsonl").write_text(session("2 x Xeon") + session("2 x Xeon"))
+    text = markdown(report_study(read_study(gates)))
+    assert "Computed on 2 x Xeon." in text
+    (gates / "tanh/seed1/sessions.jsonl").write_text(session(None) + session("8 x NVIDIA H200"))
+    text = markdown(report_study(read_study(gates)))
+    assert "Computed on 2 x Xeon and 8 x NVIDIA H200: images/s are no comparison." in text
 
 
 def test_another_baseline_turns_the_differences(gates):

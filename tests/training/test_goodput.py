@@ -20,6 +20,7 @@ from senet_jax.training.goodput import (
 )
 from senet_jax.training.logging import read_metrics
 from senet_jax.training.loop import Preempted, train
+from senet_jax.training.provenance import processor
 
 
 class Killed(BaseException):
@@ -39,8 +40,8 @@ def clock_time(monkeypatch):
     return wait
 
 
-def session(start, step, began=0.0, **seconds):
-    return Session(began, start, step, {**dict.fromkeys(KINDS, 0.0), **seconds})
+def session(start, step, began=0.0, hardware=None, **seconds):
+    return Session(began, start, step, {**dict.fromkeys(KINDS, 0.0), **seconds}, hardware)
 
 
 def test_every_second_is_of_one_kind(clock_time):
@@ -95,14 +96,14 @@ def test_only_kept_steps_are_good():
 def test_a_session_is_written_at_most_once_a_second_and_less_where_writing_is_slow(
     clock_time, tmp_path, monkeypatch
 ):
-    log = SessionLog(tmp_path, Account(), 3)
+    log = SessionLog(tmp_path, Account(), 3, "2 x cpu")
     assert [(s.start, s.step) for s in read_sessions(tmp_path)] == [(3, 3)]
     clock_time(0.5)
     log.beat(4)
     assert read_sessions(tmp_path)[-1].step == 3
     clock_time(0.5)
     log.beat(5)
-    assert read_sessions(tmp_path)[-1] == session(3, 5, 6000.0, startup=1.0)
+    assert read_sessions(tmp_path)[-1] == session(3, 5, 6000.0, "2 x cpu", startup=1.0)
     write = type(tmp_path).write_text
     monkeypatch.setattr(
         type(tmp_path), "write_text", lambda *args: (clock_time(0.25), write(*args))
@@ -136,6 +137,7 @@ def test_the_account_of_a_killed_run_is_whole(tiny, monkeypatch):
     took = time.perf_counter() - began
     (killed,) = read_sessions(tiny.run_dir)
     assert (killed.start, killed.step) == (0, 8)
+    assert killed.hardware == f"{len(os.sched_getaffinity(0))} x {processor() or 'cpu'}"
     assert 0 < killed.wall_s <= took
     # From the checkpoint of step 5; its sixth step is the last, and is saved.
     with pytest.raises(Preempted, match="step 11"):
