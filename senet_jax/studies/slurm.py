@@ -93,7 +93,10 @@ class Task:
         with printing_to(self.log):
             code = Worker().train(TrainConfig.from_json(self.config))
         if code == PREEMPTED and int(os.environ.get("SLURM_RESTART_COUNT", "0")) < RESTARTS:
-            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+            number = os.environ["SLURM_JOB_ID"]
+            # What scancel stops is no longer running, and is to stay out of the queue.
+            if "RUNNING" in _states({number}).values():
+                subprocess.run(["scontrol", "requeue", number], check=True)
             # No result, by which the watch would take the run for ended.
             raise SystemExit(code)
         return code

@@ -6,11 +6,13 @@ import stat
 
 import pytest
 
+from senet_jax.commands.train import PREEMPTED
 from senet_jax.errors import UsageError
 from senet_jax.studies import slurm
 from senet_jax.studies.grid import jobs
 from senet_jax.studies.runner import log_of
 from senet_jax.studies.slurm import Detached, SlurmOptions, run_array
+from senet_jax.studies.worker import Worker
 from senet_jax.training.logging import read_metrics
 from senet_jax.training.presets import preset
 
@@ -84,6 +86,25 @@ def test_each_run_is_a_task_of_an_array(tmp_path, cluster):
     ):
         assert f"#SBATCH {line}\n" in script
     assert "\nexport X=1\n" in script
+
+
+@pytest.mark.parametrize(("state", "requeued"), [("RUNNING", ["requeue 70"]), ("COMPLETING", [])])
+def test_what_is_stopped_queues_again_unless_scancel_stopped_it(
+    tmp_path, cluster, monkeypatch, state, requeued
+):
+    calls = cluster / "scontrol.calls"
+    calls.touch()
+    (cluster / "scontrol").write_text('#!/bin/bash\necho "$@" >> $FAKE/scontrol.calls\n')
+    (cluster / "scontrol").chmod(0o755)
+    (cluster / "state.0").write_text(f"7_0 {state}\n")
+    monkeypatch.setenv("SLURM_JOB_ID", "70")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    monkeypatch.setattr(slurm, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(Worker, "train", lambda self, config: PREEMPTED)
+    config = dataclasses.replace(SMALL, run_dir=tmp_path / "run").to_json()
+    with pytest.raises(SystemExit, match="75"):
+        slurm.Task(config, str(tmp_path / "log"), str(tmp_path / "cache"))()
+    assert calls.read_text().splitlines() == requeued
 
 
 def test_what_is_in_the_queue_is_watched_and_not_submitted_again(tmp_path, cluster):
