@@ -7,16 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from experiments.imagenet import SENET
 from senet_jax.analysis.cells import check_baseline, read_study, write_baseline
 from senet_jax.analysis.report import write_report
 from senet_jax.analysis.study_report import report_study
+from senet_jax.commands.config import read_config
 from senet_jax.commands.output import reader_may_leave
 from senet_jax.commands.train import PREEMPTED
 from senet_jax.errors import BAD_INPUT, UsageError, require
-from senet_jax.studies.grid import jobs, with_model
+from senet_jax.studies.grid import check_data, jobs, with_model
 from senet_jax.studies.live import LiveTable, tell_failures
 from senet_jax.studies.places import places
 from senet_jax.studies.runner import CACHE, run_jobs
@@ -81,10 +80,10 @@ def recipe(options: Options, imagenet: TrainConfig = SENET) -> TrainConfig:
     """
     base = {"digits": preset("demo"), "imagenet2012": imagenet}.get(options.data)
     config = base or preset(options.data)
-    epochs = options.epochs or config.epochs
+    epochs = config.epochs if options.epochs is None else options.epochs
     shrink = epochs / config.epochs
     data, optimizer = config.data, config.optimizer
-    batch = options.batch_size or data.batch_size
+    batch = data.batch_size if options.batch_size is None else options.batch_size
     optimizer = dataclasses.replace(
         optimizer,
         milestones=tuple(shrink * epoch for epoch in optimizer.milestones),
@@ -124,7 +123,8 @@ def main(
     """
     try:
         with reader_may_leave():
-            options = tyro.cli(Options, description=description)
+            prog = f"python -m experiments.{study}"
+            options = read_config(prog, "", description, Options(), sys.argv[1:])
             if own_networks and options.model is not None:
                 raise UsageError(f"{study} names its own networks: leave --model out.")
             grid = cells(recipe(options, imagenet))
@@ -149,6 +149,8 @@ def _run(study: str, options: Options, cells: dict[str, TrainConfig], baseline: 
     check_baseline(baseline, cells)
     folder = options.out or Path("runs") / study / options.data
     grid = jobs(cells, folder, range(options.seeds))
+    if options.launcher == "local":
+        check_data(grid)
     with held(folder, "choose another folder with --out"), LiveTable() as table:
         write_baseline(folder, baseline)
         if options.launcher == "slurm":
@@ -156,6 +158,9 @@ def _run(study: str, options: Options, cells: dict[str, TrainConfig], baseline: 
         else:
             progress = run_jobs(grid, places(options.at_once), folder / CACHE, table.show)
     failed = tell_failures(progress)
+    if failed == len(grid):
+        print("no run has ended, so that there is nothing to report.", file=sys.stderr)
+        return FAILED
     text = write_report(report_study(read_study(folder)), folder)
-    print(f"\n{text}\n\n{folder}{os.sep}: report.md, report.tex, report.csv; and figures")
+    print(f"\n{text}\n\n{folder}{os.sep}: report.md, report.tex, report.csv, runs.csv; figures")
     return FAILED if failed else 0

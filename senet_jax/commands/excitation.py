@@ -44,6 +44,9 @@ what the options add: removal, pruning and grad_cam. Nothing is trained."""
 SHOWN = 4
 """How many classes and, besides those of the last stage, how many ends of stages are drawn."""
 
+WRITTEN = ("report", "gates", "depth", "removal", "pruning", "grad_cam")
+"""The files of this command, without their endings."""
+
 MOST_PICTURES = 32
 """How many images Grad-CAM draws."""
 
@@ -138,6 +141,10 @@ def run(options: argparse.Namespace) -> int:
     looked_at = _pictures(options, dataset, members) if options.grad_cam else None
     out = options.out or default_folder(source)
     out.mkdir(parents=True, exist_ok=True)
+    # What an earlier look at other images or blocks left there is no part of this one.
+    for file in out.iterdir():
+        if file.stem in WRITTEN:
+            file.unlink()
 
     gates = read_gates(probe)
     labels = labels or _spread(gates[0].count)

@@ -7,6 +7,8 @@ from pathlib import Path
 from senet_jax.errors import UsageError
 from senet_jax.training.config import AttentionOverrides, ModelConfig, TrainConfig
 from senet_jax.training.logging import reached, read_metrics
+from senet_jax.training.network import build_model
+from senet_jax.training.run import open_data
 from senet_jax.training.run_dir import check_run_dir
 
 
@@ -38,8 +40,8 @@ def jobs(cells: Mapping[str, TrainConfig], folder: Path, seeds: Sequence[int]) -
         seeds: The seeds of each config.
 
     Raises:
-        UsageError: A config that is wrong, two cells that are the same, or a folder that holds
-            another run.
+        UsageError: A config that is wrong or has no such network, two cells that are the same, or a
+            folder that holds another run.
     """
     _check_distinct(cells)
     found = [
@@ -47,10 +49,22 @@ def jobs(cells: Mapping[str, TrainConfig], folder: Path, seeds: Sequence[int]) -
         for seed in seeds
         for name, config in cells.items()
     ]
+    for config in cells.values():
+        config.validate()
+        build_model(config.model, num_classes=1)
     for job in found:
-        job.config.validate()
-        check_run_dir(job.config)
+        check_run_dir(job.config, flag="--out")
     return found
+
+
+def check_data(jobs: Sequence[Job]) -> None:
+    """Opens each data set of the jobs once.
+
+    Raises:
+        UsageError: One is not there.
+    """
+    for config in {job.config.data: job.config for job in jobs if not job.done}.values():
+        open_data(config)
 
 
 def _check_distinct(cells: Mapping[str, TrainConfig]) -> None:

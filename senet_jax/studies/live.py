@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Self
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from senet_jax.studies.runner import Progress, log_of
+from senet_jax.studies.runner import Progress, State, log_of
 from senet_jax.training.logging import Line, read_metrics
 
 
@@ -36,7 +37,7 @@ class LiveTable:
     def show(self, progress: Sequence[Progress]) -> None:
         """Shows where all jobs stand."""
         if self._console.is_terminal:
-            self._live.update(_table(progress), refresh=True)
+            self._live.update(_table(progress, self._console.height - _FRAME), refresh=True)
             return
         for one in progress:
             if self._said.get(one.job.name) != one.state:
@@ -45,14 +46,29 @@ class LiveTable:
                     print(" | ".join([*_row(one), *_reason(one)]), flush=True)
 
 
-def _table(progress: Sequence[Progress]) -> Table:
+_FRAME = 6
+"""Lines of a table that are not rows: title, head, rules, and the line below."""
+
+
+def _table(progress: Sequence[Progress], most: int) -> Table:
+    """The table, with ``most`` rows: first what runs or failed, then what waits."""
     count = sum(one.state == "done" for one in progress)
-    table = Table(title=f"{count} of {len(progress)} runs have ended")
+    shown = sorted(progress, key=lambda one: _FIRST.index(one.state))[: max(most, 1)]
+    hidden = Counter(one.state for one in progress if one not in shown)
+    caption = ", ".join(f"{number} {state}" for state, number in sorted(hidden.items()))
+    table = Table(
+        title=f"{count} of {len(progress)} runs have ended",
+        caption=f"and {caption}" if caption else None,
+    )
     for column in ("run", "state", "epoch", "error", "images/s", "time"):
         table.add_column(column)
     for one in progress:
-        table.add_row(*_row(one))
+        if one in shown:
+            table.add_row(*_row(one))
     return table
+
+
+_FIRST: tuple[State, ...] = ("running", "failed", "waiting", "done")
 
 
 def _row(one: Progress) -> list[str]:
@@ -77,6 +93,10 @@ def _reason(one: Progress) -> list[str]:
 def tell_failures(progress: Sequence[Progress]) -> int:
     """Names the runs that failed on standard error; returns how many there are."""
     failed = [one for one in progress if one.state == "failed"]
+    by_reason: dict[str, list[Progress]] = {}
     for one in failed:
-        print(f"{one.job.name} failed: {', '.join(_reason(one))}", file=sys.stderr)
+        by_reason.setdefault(one.reason, []).append(one)
+    for reason, those in by_reason.items():
+        names = ", ".join(one.job.name for one in those)
+        print(f"{names} failed: {reason} (all of it: {log_of(those[0].job)})", file=sys.stderr)
     return len(failed)

@@ -7,6 +7,7 @@ compiled is also kept in a folder of the study, for the processes of other place
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -44,14 +45,23 @@ class Progress:
     began: float = 0.0
     """When it was started, in seconds of the monotonic clock."""
     reason: str = ""
-    """The last line that a failed run printed."""
+    """Why a run failed: the last line that it printed, or the signal that killed its process."""
 
     def settle(self, code: int) -> None:
-        """Notes how the run ended."""
+        """Notes how the run ended.
+
+        Args:
+            code: Its exit code; less than zero, the signal that killed its process.
+        """
         if code == 0:
             self.state = "done"
             return
         self.state = "failed"
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = ", as Linux does where memory is short" if -code == signal.SIGKILL else ""
+            self.reason = f"its process was killed by {name}{hint}"
+            return
         log = log_of(self.job)
         lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
         self.reason = lines[-1] if lines else f"exit code {code}"

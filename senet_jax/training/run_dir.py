@@ -22,8 +22,12 @@ SEEN_AFTER_S = 30.0
 """Seconds after which a host sees on a network drive what another one wrote."""
 
 
-def check_run_dir(config: TrainConfig) -> None:
+def check_run_dir(config: TrainConfig, *, flag: str = "--run-dir") -> None:
     """Refuses a folder that is another run's or none at all, without writing.
+
+    Args:
+        config: The run; it names the folder.
+        flag: What chooses the folder on the command line.
 
     Raises:
         UsageError: The folder holds another config (the message says which fields differ), or
@@ -35,7 +39,7 @@ def check_run_dir(config: TrainConfig) -> None:
         if differences:
             raise UsageError(
                 f"{folder} holds another run, which differs in {'; '.join(differences)}: "
-                "give this one a folder of its own with --run-dir."
+                f"give this one a folder of its own with {flag}."
             )
     elif folder.exists() and (
         not folder.is_dir() or {path.name for path in folder.iterdir()} - {PARTIAL, LOCK}
@@ -53,10 +57,20 @@ def read_config(run_dir: Path) -> TrainConfig:
         UsageError: The folder has no config, or one that cannot be read.
     """
     file = run_dir / "config.json"
+    if not file.exists():
+        raise UsageError(_no_run(run_dir))
     try:
         return TrainConfig.from_json(json.loads(file.read_text()))
     except (OSError, json.JSONDecodeError) as error:
         raise UsageError(f"{file} cannot be read as the config of a run: {error}.") from error
+
+
+def _no_run(folder: Path) -> str:
+    if not folder.exists():
+        return f"{folder} does not exist: name the folder of a run."
+    if (run := next(iter(sorted(folder.rglob("config.json"))), None)) is not None:
+        return f"{folder} is not a run but has some: name one of them, such as {run.parent}."
+    return f"{folder} is not the folder of a run, which has a config.json."
 
 
 def read_card(run_dir: Path) -> Card | None:

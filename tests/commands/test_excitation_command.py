@@ -52,12 +52,15 @@ def test_less_is_written_of_less_that_is_asked(command, digits, tmp_path):
     path, out = digits / "checkpoints" / "11", tmp_path / "out"
     picture = tmp_path / "seven.png"
     Image.fromarray(open_dataset("digits").val.images[0, ..., 0]).save(picture)
+    out.mkdir()
+    for name in ("removal.csv", "pruning.png", "thoughts.md"):
+        (out / name).write_text("of an earlier look at other images")
     code, text, _ = command("excitation", path, "--limit", 40, "--grad-cam", picture, "--out", out)
     assert code == 0
     assert "Gates of 40 images" in text
     names = {file.name for file in out.iterdir()}
-    assert names >= {"report.md", "grad_cam.png", "gates.npz"}
-    assert not {"removal.csv", "pruning.csv"} & names
+    assert names >= {"report.md", "grad_cam.png", "gates.npz", "thoughts.md"}
+    assert not {"removal.csv", "pruning.csv", "pruning.png"} & names
 
 
 @pytest.mark.parametrize(
@@ -74,8 +77,10 @@ def test_each_network_has_a_folder_of_its_own(source, name):
 
 
 def test_what_cannot_be_looked_at_is_said_in_a_sentence(refused, digits, tmp_path):
-    file = tmp_path / "file"
+    file, study = tmp_path / "file", tmp_path / "study"
     file.write_text("")
+    (study / "a").mkdir(parents=True)
+    (study / "a" / "config.json").write_text("{}")
     for arguments, sentence in (
         ((), "give either the folder of a run or --weights."),
         ((digits, "--weights", "x.npz"), "give either the folder of a run or --weights."),
@@ -89,7 +94,9 @@ def test_what_cannot_be_looked_at_is_said_in_a_sentence(refused, digits, tmp_pat
         ((digits, "--grad-cam", file), f"{file} cannot be read as an image: "),
         ((digits, "--grad-cam", *range(33)), "--grad-cam draws at most 32 images, not 33."),
         ((digits, "--out", file), f"--out {file} is a file: name a folder."),
-        ((tmp_path / "no",), "no"),
+        ((tmp_path / "no",), f"{tmp_path / 'no'} does not exist: name the folder of a run."),
+        ((file,), f"{file} is not the folder of a run, which has a config.json."),
+        ((study,), f"{study} is not a run but has some: name one of them, such as {study / 'a'}."),
     ):
         assert sentence in refused("excitation", *arguments)
 

@@ -6,7 +6,7 @@ import pytest
 
 from experiments.study import Options, recipe
 from senet_jax.errors import UsageError
-from senet_jax.studies.grid import jobs, with_attention, with_model, without_attention
+from senet_jax.studies.grid import check_data, jobs, with_attention, with_model, without_attention
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.network import build_model
 
@@ -38,8 +38,29 @@ def test_a_folder_of_another_config_is_refused(tmp_path):
     folder.mkdir(parents=True)
     other = dataclasses.replace(BASE, label_smoothing=0.1)
     (folder / "config.json").write_text(json.dumps(other.to_json()))
-    with pytest.raises(UsageError, match="label_smoothing"):
+    with pytest.raises(UsageError, match="label_smoothing.* of its own with --out"):
         jobs({"a": BASE}, tmp_path, [0])
+
+
+def test_a_network_that_there_is_not_is_refused_before_anything_starts(tmp_path):
+    vgg = with_model(BASE, name="vgg11_bn")
+    with pytest.raises(UsageError, match="vgg11_bn has no attention"):
+        jobs({"plain": vgg, "tanh": with_attention(vgg, gate="tanh")}, tmp_path, [0])
+    with pytest.raises(UsageError, match=r"epochs must be at least 1"):
+        jobs({"a": recipe(Options(epochs=0))}, tmp_path, [0])
+    with pytest.raises(UsageError, match=r"batch_size must be at least 1"):
+        jobs({"a": recipe(Options(batch_size=0))}, tmp_path, [0])
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_that_is_not_there_is_refused_unless_all_has_been_done(tmp_path):
+    absent = dataclasses.replace(BASE.data, name="cifar10", dir=tmp_path / "nowhere")
+    grid = jobs({"a": dataclasses.replace(BASE, epochs=1, data=absent)}, tmp_path, [0])
+    with pytest.raises(UsageError, match="cifar10 is not in"):
+        check_data(grid)
+    grid[0].config.run_dir.mkdir(parents=True)
+    (grid[0].config.run_dir / "metrics.jsonl").write_text('{"epoch": 1, "val/top1": 0.5}\n')
+    check_data(grid)
 
 
 def test_a_run_is_done_after_the_validation_of_its_last_epoch(tmp_path):

@@ -45,6 +45,20 @@ def test_what_fails_is_told_and_stops_nothing_and_what_is_done_is_not_run_again(
     assert log_of(grid[1]).stat().st_mtime_ns == before
 
 
+def test_a_run_whose_process_is_killed_fails_for_that_reason(tmp_path):
+    (job,) = jobs({"a": SMALL}, tmp_path, [0])
+    log_of(job).parent.mkdir(parents=True)
+    log_of(job).write_text("epoch 1.00 of 2\n")
+    for code, reason in (
+        (-9, "its process was killed by SIGKILL, as Linux does where memory is short"),
+        (-11, "its process was killed by SIGSEGV"),
+        (1, "epoch 1.00 of 2"),
+    ):
+        one = runner.Progress(job, "running")
+        one.settle(code)
+        assert (one.state, one.reason) == ("failed", reason)
+
+
 def test_asked_to_stop_it_stops_its_runs_and_they_go_on(tmp_path):
     long = dataclasses.replace(SMALL, epochs=400)
     grid = jobs({"long": long}, tmp_path / "study", [0])

@@ -1,0 +1,49 @@
+"""The table of a study that is running, on terminals of any height."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from senet_jax.studies.grid import jobs
+from senet_jax.studies.live import LiveTable, tell_failures
+from senet_jax.studies.runner import Progress
+from senet_jax.training.config import TrainConfig
+
+
+@pytest.fixture
+def progress(tmp_path):
+    """Forty jobs: ten that have ended, one that failed, two that run; the others wait."""
+    grid = jobs({"a": TrainConfig()}, tmp_path, range(40))
+    states = ["done"] * 10 + ["failed"] + ["running"] * 2 + ["waiting"] * 27
+    return [Progress(job, state) for job, state in zip(grid, states, strict=True)]
+
+
+@pytest.mark.parametrize("height", [20, 60])
+def test_what_runs_and_what_failed_is_seen_on_a_terminal_of_any_height(progress, height):
+    table = LiveTable()
+    table._console = Console(force_terminal=True, height=height, width=100, record=True)
+    table._live.console = table._console
+    with table:
+        table.show(progress)
+        shown = table._live.get_renderable()
+    console = Console(width=100, height=height, record=True, file=io.StringIO())
+    console.print(shown)
+    lines = console.export_text().splitlines()
+    assert len(lines) <= height
+    text = "\n".join(lines)
+    assert "10 of 40 runs have ended" in text
+    for name in ("a/seed10", "a/seed11", "a/seed12"):
+        assert name in text
+    assert ("and 10 done, 16 waiting" in text) == (height == 20)
+    assert ("a/seed39" in text) == (height == 60)
+
+
+def test_runs_that_failed_for_one_reason_are_named_together(progress, capsys):
+    for one in progress[10:13]:
+        one.state, one.reason = "failed", "no disk"
+    progress[12].reason = "no memory"
+    assert tell_failures(progress) == 3
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("a/seed10, a/seed11 failed: no disk (all of it: ")
+    assert second.startswith("a/seed12 failed: no memory")
