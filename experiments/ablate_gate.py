@@ -6,7 +6,8 @@
 
 The paper finds the sigmoid best, tanh worse and ReLU worse than no SE at all (22.28, 23.00 and
 23.47 % against 23.30 %, SE-ResNet-50 on ImageNet, without biases in the SE, as here). Cost:
-cells x seeds x epochs of the network that --model names.
+4 cells x seeds x epochs; an epoch is 1.5e16 multiply-accumulates of training on ImageNet,
+6.1e12 on CIFAR-10.
 """
 
 import sys

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import runpy
 import typing
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from experiments import study
 from experiments.study import Options, recipe
 from senet_jax.studies.grid import jobs
 from senet_jax.training.network import build_model
+from senet_jax.training.run_dir import read_config
 
 STUDIES = {
     "ablate_gate": 4,
@@ -21,6 +23,7 @@ STUDIES = {
     "ablate_stage": {"imagenet2012": 6, "": 5},
     "ablate_placement": 6,
     "ablate_squeeze_free": 3,
+    "gates_and_squeezes": 5,
     "depth": 6,
     "attention_zoo": 9,
 }
@@ -74,6 +77,25 @@ def test_a_study_has_distinct_cells_that_can_be_run(tmp_path, name, data):
         assert config.data.name == data
         model = build_model(config.model, num_classes=10)
         assert parameters(model, IMAGES.get(data, (64, 64, 3)))
+
+
+def test_the_results_in_the_repository_are_of_their_study():
+    options = Options(data="cifar10", model="cifar_seresnet8", epochs=10)
+    *_, cells, _ = declared("gates_and_squeezes")
+    grid = cells(recipe(options))
+    folder = Path(__file__).parents[2] / "experiments" / "results" / "cifar10_gates"
+    assert {path.parent.name for path in folder.glob("*/seed0")} == {*grid}
+    for name, config in grid.items():
+        for seed in range(3):
+            run = read_config(folder / name / f"seed{seed}")
+            assert build_model(run.model, 10) == build_model(config.model, 10)
+            # The base is the batch itself, which changes nothing.
+            optimizer = dataclasses.replace(config.optimizer, base_batch=None)
+            data = dataclasses.replace(config.data, dir=run.data.dir)
+            expected = dataclasses.replace(
+                config, seed=seed, model=run.model, data=data, optimizer=optimizer
+            )
+            assert run.differences(expected) == []
 
 
 @pytest.mark.parametrize("name", STUDIES)
