@@ -87,6 +87,9 @@ def read_study(folder: Path) -> Study:
             have the same one, or runs are of several data sets; or the study says of itself what
             cannot be read.
     """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UsageError(f"{folder} {what}: name a folder of runs.")
     found = sorted(file.parent for file in folder.rglob("config.json"))
     if not found:
         raise UsageError(f"{folder} has no runs: they are folders with a config.json.")

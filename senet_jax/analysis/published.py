@@ -31,15 +31,18 @@ def published(configs: Sequence[TrainConfig]) -> list[Published | None]:
     if len({_body(config.model) for config in configs}) > 1:
         return networks
     ablation = [_ablation(config.model) for config in configs]
-    changed = any(row not in (None, _PLAIN, _STANDARD) for row in ablation)
-    return ablation if changed and _known(ablation) > _known(networks) else networks
+    changed = [row for row in ablation if row not in (None, _PLAIN, _STANDARD)]
+    if not changed or _known(ablation) <= _known(networks):
+        return networks
+    standard = dataclasses.replace(_STANDARD, table=min(row.table for row in changed if row))
+    return [standard if row == _STANDARD else row for row in ablation]
 
 
 def _known(rows: Sequence[Published | None]) -> int:
     return sum(row is not None for row in rows)
 
 
-_PLAIN, _STANDARD = ABLATIONS["none", ""], ABLATIONS["gate", "sigmoid"]
+_PLAIN, _STANDARD = ABLATIONS["none", ""], ABLATIONS["standard", ""]
 
 
 def _network(config: TrainConfig, paper: str) -> Published | None:

@@ -128,8 +128,7 @@ def removal_markdown(report: RemovalReport) -> str:
 
 
 def _points(gap: Estimate) -> str:
-    if gap.low is None or gap.high is None or gap.std == 0:
-        # An interval of no width would claim that no other image could change.
+    if gap.low is None or gap.high is None:
         return f"{gap.mean:+.2f}" + (" (no image changes)" if gap.mean == 0 else "")
     return f"{gap.mean:+.2f} [{gap.low:.2f}, {gap.high:.2f}]"
 

@@ -5,7 +5,14 @@ from pathlib import Path
 
 from senet_jax.analysis.plots import draw_curves
 from senet_jax.analysis.study_plots import draw_study
-from senet_jax.analysis.study_report import StudyReport, comma_separated, latex, markdown
+from senet_jax.analysis.study_report import (
+    StudyReport,
+    comma_separated,
+    comma_separated_runs,
+    latex,
+    markdown,
+)
+from senet_jax.errors import UsageError
 from senet_jax.training.goodput import Goodput, goodput_of, read_sessions
 from senet_jax.training.logging import read_metrics, training_speed
 from senet_jax.training.run_dir import read_config
@@ -37,13 +44,20 @@ def write_report(report: StudyReport, folder: Path) -> str:
 
     Returns:
         The table in Markdown, which ``report.md`` has too.
+
+    Raises:
+        UsageError: The folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     text = markdown(report)
-    (folder / "report.md").write_text(text + "\n")
-    (folder / "report.tex").write_text(latex(report))
-    (folder / "report.csv").write_text(comma_separated(report))
-    draw_study(report, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.md").write_text(text + "\n")
+        (folder / "report.tex").write_text(latex(report))
+        (folder / "report.csv").write_text(comma_separated(report))
+        (folder / "runs.csv").write_text(comma_separated_runs(report))
+        draw_study(report, folder)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror}.") from error
     return text
 
 

@@ -6,7 +6,7 @@ there is neither, and none is made up.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy import stats
@@ -23,21 +23,43 @@ class Estimate:
     std: float | None
     """Standard deviation of the sample (n - 1); None of one value."""
     low: float | None
-    """Lower end of the confidence interval of the mean; None of one value."""
+    """Lower end of the confidence interval of the mean; None of one value, or of equal ones."""
     high: float | None
     """Its upper end."""
     count: int
     """How many seeds."""
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean, standard deviation and 95 % confidence interval of at least one value."""
+def estimate(
+    values: Sequence[float],
+    within: tuple[float, float] = (-math.inf, math.inf),
+    rounding: float | None = None,
+) -> Estimate:
+    """Mean, standard deviation and 95 % confidence interval of at least one value.
+
+    Where all values are the same, Student's interval has no width. Of errors counted in whole
+    images that is a coincidence and no certainty: there is no interval.
+
+    Args:
+        values: One of each seed.
+        within: What the mean can be; the interval is cut off there, which costs it nothing.
+        rounding: The most that values may differ by and still be the same; None means 1e-12 of the
+            largest.
+    """
     mean, count = float(np.mean(values)), len(values)
     if count < 2:
         return Estimate(mean, None, None, None, count)
+    if rounding is None:
+        rounding = _rounding(values)
+    if max(values) - min(values) <= rounding:
+        return Estimate(mean, 0.0, None, None, count)
     std = float(np.std(values, ddof=1))
     reach = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * std / math.sqrt(count)
-    return Estimate(mean, std, mean - reach, mean + reach, count)
+    return Estimate(mean, std, max(mean - reach, within[0]), min(mean + reach, within[1]), count)
+
+
+def _rounding(values: Iterable[float]) -> float:
+    return 1e-12 * max(map(abs, values))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +81,8 @@ class Difference:
 def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
     """Compares a cell with its baseline, paired by seed.
 
-    Where all pairs differ by the same, the statistic divides by zero and its p-value would be zero.
-    Of errors counted in whole images that is a coincidence and no certainty: there is no test, nor
-    an interval.
+    Where all pairs differ by the same, the statistic divides by zero and its p-value would be zero:
+    there is no test, as there is no interval.
 
     Args:
         values: A number of the cell by seed.
@@ -74,15 +95,15 @@ def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Di
     if not seeds:
         return None
     gaps = [values[seed] - baseline[seed] for seed in seeds]
-    found = estimate(gaps)
+    rounding = _rounding(each for seed in seeds for each in (values[seed], baseline[seed]))
+    found = estimate(gaps, rounding=rounding)
     if len(gaps) < 2:
         return Difference(found, None)
-    rounding = 1e-12 * max(abs(each) for seed in seeds for each in (values[seed], baseline[seed]))
-    if max(gaps) - min(gaps) > rounding:
+    if found.low is not None:
         return Difference(found, float(stats.ttest_1samp(gaps, 0.0).pvalue))
     if abs(found.mean) <= rounding:
         return Difference(dataclasses.replace(found, mean=0.0), 1.0)
-    return Difference(dataclasses.replace(found, std=0.0, low=None, high=None), None)
+    return Difference(found, None)
 
 
 def correct(differences: Sequence[Difference | None]) -> list[Difference | None]:

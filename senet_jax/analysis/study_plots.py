@@ -13,7 +13,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from senet_jax.analysis.cells import Cell
 from senet_jax.analysis.plots import STYLE
-from senet_jax.analysis.study_report import Row, StudyReport
+from senet_jax.analysis.statistics import Estimate
+from senet_jax.analysis.study_report import Row, StudyReport, what_compared_with
 
 FORMATS = ("png", "svg")
 
@@ -46,7 +47,7 @@ def draw_study(report: StudyReport, folder: Path) -> list[Path]:
             for group, rows in groups.items()
         }
         if any(compared.values()):
-            figures["differences"] = _differences(compared, colors)
+            figures["differences"] = _differences(compared, colors, what_compared_with(report))
         for name, figure in figures.items():
             for kind in FORMATS:
                 files.append(folder / f"{name}.{kind}")
@@ -78,7 +79,7 @@ def _curves(rows: Sequence[Row], colors: Mapping[str, Color]) -> Figure:
     for row in rows:
         for axes, split in ((training, "train"), (validation, "val")):
             _band(axes, row.cell, f"{split}/top1", colors[_label(row)], label=_label(row))
-    training.set_ylabel("top-1 error (%)")
+    training.set_ylabel(f"top-1 error (%){_band_note(rows)}")
     for axes, title in ((training, "training"), (validation, "validation")):
         axes.set_title(title, fontsize=9)
         _epochs(axes)
@@ -111,7 +112,10 @@ def _panels(groups: Groups, colors: Mapping[str, Color]) -> Figure:
         for row in rows:
             color = colors[_label(row)]
             epochs, values = _errors(row.cell, "train/top1")
-            axes.plot(epochs, values.mean(0), color=color, linewidth=0.7, linestyle="--")
+            marker = _marker(epochs)
+            axes.plot(
+                epochs, values.mean(0), color=color, linewidth=0.7, linestyle="--", marker=marker
+            )
             shown[_label(row)] = _band(axes, row.cell, "val/top1", color, label=_label(row))
         axes.set_title(group, fontsize=8)
         _epochs(axes)
@@ -123,7 +127,12 @@ def _panels(groups: Groups, colors: Mapping[str, Color]) -> Figure:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
     figure.supxlabel("epoch", fontsize=9)
-    figure.supylabel("top-1 error (%); dashed: training", fontsize=9)
+    everything = [row for rows in groups.values() for row in rows]
+    figure.supylabel(
+        "top-1 error (%), logarithmic, each its own range\n"
+        f"dashed: training{_band_note(everything)}",
+        fontsize=8,
+    )
     figure.legend(
         list(shown.values()),
         list(shown),
@@ -152,12 +161,20 @@ def _errors(cell: Cell, metric: str) -> tuple[list[float], np.ndarray]:
 
 def _band(axes: Axes, cell: Cell, metric: str, color: Color, *, label: str) -> Line2D:
     epochs, values = _errors(cell, metric)
-    marker = "." if len(epochs) < 4 else ""
     (line,) = axes.plot(
-        epochs, values.mean(0), color=color, linewidth=1.3, marker=marker, label=label
+        epochs, values.mean(0), color=color, linewidth=1.3, marker=_marker(epochs), label=label
     )
     axes.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)
     return line
+
+
+def _marker(epochs: Sequence[float]) -> str:
+    """Dots on curves of so few points that a line alone might not be seen."""
+    return "." if len(epochs) < 4 else ""
+
+
+def _band_note(rows: Sequence[Row]) -> str:
+    return "; band: all seeds" if any(row.error.count > 1 for row in rows) else ""
 
 
 BAR, GAP = 0.3, 0.6
@@ -199,11 +216,16 @@ def _bars(groups: Groups, colors: Mapping[str, Color]) -> Figure:
     left = max(0.0, min(dots) - reach)
     axes.set_xlim(left, max(dots) + 0.15 * reach)
     cut = "; the axis does not begin at 0" if left > 0 else ""
-    axes.set_xlabel(f"top-1 error (%), lines: 95 % interval, dots: seeds{cut}")
+    lines = _lines_note([row.error for _, row in places])
+    axes.set_xlabel(f"top-1 error (%){lines}, dots: seeds{cut}")
     return figure
 
 
-def _differences(groups: Groups, colors: Mapping[str, Color]) -> Figure:
+def _lines_note(estimates: Sequence[Estimate]) -> str:
+    return ", lines: 95 % interval" if any(each.low is not None for each in estimates) else ""
+
+
+def _differences(groups: Groups, colors: Mapping[str, Color], baseline: str) -> Figure:
     """The differences to the baselines with their intervals, and those of the papers."""
     figure, axes, places = _lanes({key: rows for key, rows in groups.items() if rows}, 0.9)
     axes.axvline(0, color=GREY, linewidth=0.8)
@@ -218,7 +240,8 @@ def _differences(groups: Groups, colors: Mapping[str, Color]) -> Figure:
             papers += axes.plot(
                 [row.published_difference], [place], "D", color="black", fillstyle="none"
             )
-    axes.set_xlabel("difference in top-1 error to the baseline (points), lines: 95 % interval")
+    lines = _lines_note([row.difference.estimate for _, row in places if row.difference])
+    axes.set_xlabel(f"difference in top-1 error to {baseline} (points){lines}")
     if papers:
         figure.legend(papers[:1], ["paper"], fontsize=7, loc="outside upper right")
     return figure
@@ -232,11 +255,17 @@ def _cost(groups: Groups, colors: Mapping[str, Color]) -> Figure:
         figsize=(6.0 if several or len(rows) > MOST_IN_LEGEND else 4.5, 3.6), layout="constrained"
     )
     axes = figure.subplots()
+    costs = [row.cost.macs / 1e6 for row in rows]
+    at = dict(zip((row.cell.name for row in rows), _apart(costs), strict=True))
     for row in rows:
         error = row.error
-        reach = 0.0 if error.high is None else error.high - error.mean
+        # An interval that ends at 0 or 100 % does not have the mean in its middle.
+        reach = [
+            [0.0 if error.high is None else error.high - error.mean],
+            [0.0 if error.low is None else error.mean - error.low],
+        ]
         axes.errorbar(
-            row.cost.macs / 1e6,
+            at[row.cell.name],
             100 - error.mean,
             yerr=reach,
             fmt="o",
@@ -247,19 +276,22 @@ def _cost(groups: Groups, colors: Mapping[str, Color]) -> Figure:
         )
     if several:
         for group, members in groups.items():
-            points = [(row.cost.macs / 1e6, 100 - row.error.mean) for row in members]
+            points = [(at[row.cell.name], 100 - row.error.mean) for row in members]
             for point in points[1:]:
                 pair = zip(points[0], point, strict=True)
                 axes.plot(*pair, color=GREY, linewidth=0.6, zorder=0)
             axes.annotate(group, points[0], xytext=(5, -8), textcoords="offset points", fontsize=6)
-    macs = [row.cost.macs / 1e6 for row in rows]
-    if max(macs) > 3 * min(macs):
+    if max(costs) > 3 * min(costs):
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
     else:
         # Costs that are all but the same must not look different.
-        axes.set_xlim(0.9 * min(macs), 1.1 * max(macs))
+        axes.set_xlim(0.9 * min(costs), 1.1 * max(costs))
         axes.ticklabel_format(axis="x", useOffset=False)
-    axes.set_xlabel("MMACs an image")
+    moved = list(at.values()) != costs
+    axes.set_xlabel(f"MMACs an image{' (where they agree, moved apart)' if moved else ''}")
     axes.set_ylabel("top-1 accuracy (%)")
     named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     handles, labels = list(named.values()), list(named)
@@ -268,3 +300,24 @@ def _cost(groups: Groups, colors: Mapping[str, Color]) -> Figure:
     else:
         axes.legend(handles, labels, fontsize=7)
     return figure
+
+
+MARKERS = 60
+"""Points side by side that fill the width of the figure of cost."""
+
+
+def _apart(costs: Sequence[float]) -> list[float]:
+    """Costs at which no point hides another: those within a marker are spread around it."""
+    width = max(1.2, max(costs) / min(costs))
+    marker, step = width ** (1 / MARKERS), width ** (2 / MARKERS)
+    clusters: list[list[int]] = []
+    for index in sorted(range(len(costs)), key=costs.__getitem__):
+        if clusters and costs[index] <= costs[clusters[-1][0]] * marker:
+            clusters[-1].append(index)
+        else:
+            clusters.append([index])
+    apart = list(costs)
+    for cluster in clusters:
+        for place, index in enumerate(cluster):
+            apart[index] *= step ** (place - (len(cluster) - 1) / 2)
+    return apart

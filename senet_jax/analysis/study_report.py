@@ -158,7 +158,7 @@ def _row(cell: Cell, baseline: str | None, errors: dict[int, float], gap: Differ
     return Row(
         cell,
         baseline,
-        estimate(list(errors.values())),
+        estimate(list(errors.values()), within=(0.0, 100.0)),
         gap,
         cost(model, height, channels),
         sum(speeds) / len(speeds) if speeds else None,
@@ -233,14 +233,19 @@ def markdown(report: StudyReport) -> str:
 
 
 def latex(report: StudyReport) -> str:
-    """The table in LaTeX, with the rules of ``booktabs``, one between two groups."""
+    """The table in LaTeX, with the rules of ``booktabs``, one between two groups.
+
+    The notes stand before it as comments.
+    """
     columns = "lr" + "r" * (len(HEADER) - 2)
     parts: list[list[tuple[str, ...]]] = [[HEADER]]
     parts += [[_cells_of(row) for row in rows] for rows in report.groups.values()]
     body = "\\midrule\n".join(
         "".join(" & ".join(map(_escape, line)) + " \\\\\n" for line in part) for part in parts
     )
-    return f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\\bottomrule\n\\end{{tabular}}\n"
+    comments = "".join(f"% {line}\n" for line in notes(report).splitlines())
+    top, bottom = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n", "\\bottomrule\n\\end{tabular}\n"
+    return f"{comments}{top}{body}{bottom}"
 
 
 def _escape(text: str) -> str:
@@ -250,7 +255,36 @@ def _escape(text: str) -> str:
 
 
 def comma_separated(report: StudyReport) -> str:
-    """The numbers, unrounded, a line for each run."""
+    """The numbers of the table, unrounded, a line for each cell; empty where there is none."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        [
+            *("cell", "seeds", "top1_error", "std", "low", "high"),
+            *("baseline", "difference", "difference_low", "difference_high", "p", "corrected_p"),
+            *("params", "macs", "images_per_s", "published", "published_difference", "source"),
+        ]
+    )
+    for row in report.rows:
+        error, gap, figure = row.error, row.difference, row.published
+        between = (None,) * 3 if gap is None else _bounds(gap.estimate)
+        writer.writerow(
+            [
+                *(row.cell.name, error.count, error.mean, error.std, error.low, error.high),
+                *(row.baseline, *between, gap and gap.p, gap and gap.corrected_p),
+                *(row.cost.params, row.cost.macs, row.images_per_s),
+                *(figure and figure.top1, row.published_difference, figure and figure.source),
+            ]
+        )
+    return out.getvalue()
+
+
+def _bounds(estimate: Estimate) -> tuple[float | None, ...]:
+    return estimate.mean, estimate.low, estimate.high
+
+
+def comma_separated_runs(report: StudyReport) -> str:
+    """The final numbers, unrounded, a line for each run."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["cell", "seed", "top1_error", "loss", "params", "macs", "images_per_s"])
@@ -277,20 +311,34 @@ def notes(report: StudyReport) -> str:
     runs = sum(len(cell.runs) for cell in cells)
     config = cells[0].config
     said = [
-        f"{runs} runs of {len(cells)} cells on {config.data.name}, top-1 error of the final "
-        "validation: mean ± standard deviation over the seeds."
+        f"{_count(runs, 'run')} of {_count(len(cells), 'cell')} on {config.data.name}, top-1 error "
+        "of the final validation: mean ± standard deviation over the seeds."
     ]
     compared = [row for row in report.rows if row.difference is not None]
     tested = [row for row in compared if row.difference and row.difference.p is not None]
     if tested:
         said.append(
-            f"Differences to {_what(report)}, paired by seed; p of the two-sided paired t-test, "
-            f"corrected for {len(tested)} comparison{'s' * (len(tested) > 1)} (Holm); "
+            f"Differences to {what_compared_with(report)}, paired by seed; p of the two-sided "
+            f"paired t-test, corrected for {_count(len(tested), 'comparison')} (Holm); "
             f"intervals are of {LEVEL:.0%} and not corrected."
         )
     single = [row.cell.name for row in report.rows if row.error.count == 1]
     if single:
         said.append(f"One seed only, so neither interval nor test: {', '.join(single)}.")
+    equal = [row.cell.name for row in report.rows if row.error.std == 0]
+    if equal:
+        said.append(f"All seeds came out the same, which gives no interval: {', '.join(equal)}.")
+    fewer = [
+        f"{row.cell.name} ({row.difference.estimate.count})"
+        for row in compared
+        if row.difference and row.difference.estimate.count < _most_seeds(row, report)
+    ]
+    if fewer:
+        said.append(
+            "Differences over the seeds that both have, which are fewer than the means are of: "
+            f"{', '.join(fewer)}."
+        )
+    said += _other_differences(report)
     unpaired = [row for row in report.rows if row.difference is None and not row.is_baseline]
     for reason, those in (
         ("No seed in common with the baseline", [row for row in unpaired if row.baseline]),
@@ -316,7 +364,34 @@ def notes(report: StudyReport) -> str:
     return "\n".join(said)
 
 
-def _what(report: StudyReport) -> str:
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _most_seeds(row: Row, report: StudyReport) -> int:
+    base = next(each for each in report.rows if each.cell.name == row.baseline)
+    return max(row.error.count, base.error.count)
+
+
+def _other_differences(report: StudyReport) -> list[str]:
+    """In what cells differ from their baselines besides the network, a sentence for each."""
+    configs = {row.cell.name: row.cell.config for row in report.rows}
+    found: dict[str, list[str]] = {}
+    for row in report.rows:
+        if row.difference is None or row.baseline is None:
+            continue
+        base = configs[row.baseline]
+        config = dataclasses.replace(row.cell.config, seed=base.seed, model=base.model)
+        if differences := config.differences(base):
+            found.setdefault("; ".join(differences), []).append(row.cell.name)
+    return [
+        f"Besides the network, {', '.join(names)} differ{'s' * (len(names) == 1)} from the "
+        f"baseline in {differences}."
+        for differences, names in found.items()
+    ]
+
+
+def what_compared_with(report: StudyReport) -> str:
     """What the cells were compared with."""
     bases = {row.baseline for row in report.rows if row.difference is not None}
     return report.baseline if len(bases) == 1 else f"the cell {report.baseline} of each group"

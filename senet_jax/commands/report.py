@@ -13,7 +13,7 @@ EXAMPLES = """examples:
 DIR holds folders of runs. Those that lie side by side as NAME/seed0, NAME/seed1, ... are one cell,
 NAME; any other run is a cell by itself. A cell GROUP/NAME is compared with the baseline of its
 group, GROUP/BASELINE. The table is printed in Markdown; beside it report.md, report.tex,
-report.csv, and curves, errors, differences and cost as PNG and SVG are written."""
+report.csv and runs.csv, and curves, errors, differences and cost as PNG and SVG are written."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

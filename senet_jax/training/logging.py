@@ -9,16 +9,27 @@ import numpy as np
 import tensorboardX
 from jaxtyping import UInt8
 
+from senet_jax.errors import UsageError
+
 Line = dict[str, float]
 
 
 def read_metrics(run_dir: Path) -> list[Line]:
-    """Reads the whole lines of a run's ``metrics.jsonl``; a torn last line is left out."""
+    """Reads the whole lines of a run's ``metrics.jsonl``; a torn last line is left out.
+
+    Raises:
+        UsageError: Another line cannot be read.
+    """
     file = run_dir / "metrics.jsonl"
     if not file.exists():
         return []
-    lines = file.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    lines: list[Line] = []
+    for number, text in enumerate(file.read_text().split("\n")[:-1], 1):
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{file} is damaged in line {number}: {error}.") from error
+    return lines
 
 
 def training_speed(lines: Sequence[Line]) -> float | None:

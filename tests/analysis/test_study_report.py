@@ -121,6 +121,32 @@ def test_the_report_says_what_the_runs_computed_on(gates):
     assert "Computed on 2 x Xeon and 8 x NVIDIA H200: images/s are no comparison." in text
 
 
+def test_cells_that_differ_by_more_than_the_network_are_said_to(gates):
+    assert "Besides the network" not in markdown(report_study(read_study(gates)))
+    for seed in range(2):
+        write_run(gates / "short" / f"seed{seed}", TANH, seed, epochs=1, label_smoothing=0.1)
+    text = markdown(report_study(read_study(gates)))
+    assert (
+        "Besides the network, short differs from the baseline in epochs: 1, not 2; "
+        "label_smoothing: 0.1, not 0.0." in text
+    )
+    assert "than the means are of: short (2)." in text
+
+
+def test_seeds_that_agree_give_no_interval_and_others_end_at_what_is_possible(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path / "plain" / f"seed{seed}", PLAIN, seed, top1=0.5)
+        write_run(tmp_path / "se" / f"seed{seed}", SE, seed, top1=1 - 0.01 * seed)
+    report = report_study(read_study(tmp_path))
+    plain, se = report.rows
+    assert (plain.error.std, plain.error.low, plain.error.high) == (0.0, None, None)
+    assert se.error.low == 0.0
+    assert se.error.high == pytest.approx(1 + stats.t.ppf(0.975, 2) / 3**0.5)
+    text = markdown(report)
+    assert "| plain | 3 | 50.00 ± 0.00 |  |" in text
+    assert "All seeds came out the same, which gives no interval: plain." in text
+
+
 def test_another_baseline_turns_the_differences(gates):
     forward = report_study(read_study(gates)).rows[1].difference
     report = report_study(read_study(gates), "sigmoid")
@@ -136,7 +162,21 @@ def test_the_command_writes_the_table_in_every_form(gates, capsys, tmp_path):
     assert cli.main(["report", str(gates), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert printed == (out / "report.md").read_text()
-    rows = list(csv.DictReader(io.StringIO((out / "report.csv").read_text())))
+    cells = list(csv.DictReader(io.StringIO((out / "report.csv").read_text())))
+    assert [cell["cell"] for cell in cells] == ["plain", "sigmoid", "tanh"]
+    for cell in cells:
+        errors = ERRORS[cell["cell"]]
+        assert float(cell["top1_error"]) == pytest.approx(np.mean(errors))
+        assert float(cell["std"]) == pytest.approx(np.std(errors, ddof=1))
+        if cell["cell"] != "plain":
+            test = stats.ttest_rel(errors, ERRORS["plain"])
+            assert float(cell["p"]) == pytest.approx(test.pvalue)
+            interval = test.confidence_interval()
+            assert float(cell["difference_low"]) == pytest.approx(interval.low)
+            assert float(cell["difference_high"]) == pytest.approx(interval.high)
+    assert [cell["published"] for cell in cells] == ["23.3", "22.28", "23.0"]
+    assert cells[0]["difference"] == cells[0]["p"] == ""
+    rows = list(csv.DictReader(io.StringIO((out / "runs.csv").read_text())))
     assert [float(row["top1_error"]) for row in rows] == pytest.approx(
         [error for errors in ERRORS.values() for error in errors]
     )
@@ -210,6 +250,24 @@ def test_a_folder_that_cannot_be_reported_is_refused(tmp_path, runs, message, ca
     assert error.count("\n") == 1
     with pytest.raises(UsageError, match=message):
         read_study(folder)
+
+
+def test_what_is_no_folder_of_runs_is_refused_in_a_sentence(gates, tmp_path, capsys):
+    def refused(*arguments):
+        assert cli.main(["report", *map(str, arguments)]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        return error
+
+    file = tmp_path / "file"
+    file.touch()
+    assert f"{tmp_path / 'nowhere'} does not exist" in refused(tmp_path / "nowhere")
+    assert f"{file} is a file" in refused(file)
+    assert f"{file} cannot be written: File exists" in refused(gates, "--out", file)
+    metrics = gates / "tanh" / "seed1" / "metrics.jsonl"
+    first, *rest = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text("".join([first, "{torn", *rest]))
+    assert f"{metrics} is damaged in line 2" in refused(gates)
 
 
 def test_runs_on_several_data_sets_are_not_compared(gates):
