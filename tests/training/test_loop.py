@@ -237,7 +237,7 @@ def test_evaluating_a_run_gives_its_own_numbers(tiny):
 
 
 def test_evaluating_what_is_no_run_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"config\.json cannot be read"):
+    with pytest.raises(UsageError, match="is not the folder of a run, which has a config"):
         evaluate_run(tmp_path)
 
 
