@@ -1,6 +1,7 @@
 """Pooling with the paddings of PyTorch and Caffe, which ``SAME`` and ``VALID`` cannot express."""
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -30,6 +31,22 @@ def _padding(size: int, window: int, stride: int, pad: int, ceil_mode: bool) -> 
     return pad, max(pad, (outputs - 1) * stride + window - size - pad)
 
 
+def _reached(
+    x: Float[Array, "n h w c"], window: int, stride: int, padding: Sequence[tuple[int, int]]
+) -> tuple[Float[Array, "n h1 w1 c"], tuple[tuple[int, int], ...]]:
+    """The part of a map, and of its padding, that windows reach, for the pool to be of that alone.
+
+    On CPUs jax 0.10.1 makes one kernel of a matrix product and a pool after it, which writes beyond
+    its memory where windows leave out the end of the map.
+    """
+    sizes, kept = [], []
+    for size, (before, after) in zip(x.shape[1:3], padding, strict=True):
+        rest = (before + size + after - window) % stride
+        sizes.append(size - max(0, rest - after))
+        kept.append((before, max(0, after - rest)))
+    return x[:, : sizes[0], : sizes[1]], tuple(kept)
+
+
 def max_pool(
     x: Float[Array, "n h w c"], window: int, stride: int, *, pad: int = 0, ceil_mode: bool = False
 ) -> Float[Array, "n h2 w2 c"]:
@@ -42,16 +59,17 @@ def max_pool(
         pad: Padding on every side, pixels.
         ceil_mode: Keep a last window that hangs over the edge (Caffe's rule).
     """
-    rows, columns = (_padding(size, window, stride, pad, ceil_mode) for size in x.shape[1:3])
-    return _max_pool(x, _Windows(window, stride, (rows, columns), x.shape[1:3]))
+    padding = [_padding(size, window, stride, pad, ceil_mode) for size in x.shape[1:3]]
+    x, kept = _reached(x, window, stride, padding)
+    return _max_pool(x, _Windows(window, stride, kept, x.shape[1:3]))
 
 
 class _Windows(NamedTuple):
-    """Where the windows of a pool lie."""
+    """Where the windows of a pool lie, which reach all of the map."""
 
     side: int
     stride: int
-    padding: tuple[tuple[int, int], tuple[int, int]]
+    padding: tuple[tuple[int, int], ...]
     size: tuple[int, ...]
     """Rows and columns of the map."""
 
@@ -110,11 +128,9 @@ def _max_pool_backward(windows: _Windows, winner: Array, gradient: Array) -> tup
     sets = [jnp.stack([pixels(i, j) for j in range(stride)], axis=3) for i in range(stride)]
     whole = jnp.stack(sets, axis=2)
     whole = whole.reshape(len(gradient), rows * stride, columns * stride, -1)
-    starts = [before for before, _ in padding]
-    # Where windows leave out the end of a map it is missing here.
-    ends = [max(0, s + n - m) for s, n, m in zip(starts, size, whole.shape[1:3], strict=True)]
-    whole = jnp.pad(whole, ((0, 0), *((0, end) for end in ends), (0, 0)))
-    slices = [slice(start, start + length) for start, length in zip(starts, size, strict=True)]
+    slices = [
+        slice(before, before + length) for (before, _), length in zip(padding, size, strict=True)
+    ]
     return (whole[:, slices[0], slices[1]],)
 
 
@@ -144,8 +160,9 @@ def avg_pool(
     height, width = x.shape[1:3]
     padding = [_padding(size, window, stride, pad, ceil_mode) for size in (height, width)]
     dims, strides = (1, window, window, 1), (1, stride, stride, 1)
+    x, kept = _reached(x, window, stride, padding)
     total = lax.reduce_window(
-        x, np.zeros((), x.dtype), lax.add, dims, strides, ((0, 0), *padding, (0, 0))
+        x, np.zeros((), x.dtype), lax.add, dims, strides, ((0, 0), *kept, (0, 0))
     )
 
     def counted(size: int, before: int, after: int) -> np.ndarray:

@@ -1,7 +1,10 @@
 import itertools
 import math
+import subprocess
+import sys
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -66,6 +69,43 @@ def test_avg_pool_equals_the_naive_loop(geometry, size, ceil_mode, count_pad):
     expected = naive(x, mean, *geometry, ceil_mode)
     assert pooled.shape == expected.shape
     np.testing.assert_allclose(pooled, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("geometry", "size", "ceil_mode"), CASES)
+@pytest.mark.parametrize("pool", [max_pool, avg_pool])
+def test_windows_leave_nothing_out_of_what_xla_pools(pool, geometry, size, ceil_mode):
+    window, stride, pad = geometry
+    trace = jax.make_jaxpr(lambda x: pool(x, window, stride, pad=pad, ceil_mode=ceil_mode))
+    (reduction,) = (
+        equation
+        for equation in equations(trace(jnp.zeros((1, *size, 1))).jaxpr)
+        if equation.primitive.name.startswith("reduce_window")
+    )
+    pooled, padding = reduction.invars[0].aval.shape, reduction.params["padding"]
+    for axis in (1, 2):
+        assert (pooled[axis] + sum(padding[axis]) - window) % stride == 0
+
+
+def equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+PRODUCT = """
+import jax, numpy as np
+from senet_jax.ops.pooling import avg_pool, max_pool
+x, w = np.ones((2, 13, 13, 256), np.float32), np.full((256, 128), 0.5, np.float32)
+for pool in (avg_pool, max_pool):
+    pooled = jax.jit(lambda x, w: pool(x @ w, 2, 2))
+    for call in range(10):
+        assert (np.asarray(pooled(x, w)) == 128).all()
+"""
+
+
+def test_a_pool_of_a_matrix_product_that_leaves_out_pixels_stays_in_its_memory():
+    subprocess.run([sys.executable, "-c", PRODUCT], check=True)
 
 
 @pytest.mark.parametrize(
