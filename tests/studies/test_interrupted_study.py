@@ -12,12 +12,12 @@ from senet_jax.training.logging import read_metrics
 
 STUDY = (
     *("-m", "experiments.ablate_gate", "--model", "cifar_seresnet8"),
-    *("--epochs", "3", "--fraction", "0.2", "--seeds", "2"),
+    *("--fraction", "0.2", "--seeds", "2"),
 )
 
 
-def start(out):
-    command = [sys.executable, *STUDY, "--out", str(out)]
+def start(out, epochs=3):
+    command = [sys.executable, *STUDY, "--epochs", str(epochs), "--out", str(out)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -61,11 +61,11 @@ def test_a_study_that_is_killed_again_and_again_ends_with_the_same_table(tmp_pat
 
 
 def test_a_study_in_use_is_refused(tmp_path):
-    first = start(tmp_path)
+    first = start(tmp_path, epochs=1000)  # It must not end before the other has begun.
     while not (tmp_path / ".lock").exists() or not (tmp_path / ".lock").read_text():
         assert first.poll() is None
         time.sleep(0.1)
-    second = start(tmp_path)
+    second = start(tmp_path, epochs=1000)
     said = second.communicate()[0]
     first.send_signal(signal.SIGINT)
     first.communicate()
