@@ -38,7 +38,7 @@ def test_a_folder_of_another_config_is_refused(tmp_path):
     folder.mkdir(parents=True)
     other = dataclasses.replace(BASE, label_smoothing=0.1)
     (folder / "config.json").write_text(json.dumps(other.to_json()))
-    with pytest.raises(UsageError, match="label_smoothing.* of its own with --out"):
+    with pytest.raises(UsageError, match=r"label_smoothing.* of its own with --out"):
         jobs({"a": BASE}, tmp_path, [0])
 
 
