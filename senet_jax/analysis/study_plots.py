@@ -126,13 +126,12 @@ def _panels(groups: Groups, colors: Mapping[str, Color]) -> Figure:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
-    figure.supxlabel("epoch", fontsize=9)
     everything = [row for rows in groups.values() for row in rows]
-    figure.supylabel(
-        "top-1 error (%), logarithmic, each its own range\n"
-        f"dashed: training{_band_note(everything)}",
+    figure.supxlabel(
+        f"epoch\ndashed: training{_band_note(everything)}; axes: logarithmic, each its own",
         fontsize=8,
     )
+    figure.supylabel("top-1 error (%)", fontsize=9)
     figure.legend(
         list(shown.values()),
         list(shown),

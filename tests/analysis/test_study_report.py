@@ -12,7 +12,7 @@ from scipy import stats
 from senet_jax import cli
 from senet_jax.analysis.cells import baseline_of, natural, read_study, write_baseline
 from senet_jax.analysis.published import published
-from senet_jax.analysis.study_plots import draw_study
+from senet_jax.analysis.study_plots import MARKERS, _apart, draw_study
 from senet_jax.analysis.study_report import latex, markdown, report_study
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import UsageError
@@ -478,3 +478,15 @@ def test_the_figures_of_groups_are_drawn(families, tmp_path):
     assert "<!-- A -->" in (tmp_path / "curves.svg").read_text()
     assert "<!-- B/eca -->" in (tmp_path / "differences.svg").read_text()
     assert "<!-- C/se -->" not in (tmp_path / "differences.svg").read_text()
+
+
+def test_points_of_one_cost_are_moved_apart_and_others_stay():
+    costs = [10.0, 40.0, 10.0, 20.0, 10.01]
+    moved = _apart(costs)
+    assert [moved[1], moved[3]] == [40.0, 20.0]
+    first, third, last = moved[0], moved[2], moved[4]
+    marker = 4 ** (1 / MARKERS)
+    assert third / first > marker
+    assert last / third > marker
+    assert first < 10.0 < last
+    assert max(first, third, last) < 11.0
