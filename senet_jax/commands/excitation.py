@@ -44,8 +44,13 @@ what the options add: removal, pruning and grad_cam. Nothing is trained."""
 SHOWN = 4
 """How many classes and, besides those of the last stage, how many ends of stages are drawn."""
 
-WRITTEN = ("report", "gates", "depth", "removal", "pruning", "grad_cam")
-"""The files of this command, without their endings."""
+FIGURES = ("gates", "depth", "removal", "pruning", "grad_cam")
+
+WRITTEN = (
+    *("report.md", "gates.csv", "gates.npz", "removal.csv", "pruning.csv"),
+    *(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")),
+)
+"""The files of this command."""
 
 MOST_PICTURES = 32
 """How many images Grad-CAM draws."""
@@ -142,9 +147,8 @@ def run(options: argparse.Namespace) -> int:
     out = options.out or default_folder(source)
     out.mkdir(parents=True, exist_ok=True)
     # What an earlier look at other images or blocks left there is no part of this one.
-    for file in out.iterdir():
-        if file.stem in WRITTEN:
-            file.unlink()
+    for name in WRITTEN:
+        (out / name).unlink(missing_ok=True)
 
     gates = read_gates(probe)
     labels = labels or _spread(gates[0].count)

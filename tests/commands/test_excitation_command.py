@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from senet_jax.commands.excitation import default_folder
+from senet_jax.commands.excitation import WRITTEN, default_folder
 from senet_jax.data.datasets import open_dataset
 from senet_jax.interchange import load_arrays, save_weights
 from senet_jax.models import zoo
@@ -22,7 +22,7 @@ def test_a_run_is_looked_into_and_all_is_written(command, digits, tmp_path):
     names = ["depth", "gates", "grad_cam", "pruning", "removal"]
     files = {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     files |= {"gates.npz", "gates.csv", "pruning.csv", "removal.csv", "report.md"}
-    assert {file.name for file in out.iterdir()} == files
+    assert {file.name for file in out.iterdir()} == files == {*WRITTEN}
     report = (out / "report.md").read_text()
     assert text.startswith(report)
     assert report.startswith(f"# Inside the gates of {digits} step 22\n\ntiny on digits\n")
@@ -53,13 +53,13 @@ def test_less_is_written_of_less_that_is_asked(command, digits, tmp_path):
     picture = tmp_path / "seven.png"
     Image.fromarray(open_dataset("digits").val.images[0, ..., 0]).save(picture)
     out.mkdir()
-    for name in ("removal.csv", "pruning.png", "thoughts.md"):
+    for name in ("removal.csv", "pruning.png", "report.tex"):
         (out / name).write_text("of an earlier look at other images")
     code, text, _ = command("excitation", path, "--limit", 40, "--grad-cam", picture, "--out", out)
     assert code == 0
     assert "Gates of 40 images" in text
     names = {file.name for file in out.iterdir()}
-    assert names >= {"report.md", "grad_cam.png", "gates.npz", "thoughts.md"}
+    assert names >= {"report.md", "grad_cam.png", "gates.npz", "report.tex"}
     assert not {"removal.csv", "pruning.csv", "pruning.png"} & names
 
 
