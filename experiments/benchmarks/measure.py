@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from senet_jax.training.provenance import processor
+from senet_jax.training.hardware import processor
 
 RESULTS = Path("experiments/results")
 

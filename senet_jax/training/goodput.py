@@ -110,7 +110,7 @@ class Session:
     seconds: dict[str, float]
     """What its time went to, by kind."""
     hardware: str | None = None
-    """What it computed on, as ``provenance.hardware`` says it; None in files of older versions."""
+    """What it computed on, as ``hardware.hardware`` says it; None in files of older versions."""
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:

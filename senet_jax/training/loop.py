@@ -18,12 +18,13 @@ from senet_jax.training.checkpoint_folder import checkpoints_of
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.flops import Utilization
 from senet_jax.training.goodput import Account, SessionLog
+from senet_jax.training.hardware import hardware
 from senet_jax.training.hosts import is_first
 from senet_jax.training.lock import locked
 from senet_jax.training.logging import Line, Meter, MetricsLog, read_metrics
 from senet_jax.training.profiler import Profiler, ProfileRequest
 from senet_jax.training.progress import Clock, Forecast, ProgressBar
-from senet_jax.training.provenance import hardware, provenance
+from senet_jax.training.provenance import provenance
 from senet_jax.training.run import Run
 from senet_jax.training.run_dir import check_run_dir, claim_run_dir
 from senet_jax.training.snapshot import NotFinite

@@ -1,7 +1,6 @@
 """What made a checkpoint: the config, the code and its libraries, the devices."""
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 from pathlib import Path
@@ -37,23 +36,6 @@ def provenance(config: TrainConfig, mesh: Mesh) -> dict[str, Any]:
             "hosts": jax.process_count(),
         },
     }
-
-
-def hardware(mesh: Mesh) -> str:
-    """What a run computes on, such as "8 x NVIDIA H200"; of a CPU the cores that it may use."""
-    kind = mesh.devices.flat[0].device_kind
-    if kind != "cpu":
-        return f"{mesh.devices.size} x {kind}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} x {processor() or kind}"
-
-
-def processor() -> str | None:
-    """What the CPU calls itself, where the system says."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    fields = (line.partition(":") for line in lines)
-    return next((value.strip() for name, _, value in fields if name.strip() == "model name"), None)
 
 
 def _commit(folder: Path) -> dict[str, Any]:

@@ -68,8 +68,10 @@ def read_config(run_dir: Path) -> TrainConfig:
 def _no_run(folder: Path) -> str:
     if not folder.exists():
         return f"{folder} does not exist: name the folder of a run."
-    if (run := next(iter(sorted(folder.rglob("config.json"))), None)) is not None:
-        return f"{folder} is not a run but has some: name one of them, such as {run.parent}."
+    depths = ("*/", "*/*/", "*/*/*/")  # GROUP/CELL/SEED, and no search of a whole disk.
+    runs = [file.parent for depth in depths for file in folder.glob(f"{depth}config.json")]
+    if runs:
+        return f"{folder} is not a run but has some: name one of them, such as {min(runs)}."
     return f"{folder} is not the folder of a run, which has a config.json."
 
 

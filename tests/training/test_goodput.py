@@ -18,9 +18,9 @@ from senet_jax.training.goodput import (
     process_age_s,
     read_sessions,
 )
+from senet_jax.training.hardware import processor
 from senet_jax.training.logging import read_metrics
 from senet_jax.training.loop import Preempted, train
-from senet_jax.training.provenance import processor
 
 
 class Killed(BaseException):
