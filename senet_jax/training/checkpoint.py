@@ -23,6 +23,7 @@ from senet_jax.errors import UsageError
 from senet_jax.training import retention
 from senet_jax.training.checkpoint_folder import CheckpointFolder, reason
 from senet_jax.training.config import CheckpointConfig
+from senet_jax.training.hosts import meet
 from senet_jax.training.snapshot import Snapshot, fingerprint, take_snapshot
 from senet_jax.training.state import TrainState
 
@@ -109,7 +110,7 @@ class Checkpoints:
         """
         if jax.process_index() == 0:
             self.folder.prepare()
-        _meet("checkpoints: prepared")
+        meet("checkpoints: prepared")
 
     def save(self, state: TrainState, extra: dict[str, Any], metrics: Mapping[str, float]) -> None:
         """Starts to save a state; the state may be donated as soon as this returns.
@@ -257,7 +258,7 @@ class Checkpoints:
                     self.folder.set_aside(bad)
                 self._records.pop(bad, None)
                 LOGGER.warning("falling back to the checkpoint of step %d", step)
-            _meet("checkpoints: set aside")
+            meet("checkpoints: set aside")
             return restored
         if steps:
             raise UsageError(
@@ -298,9 +299,3 @@ def _as_first_host(steps: list[int]) -> list[int]:
     count = int(multihost_utils.broadcast_one_to_all(np.int32(len(steps))))
     padded = np.resize(np.asarray([*steps, 0], np.int32), count)
     return [int(step) for step in multihost_utils.broadcast_one_to_all(padded)]
-
-
-def _meet(name: str) -> None:
-    """Waits for all hosts."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)

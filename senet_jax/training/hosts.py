@@ -53,6 +53,15 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def meet(place: str) -> None:
+    """Waits until all hosts have come to a place, which has a name; at once where there is one."""
+    import jax
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(place)
+
+
 def _start_jax(place: Place, meeting: Meeting, timeout: float) -> None:
     import jax
 

@@ -19,7 +19,7 @@ from senet_jax.training.config import TrainConfig
 from senet_jax.training.flops import Utilization
 from senet_jax.training.goodput import Account, SessionLog
 from senet_jax.training.hardware import hardware
-from senet_jax.training.hosts import is_first
+from senet_jax.training.hosts import is_first, meet
 from senet_jax.training.lock import locked
 from senet_jax.training.logging import Line, Meter, MetricsLog, read_metrics
 from senet_jax.training.profiler import Profiler, ProfileRequest
@@ -81,6 +81,8 @@ def train(
     checkpoints = Checkpoints(folder, config.checkpoint, about)
     if not checkpoints.steps():
         _ = run.init_variables  # Read now, so that what is wrong with them is said now.
+    # A host that cannot begin, because it lacks the data, has said so; now the first one writes.
+    meet("all hosts can begin")
     with locked(config.run_dir), checkpoints:
         claim_run_dir(config, Card.of(run.dataset))
         checkpoints.prepare()

@@ -7,12 +7,11 @@ import time
 from pathlib import Path
 
 import jax
-from jax.experimental import multihost_utils
 
 from senet_jax.data.card import Card
 from senet_jax.errors import UsageError
 from senet_jax.training.config import TrainConfig
-from senet_jax.training.hosts import is_first
+from senet_jax.training.hosts import is_first, meet
 from senet_jax.training.lock import LOCK
 
 PARTIAL = "config.json.partial"
@@ -105,7 +104,7 @@ def claim_run_dir(config: TrainConfig, card: Card) -> None:
         _write_facts(config, card)
     if jax.process_count() == 1:
         return
-    multihost_utils.sync_global_devices("the folder of the run is there")
+    meet("the folder of the run is there")
     until = time.monotonic() + SEEN_AFTER_S
     while not (folder / "dataset.json").exists():
         if time.monotonic() > until:
