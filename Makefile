@@ -33,7 +33,7 @@ setup: .venv/.setup  ## Install the project into .venv
 demo: .venv/.setup  ## Train, evaluate and draw an SE-ResNet on handwritten digits (a minute)
 	$(BIN)/senet-jax train demo
 
-test: .venv/.dev  ## Run the tests (about 13 minutes on 2 cores)
+test: .venv/.dev  ## Run the tests (about 14 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
 test-all: .venv/.torch  ## Run all tests, the slow ones, the notebooks and those of PyTorch too
