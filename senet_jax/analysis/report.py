@@ -5,8 +5,8 @@ from pathlib import Path
 
 from senet_jax.analysis.plots import draw_curves
 from senet_jax.analysis.study_plots import draw_study
-from senet_jax.analysis.study_report import (
-    StudyReport,
+from senet_jax.analysis.study_report import StudyReport
+from senet_jax.analysis.study_tables import (
     comma_separated,
     comma_separated_runs,
     latex,

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from senet_jax.analysis.cells import Cell
 from senet_jax.analysis.plots import STYLE
 from senet_jax.analysis.statistics import Estimate
-from senet_jax.analysis.study_report import Row, StudyReport, what_compared_with
+from senet_jax.analysis.study_report import Row, StudyReport
 
 FORMATS = ("png", "svg")
 
@@ -47,7 +47,7 @@ def draw_study(report: StudyReport, folder: Path) -> list[Path]:
             for group, rows in groups.items()
         }
         if any(compared.values()):
-            figures["differences"] = _differences(compared, colors, what_compared_with(report))
+            figures["differences"] = _differences(compared, colors, report.compared_with)
         for name, figure in figures.items():
             for kind in FORMATS:
                 files.append(folder / f"{name}.{kind}")

@@ -13,7 +13,8 @@ from senet_jax import cli
 from senet_jax.analysis.cells import baseline_of, natural, read_study, write_baseline
 from senet_jax.analysis.published import published
 from senet_jax.analysis.study_plots import MARKERS, _apart, draw_study
-from senet_jax.analysis.study_report import latex, markdown, report_study
+from senet_jax.analysis.study_report import report_study
+from senet_jax.analysis.study_tables import latex, markdown
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import UsageError
 from senet_jax.models.cost import cost
