@@ -371,6 +371,25 @@ def test_configs_that_are_compared_have_the_rows_of_one_paper(configs, top1):
     assert len({row.paper for row in found if row}) == 1
 
 
+@pytest.mark.parametrize(
+    ("changed", "table"),
+    [
+        ({"attention": AttentionOverrides(reduction=4)}, "Table 10"),
+        ({"attention": AttentionOverrides(squeeze="max")}, "Table 11"),
+        ({"attention": AttentionOverrides(gate="tanh")}, "Table 12"),
+        ({"stages": (3,)}, "Table 13"),
+        ({"placement": "pre"}, "Table 14"),
+        ({"attention": AttentionOverrides(squeeze="none")}, "Table 16"),
+    ],
+)
+def test_the_standard_se_is_of_the_table_of_its_ablation(changed, table):
+    standard, other = published(
+        [of(name="legacy_seresnet50", **fields) for fields in ({}, changed)]
+        + [of(name="legacy_seresnet50", attention=NONE)]
+    )[:2]
+    assert (standard.top1, standard.table, other.table) == (22.28, table, table)
+
+
 GROUPED = {
     "A/plain": [20.0, 21.0, 22.0],
     "A/se": [19.0, 20.5, 21.2],

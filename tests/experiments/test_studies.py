@@ -135,3 +135,9 @@ def test_an_ablation_of_another_attention_leaves_it_as_it_is():
     base = recipe(Options(data="imagenet2012", model="ecaresnet26t"))
     cells = declared("ablate_squeeze")[2](base)
     assert build_model(cells["max"].model, 10).attention.squeeze == "max"
+
+
+def test_a_flag_that_no_study_has_is_answered_with_the_nearest(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["ablate_gate", "--epcohs", "1"])
+    assert study.main("ablate_gate", "", dict, "plain") == 2
+    assert "unknown argument '--epcohs': did you mean --epochs" in capsys.readouterr().err
