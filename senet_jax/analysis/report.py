@@ -57,7 +57,7 @@ def write_report(report: StudyReport, folder: Path) -> str:
         (folder / "runs.csv").write_text(comma_separated_runs(report))
         draw_study(report, folder)
     except OSError as error:
-        raise UsageError(f"{folder} cannot be written: {error.strerror}.") from error
+        raise UsageError(f"{folder} cannot be written: {error.strerror or error}.") from error
     return text
 
 

@@ -63,7 +63,8 @@ def check_data(jobs: Sequence[Job]) -> None:
     Raises:
         UsageError: One is not there.
     """
-    for config in {job.config.data: job.config for job in jobs if not job.done}.values():
+    waiting = [job.config for job in jobs if not job.done]
+    for config in {(each.data.name, each.data.dir): each for each in waiting}.values():
         open_data(config)
 
 
