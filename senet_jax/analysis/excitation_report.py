@@ -20,7 +20,8 @@ from senet_jax.analysis.probe import EDGE
 from senet_jax.analysis.pruning import PruningReport, pruning_csv, pruning_markdown
 from senet_jax.analysis.removal import RemovalReport, removal_csv, removal_markdown
 from senet_jax.data.class_names import readable
-from senet_jax.interchange.files import save_arrays, write_whole
+from senet_jax.files import write_whole
+from senet_jax.interchange.files import save_arrays
 
 HEADER = (
     "block",

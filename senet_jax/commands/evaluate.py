@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     from senet_jax.data.class_names import readable
-    from senet_jax.interchange.files import write_whole
+    from senet_jax.files import write_whole
     from senet_jax.training.ensemble import Ensemble
     from senet_jax.training.mesh import make_mesh
 

@@ -15,7 +15,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.errors import UsageError, choose
-from senet_jax.interchange.files import write_whole
+from senet_jax.files import write_whole
 from senet_jax.ops.conv_lowering import lowering
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

@@ -14,6 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from senet_jax.errors import UsageError
+from senet_jax.files import write_whole
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 """Keys under which training scripts keep the weights beside the optimizer's state."""
@@ -59,27 +60,6 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None
     # safetensors writes the memory as it lies, whatever the strides.
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     write_whole(path, lambda partial: _WRITERS[path.suffix](partial, contiguous))
-
-
-def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Writes a file that appears whole or not at all.
-
-    Args:
-        path: The file; one that exists is replaced.
-        write: Writes to the path that it is given.
-
-    Raises:
-        UsageError: A directory that does not exist.
-    """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: the directory {path.parent} does not exist.")
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

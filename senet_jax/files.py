@@ -1,0 +1,198 @@
+"""Reads and writes files: only regular files, errors as one sentence, targets written atomically.
+
+Every reader of this project goes through these functions, so that a damaged file, a FIFO or a full
+disk ends in a ``UsageError`` and never in a traceback or a hang.
+"""
+
+import json
+import os
+import stat
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from senet_jax.errors import UsageError
+
+PathLike = str | os.PathLike[str]
+
+
+def read_bytes(path: PathLike) -> bytes:
+    """Reads a regular file.
+
+    A FIFO, a socket or a device is refused without waiting for it.
+
+    Raises:
+        OSError: The file cannot be read, or is no regular file. A caller that reads one image of
+            many goes on with the others.
+    """
+    # O_NONBLOCK: to open a FIFO that nobody writes to would block for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(0, "it is no regular file")
+        return file.read()
+
+
+def read_text(path: PathLike, kind: str = "text") -> str:
+    """Reads a regular file of UTF-8, with or without a byte order mark.
+
+    Args:
+        path: The file.
+        kind: The content that is expected, for the message: "the config of a run", ...
+
+    Raises:
+        UsageError: The file cannot be read, or is not UTF-8.
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read as {kind}: {os_reason(error)}.") from error
+    except ValueError as error:  # UnicodeDecodeError, or a NUL in the path
+        raise UsageError(f"{path} cannot be read as {kind}: {error}.") from error
+
+
+def read_json(path: PathLike, kind: str) -> Any:
+    """Reads a JSON file; arguments and errors as ``read_text``."""
+    return parse_json(read_text(path, kind), f"{path} cannot be read as {kind}")
+
+
+def read_json_object(path: PathLike, kind: str) -> dict[str, Any]:
+    """Reads a JSON file that holds an object; arguments and errors as ``read_text``."""
+    values = read_json(path, kind)
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} cannot be read as {kind}: it holds no JSON object.")
+    return values
+
+
+def read_json_lines(path: PathLike, kind: str) -> list[dict[str, Any]]:
+    """Reads a file with a JSON object a line.
+
+    A last line without its line break is left out: a process was killed while it wrote it.
+
+    Args:
+        path: The file; one that does not exist has no lines.
+        kind: As in ``read_text``.
+
+    Raises:
+        UsageError: The file cannot be read, or a line is no JSON object.
+    """
+    if not Path(path).exists():
+        return []
+    lines: list[dict[str, Any]] = []
+    for number, text in enumerate(read_text(path, kind).split("\n")[:-1], 1):
+        place = f"{path} is damaged in line {number}"
+        values = parse_json(text, place)
+        if not isinstance(values, dict):
+            raise UsageError(f"{place}: it is no JSON object.")
+        lines.append(values)
+    return lines
+
+
+def parse_json(text: str, place: str) -> Any:
+    """Parses JSON.
+
+    Args:
+        text: The JSON.
+        place: The beginning of the message of an error, such as "FILE is damaged".
+
+    Raises:
+        UsageError: The text is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{place}: {error}.") from error
+
+
+def check_target(path: PathLike) -> None:
+    """Checks that a file can be written, by writing an empty one beside it.
+
+    Commands call it before the work whose result goes into the file.
+
+    Args:
+        path: The file that will be written; one that exists will be replaced.
+
+    Raises:
+        UsageError: The directory does not exist or cannot be written, or the path is a folder, a
+            device or a name that the file system refuses.
+    """
+    path = Path(path)
+    _check_replaceable(path)
+    partial = _partial(path)
+    try:
+        partial.touch()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {os_reason(error)}.") from error
+    finally:
+        _remove(partial)
+
+
+def write_whole(path: PathLike, write: Callable[[Path], object]) -> None:
+    """Writes a file atomically: it appears whole or not at all.
+
+    Args:
+        path: The file; one that exists is replaced.
+        write: Writes to the path that it is given.
+
+    Raises:
+        UsageError: As ``check_target``, or the disk is full.
+    """
+    path = Path(path)
+    _check_replaceable(path)
+    partial = _partial(path)
+    try:
+        write(partial)
+        _synchronise(partial)
+        partial.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {os_reason(error)}.") from error
+    finally:
+        _remove(partial)
+
+
+def write_text(path: PathLike, text: str) -> None:
+    """Writes text as UTF-8, atomically; errors as ``write_whole``.
+
+    What UTF-8 cannot hold, a lone surrogate of a file's name, is escaped.
+    """
+    data = text.encode("utf-8", "backslashreplace")
+    write_whole(path, lambda partial: partial.write_bytes(data))
+
+
+def os_reason(error: OSError) -> str:
+    """The operating system's reason, as a part of a sentence."""
+    return (error.strerror or str(error) or type(error).__name__).rstrip(".")
+
+
+def _check_replaceable(path: Path) -> None:
+    try:
+        if not path.parent.is_dir():
+            raise UsageError(f"{path}: the directory {path.parent} does not exist.")
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder: give the name of a file.")
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path} is no regular file and is not replaced: give another name.")
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        why = os_reason(error) if isinstance(error, OSError) else str(error)
+        raise UsageError(f"{path} cannot be written: {why}.") from error
+
+
+def _partial(path: Path) -> Path:
+    """A new name in the same folder; its length does not depend on that of the file."""
+    return path.with_name(f".{uuid.uuid4().hex}.partial")
+
+
+def _synchronise(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return

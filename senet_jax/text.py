@@ -1,0 +1,47 @@
+"""Text that others wrote, such as names of classes and cells, made safe for where it is shown."""
+
+import re
+
+
+def printable(text: str) -> str:
+    """Escapes characters that a terminal acts on or cannot show.
+
+    Control characters, among them ESC and line breaks, direction marks and the surrogates that
+    stand for bytes that are not UTF-8 become backslash escapes; all else stays.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def markdown(text: str) -> str:
+    """Escapes text for a cell of a Markdown table: it is shown as it is and opens no markup."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", printable(text))
+
+
+def latex(text: str) -> str:
+    """Escapes text for LaTeX: every character stands for itself."""
+    return "".join(_LATEX.get(char, char) for char in printable(text))
+
+
+def spreadsheet(text: str) -> str:
+    """Escapes text for a cell of a CSV file that a spreadsheet opens.
+
+    A cell that begins with "=", "+", "-" or "@" would be computed as a formula (OWASP, "CSV
+    Injection"); an apostrophe before it makes it text. Quotes and commas are left to ``csv``.
+    """
+    text = printable(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    **{char: f"\\{char}" for char in "#$%&_{}"},
+}

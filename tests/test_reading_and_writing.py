@@ -1,0 +1,81 @@
+import errno
+import os
+
+import pytest
+
+from senet_jax import files
+from senet_jax.errors import UsageError
+
+
+def test_a_fifo_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "x.json")
+    with pytest.raises(UsageError, match=r"x\.json cannot be read as a list: it is no regular"):
+        files.read_json(tmp_path / "x.json", "a list")
+
+
+def test_a_link_to_a_file_is_read(tmp_path):
+    (tmp_path / "file").write_bytes(b"\xef\xbb\xbf{}")
+    (tmp_path / "link").symlink_to("file")
+    assert files.read_json_object(tmp_path / "link", "an object") == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"null", b"[1]", b"\xff\xfe", b"[" * 100_000, b"9" * 5000, b'{"a": 1'],
+    ids=["empty", "null", "list", "utf-16", "deep", "digits", "torn"],
+)
+def test_damaged_json_is_one_sentence(tmp_path, content):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(UsageError, match=r"x\.json cannot be read as an object: .*\.$"):
+        files.read_json_object(tmp_path / "x.json", "an object")
+
+
+def test_json_lines_leave_a_torn_last_line_out(tmp_path):
+    file = tmp_path / "x.jsonl"
+    assert files.read_json_lines(file, "lines") == []
+    file.write_text('{"a": 1}\n{"a"')
+    assert files.read_json_lines(file, "lines") == [{"a": 1}]
+    file.write_text('{"a": 1}\n7\n')
+    with pytest.raises(UsageError, match="damaged in line 2: it is no JSON object"):
+        files.read_json_lines(file, "lines")
+
+
+@pytest.mark.parametrize("write", [files.check_target, lambda path: files.write_text(path, "new")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("absent/x", "the directory .*absent does not exist"),
+        ("folder", "is a folder"),
+        ("fifo", "is no regular file"),
+        ("n" * 300, "name too long"),
+        ("file/x", "the directory .*file does not exist"),
+        ("nul\0", "cannot be written"),
+    ],
+)
+def test_an_impossible_target_is_refused(tmp_path, write, name, message):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("old")
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UsageError, match=f"(?i){message}"):
+        write(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo", "file", "folder"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    file = tmp_path / "x"
+    file.write_text("old")
+
+    def write(partial):
+        partial.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(UsageError, match="x cannot be written: No space left on device"):
+        files.write_whole(file, write)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x", "old")]
+
+
+def test_a_name_as_long_as_the_file_system_allows_is_written(tmp_path):
+    file = tmp_path / ("n" * 255)
+    files.check_target(file)
+    files.write_text(file, "bytes that are no UTF-8: \udcff")
+    assert file.read_text() == r"bytes that are no UTF-8: \udcff"
