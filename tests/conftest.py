@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 # Before JAX is first used: eight virtual devices, and no optimisation by LLVM, which for networks
 # as small as those of the tests costs more time than it saves; in one piece, since the other core
@@ -10,7 +11,7 @@ FLAGS = (
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 
 # The many runs of the tests compile the same few programs: once is enough.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", ".pytest_cache/xla")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(".pytest_cache/xla").absolute()))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 

@@ -8,7 +8,7 @@ import copy
 import dataclasses
 import datetime
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +21,12 @@ from jax.experimental import multihost_utils
 
 from senet_jax.errors import UsageError
 from senet_jax.training import retention
-from senet_jax.training.checkpoint_folder import CheckpointFolder, reason
+from senet_jax.training.checkpoint_folder import (
+    CheckpointFolder,
+    are_numbers,
+    check_regular_files,
+    reason,
+)
 from senet_jax.training.config import CheckpointConfig
 from senet_jax.training.hosts import meet
 from senet_jax.training.snapshot import Snapshot, fingerprint, take_snapshot
@@ -48,7 +53,8 @@ class Checkpoints:
     Args:
         folder: Where they lie, a path or the address of a bucket; made when something is saved.
         config: Which are kept.
-        about: What each says of where it comes from, as plain values.
+        about: The provenance that each carries, as plain values.
+        on_saved: Called on the first host with the step of each checkpoint that is finished.
 
     Raises:
         UsageError: The folder cannot be read.
@@ -59,10 +65,11 @@ class Checkpoints:
         folder: epath.PathLike,
         config: CheckpointConfig = _DEFAULT,
         about: Mapping[str, Any] | None = None,
+        on_saved: Callable[[int], None] | None = None,
     ) -> None:
         self.folder = CheckpointFolder(folder)
-        self._config, self._about = config, dict(about or {})
-        self._records = {step: self.folder.record(step) for step in self.folder.steps()}
+        self._config, self._about, self._on_saved = config, dict(about or {}), on_saved
+        self._records = self._read_records()
         # Barriers of the coordination service, which no collective of a step can meet.
         everyone = ocp.options.MultiprocessingOptions(
             active_processes=set(range(jax.process_count())), barrier_sync_key_prefix="save"
@@ -111,6 +118,11 @@ class Checkpoints:
         if jax.process_index() == 0:
             self.folder.prepare()
         meet("checkpoints: prepared")
+        # Another process may have saved, or deleted, until this one had the lock.
+        self._records = self._read_records()
+
+    def _read_records(self) -> dict[int, retention.Record]:
+        return {step: self.folder.record(step) for step in self.folder.steps()}
 
     def save(self, state: TrainState, extra: dict[str, Any], metrics: Mapping[str, float]) -> None:
         """Starts to save a state; the state may be donated as soon as this returns.
@@ -147,6 +159,8 @@ class Checkpoints:
                 state=ocp.args.StandardSave(snapshot.state), meta=ocp.args.JsonSave(meta)
             ),
         )
+        if self._on_saved is not None and jax.process_index() == 0:
+            self._on_saved(step)
         self._records[step] = retention.Record(step, meta["metrics"])
         for old, why in retention.reasons(self._records.values(), self._config).items():
             if not why:
@@ -204,6 +218,8 @@ class Checkpoints:
         path = self.folder / step
         problem = None
         try:
+            if not self.folder.remote:
+                check_regular_files(path)
             read = self._reader.restore(
                 path,
                 args=ocp.args.Composite(
@@ -211,17 +227,19 @@ class Checkpoints:
                     meta=ocp.args.JsonRestore(),
                 ),
             )
-            state, saved, extra = read.state, read.meta["fingerprint"], read.meta["extra"]
+            state, saved, extra = read.state, read.meta["fingerprint"], dict(read.meta["extra"])
+            if not are_numbers(extra.get("meter", {})):
+                raise ValueError("the sums of its metrics are no numbers")
         # What Orbax and TensorStore raise for damaged files has no common base.
         except Exception as error:
             problem = error
-        if not _everywhere(problem is None):
+        if not everywhere(problem is None):
             why = "another host cannot read it" if problem is None else reason(problem)
             raise UsageError(f"checkpoint {path} cannot be read: {why}.") from problem
         found: Any = fingerprint(state)
         if isinstance(saved, list):  # As it was before it had names.
             saved, found = sorted(saved), sorted(found.values())
-        if not _everywhere(found == saved):
+        if not everywhere(found == saved):
             raise UsageError(
                 f"checkpoint {path} is damaged: its numbers are not those that were saved."
             )
@@ -285,8 +303,8 @@ def _checkpointer(
     )
 
 
-def _everywhere(holds: bool) -> bool:
-    """Whether something holds on all hosts."""
+def everywhere(holds: bool) -> bool:
+    """Tells whether something holds on all hosts, all of which call this function."""
     if jax.process_count() == 1:
         return holds
     return bool(np.all(multihost_utils.process_allgather(np.asarray(holds))))

@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from senet_jax.errors import UsageError
+from senet_jax.files import read_bytes
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.retention import Record
 
@@ -63,19 +64,23 @@ class CheckpointFolder:
             ) from error
 
     def meta(self, step: int) -> dict[str, Any] | None:
-        """What a checkpoint says of itself; None where it cannot be read."""
+        """The values that a checkpoint carries beside its state; None where they are damaged."""
+        path = self / step / "meta" / "metadata"
         try:
-            meta = json.loads((self / step / "meta" / "metadata").read_text())
+            data = path.read_bytes() if self.remote else read_bytes(path)
+            meta = json.loads(data)
+        # The clients of buckets raise errors of no common base.
         except Exception:
             return None
         return meta if isinstance(meta, dict) else None
 
     def record(self, step: int) -> Record:
-        """What is known of a checkpoint; one that cannot be read counts as without metrics."""
+        """The metrics of a checkpoint; one that cannot be read counts as without metrics."""
         meta = self.meta(step) or {}
         # Before there were other metrics.
         top1 = {} if meta.get("top1") is None else {"val/top1": meta["top1"]}
-        return Record(step, meta.get("metrics", top1))
+        metrics = meta.get("metrics", top1)
+        return Record(step, metrics if are_numbers(metrics) else {})
 
     def prepare(self) -> None:
         """Makes the folder, tries that it can be written, and deletes what killed runs left.
@@ -128,6 +133,26 @@ class CheckpointFolder:
         names = [str(step), *(f"{step}-{copy}" for copy in range(1, 1000))]
         free = next(path for name in names if not (path := self.damaged / name).exists())
         (self / step).rename(free)
+
+
+def are_numbers(values: Any) -> bool:
+    """Tells whether values read from JSON are an object of numbers."""
+    if not isinstance(values, dict):
+        return False
+    return all(isinstance(value, int | float) for value in values.values())
+
+
+def check_regular_files(path: epath.Path) -> None:
+    """Refuses a checkpoint on a disk that has a FIFO or a device among its files.
+
+    A library that opened a FIFO would wait for ever.
+
+    Raises:
+        OSError: A file is no regular file.
+    """
+    for file in Path(path).rglob("*"):
+        if not file.is_file() and not file.is_dir():
+            raise OSError(f"{file} is no regular file")
 
 
 def reason(error: BaseException) -> str:

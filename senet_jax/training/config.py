@@ -6,6 +6,7 @@ This file imports neither jax nor the models, so that ``--help`` answers at once
 import dataclasses
 import importlib.metadata
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -303,8 +304,11 @@ class TrainConfig:
     def from_json(cls, values: dict[str, Any]) -> "TrainConfig":
         """The config that ``to_json`` came from.
 
+        A field that is missing has its default, which is the value that runs had before the field
+        was there.
+
         Raises:
-            UsageError: A field that is unknown, missing or of the wrong type.
+            UsageError: A field that is unknown or of the wrong type.
         """
         if "devices" in values:
             # The name that the size of the mesh had before it had two axes.
@@ -313,20 +317,50 @@ class TrainConfig:
         settings = dacite.Config(strict=True, cast=[Path, tuple])
         try:
             return dacite.from_dict(cls, values, settings)
-        except dacite.DaciteError as error:
+        # The casts raise the last two.
+        except (dacite.DaciteError, TypeError, ValueError) as error:
             raise UsageError(f"this is not the config of a run: {error}.") from error
 
-    def differences(self, other: "TrainConfig") -> list[str]:
-        """Fields in which two runs differ, as "field: this, not that".
+    def absolute(self, *folders: Path) -> "TrainConfig":
+        """The same config, whose paths mean the same from any folder; ``run_dir`` stays as it is.
 
-        Where the run lies, the mesh, whether compiled programs are kept, how many processes read
-        the data and which checkpoints are kept make no difference.
+        Args:
+            *folders: The folders that a relative path may start from. The first in which the path
+                exists is taken, or else the first; none means the current one.
+        """
+        starts = [folder.absolute() for folder in folders or (Path(),)]
+
+        def resolve(path: str) -> str:
+            candidates = [start / path for start in starts]
+            return str(next((found for found in candidates if found.exists()), candidates[0]))
+
+        data, checkpoint, weights = self.data, self.checkpoint, self.init_weights
+        if data.dir is not None:
+            data = dataclasses.replace(data, dir=Path(resolve(str(data.dir))))
+        if checkpoint.dir is not None and "://" not in checkpoint.dir:
+            checkpoint = dataclasses.replace(checkpoint, dir=resolve(checkpoint.dir))
+        if weights is not None and not weights.startswith("hf-hub:"):
+            weights = resolve(weights)
+        return dataclasses.replace(self, data=data, checkpoint=checkpoint, init_weights=weights)
+
+    def differences(self, other: "TrainConfig", besides: Collection[str] = ()) -> list[str]:
+        """Fields in which two experiments differ, as "field: this, not that".
+
+        Fields that change no number, up to rounding, make no difference: where things lie, the
+        mesh and the form of the computation, what is logged and when, which checkpoints are kept.
+
+        Args:
+            other: The config of the other experiment.
+            besides: Further fields that make no difference.
         """
         mine, theirs = _flat(self.to_json()), _flat(other.to_json())
+        ignored = {*_NO_DIFFERENCE, *besides}
+        if "plateau" not in (self.optimizer.schedule, other.optimizer.schedule):
+            ignored.add("eval_every_epochs")  # A plateau is seen where the run validates.
         return [
             f"{field}: {mine.get(field)}, not {theirs.get(field)}"
             for field in sorted(mine.keys() | theirs.keys())
-            if field not in _NO_DIFFERENCE and mine.get(field) != theirs.get(field)
+            if field not in ignored and mine.get(field) != theirs.get(field)
         ]
 
     def shared_facts(self) -> dict[str, str]:
@@ -348,7 +382,14 @@ _NO_DIFFERENCE = (
     "mesh.data",
     "mesh.fsdp",
     "compilation_cache",
+    "conv_lowering",
+    "deterministic",
+    "log_every_steps",
+    "model.remat",
+    "data.eval_batch_size",
+    "data.max_corrupt",
     "data.workers",
+    "checkpoint.dir",
     "checkpoint.every_epochs",
     "checkpoint.every_steps",
     "checkpoint.keep_last",

@@ -57,7 +57,7 @@ def evaluate(
         UsageError: Not one image of the split could be read.
         RuntimeError: Images were lost or counted twice.
     """
-    batch_size = -(-batch_size // mesh.size) * mesh.size
+    batch_size = padded_size(batch_size, mesh)
     total: dict[str, float] = {}
     pending: Metrics = {}
     readable = 0
@@ -80,6 +80,11 @@ def evaluate(
             len(source),
         )
     return Evaluation(**{name: value / count for name, value in total.items()}, count=count)
+
+
+def padded_size(batch_size: int, mesh: Mesh) -> int:
+    """Rounds a number of images up to a multiple of the devices."""
+    return -(-batch_size // mesh.size) * mesh.size
 
 
 def check_count(counted: int, expected: int) -> None:

@@ -4,12 +4,14 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import tensorboardX
 from jaxtyping import UInt8
 
 from senet_jax.errors import UsageError
+from senet_jax.files import write_text
 
 Line = dict[str, float]
 
@@ -51,27 +53,30 @@ def reached(lines: Sequence[Line], epochs: int) -> bool:
 class MetricsLog:
     """Writes a line of metrics to ``metrics.jsonl`` and to TensorBoard.
 
+    Lines of later steps, of a run that was killed, stay until the first new line replaces them.
+
     Args:
         run_dir: Folder of the run.
-        step: Steps done; lines of later steps, of a run that was killed, are taken away.
+        step: Steps done.
     """
 
     def __init__(self, run_dir: Path, step: int) -> None:
-        file = run_dir / "metrics.jsonl"
-        kept = [line for line in read_metrics(run_dir) if line["step"] <= step]
-        partial = file.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        partial.replace(file)
-        self._file = file.open("a")
+        self._path = run_dir / "metrics.jsonl"
+        self._kept = [line for line in read_metrics(run_dir) if line["step"] <= step]
+        self._file: IO[str] | None = None
         self._board = tensorboardX.SummaryWriter(
             str(run_dir / "tensorboard"), purge_step=step + 1, write_to_disk=True
         )
 
     def write(self, line: Line) -> None:
         """Appends a line, on disk when this returns."""
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._file is None:
+            write_text(self._path, "".join(json.dumps(each) + "\n" for each in (*self._kept, line)))
+            self._file = self._path.open("a")
+        else:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
         for key, value in line.items():
             if "/" in key:
                 self._board.add_scalar(key, value, int(line["step"]))
@@ -89,7 +94,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Closes the files."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         self._board.close()
 
 

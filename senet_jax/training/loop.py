@@ -1,6 +1,7 @@
 """The loop: train, evaluate, save, and take up again exactly where it stopped."""
 
 import dataclasses
+import functools
 import math
 import signal
 import time
@@ -13,20 +14,20 @@ import numpy as np
 
 from senet_jax.data.card import Card
 from senet_jax.training import mesh as meshes
-from senet_jax.training.checkpoint import Checkpoints
+from senet_jax.training.checkpoint import Checkpoints, everywhere
 from senet_jax.training.checkpoint_folder import checkpoints_of
+from senet_jax.training.checkpoint_owner import check_checkpoints, locked_run, note_owner
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.flops import Utilization
 from senet_jax.training.goodput import Account, SessionLog
 from senet_jax.training.hardware import hardware
 from senet_jax.training.hosts import is_first, meet
-from senet_jax.training.lock import locked
-from senet_jax.training.logging import Line, Meter, MetricsLog, read_metrics
+from senet_jax.training.logging import Line, Meter, MetricsLog, reached, read_metrics
 from senet_jax.training.profiler import Profiler, ProfileRequest
 from senet_jax.training.progress import Clock, Forecast, ProgressBar
 from senet_jax.training.provenance import provenance
 from senet_jax.training.run import Run
-from senet_jax.training.run_dir import check_run_dir, claim_run_dir
+from senet_jax.training.run_dir import check_data, check_run_dir, claim_run_dir, note_saved
 from senet_jax.training.snapshot import NotFinite
 from senet_jax.training.state import TrainState
 from senet_jax.training.step import Metrics
@@ -70,22 +71,36 @@ def train(
     """
     account = Account(age_s)
     config.validate()
+    config = config.absolute()
     check_run_dir(config)
+    check_checkpoints(config)
     run = run or Run(config)
+    card = Card.of(run.dataset)
+    check_data(config.run_dir, card)
     profile = profile or ProfileRequest()
     profile.check(run.batches.steps)
     meshes.check_batch_size(config.data.batch_size, run.mesh, config.accumulate)
     print(run.describe(), flush=True)
-    folder = checkpoints_of(config.run_dir, config)
-    about = provenance(config, run.mesh)
-    checkpoints = Checkpoints(folder, config.checkpoint, about)
+    checkpoints = Checkpoints(
+        checkpoints_of(config.run_dir, config),
+        config.checkpoint,
+        provenance(config, run.mesh),
+        functools.partial(note_saved, config.run_dir),
+    )
     if not checkpoints.steps():
-        _ = run.init_variables  # Read now, so that what is wrong with them is said now.
+        _ = run.init_variables  # Errors in the file are found before anything is written.
+    if run.batches.steps not in checkpoints.steps():
+        run.trace()
     # A host that cannot begin, because it lacks the data, has said so; now the first one writes.
     meet("all hosts can begin")
-    with locked(config.run_dir), checkpoints:
-        claim_run_dir(config, Card.of(run.dataset))
+    with checkpoints, locked_run(config):
+        if is_first():
+            # Another process may have trained here while this one waited for the lock.
+            check_run_dir(config)
+            check_checkpoints(config)
         checkpoints.prepare()
+        claim_run_dir(config, card)
+        note_owner(config)
         restored = checkpoints.restore_newest(run.abstract)
         if restored:
             print(f"resuming after step {restored.step:,} of {run.batches.steps:,}", flush=True)
@@ -93,7 +108,7 @@ def train(
         else:
             position = Position(run.fresh_state(), 0, Meter())
         if position.step == run.batches.steps:
-            return read_metrics(config.run_dir)[-1] if is_first() else {}
+            return _last_line(run, position)
         log = MetricsLog(config.run_dir, position.step) if is_first() else None
         sessions = SessionLog(config.run_dir, account, position.step, hardware(run.mesh))
         try:
@@ -106,6 +121,18 @@ def train(
             if log:
                 log.close()
     return read_metrics(config.run_dir)[-1] if is_first() else {}
+
+
+def _last_line(run: Run, position: "Position") -> Line:
+    """The last line of metrics of a run that has ended; validates again if the line is gone."""
+    ended = not is_first() or reached(read_metrics(run.config.run_dir), run.config.epochs)
+    if not everywhere(ended):
+        validation = run.evaluate(position.state.eval_variables).metrics()
+        if is_first():
+            log = MetricsLog(run.config.run_dir, position.step - 1)
+            log.write({"step": position.step, "epoch": float(run.config.epochs), **validation})
+            log.close()
+    return read_metrics(run.config.run_dir)[-1] if is_first() else {}
 
 
 @dataclasses.dataclass

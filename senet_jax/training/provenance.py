@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 import senet_jax
 from senet_jax.training.config import TrainConfig
+from senet_jax.training.run_dir import saved_config
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -23,7 +24,7 @@ def provenance(config: TrainConfig, mesh: Mesh) -> dict[str, Any]:
         mesh: The devices that it runs on.
     """
     return {
-        "config": config.to_json(),
+        "config": saved_config(config),
         "code": {
             "senet_jax": senet_jax.__version__,
             **_commit(Path(__file__).parent),

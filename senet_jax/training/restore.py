@@ -16,6 +16,7 @@ from senet_jax.models import zoo
 from senet_jax.ops.conv_lowering import Lowering
 from senet_jax.training.checkpoint import Checkpoints
 from senet_jax.training.checkpoint_folder import checkpoints_of
+from senet_jax.training.checkpoint_owner import check_config
 from senet_jax.training.config import MeshConfig
 from senet_jax.training.ensemble import Member
 from senet_jax.training.evaluate import Evaluation
@@ -67,7 +68,11 @@ def open_run(path: Path, *, with_data: bool = False) -> tuple[Run, Checkpoints, 
     checkpoints = Checkpoints(checkpoints_of(run_dir, config), config.checkpoint)
     steps = checkpoints.steps()
     if not steps:
-        raise UsageError(f"{run_dir} has no finished checkpoint yet.")
+        raise UsageError(f"{run_dir} has no finished checkpoint in {checkpoints.folder}.")
+    for step in steps if named is None else [named]:
+        check_config(
+            checkpoints.folder, step, config, f"those of {run_dir} are no longer in this folder"
+        )
     if named is not None and named not in steps:
         raise UsageError(f"{run_dir} has no checkpoint {named}: there are {steps}.")
     card = None if with_data else read_card(run_dir)

@@ -26,7 +26,7 @@ from senet_jax.models.cost import cost
 from senet_jax.training import mesh as meshes
 from senet_jax.training.compile_cache import use_compile_cache
 from senet_jax.training.config import TrainConfig
-from senet_jax.training.evaluate import Evaluation, evaluate
+from senet_jax.training.evaluate import Evaluation, evaluate, padded_size
 from senet_jax.training.network import build_model, model_fields
 from senet_jax.training.optimizer import (
     make_optimizer,
@@ -226,6 +226,36 @@ class Run:
             **self.channel_stats,
             conv_lowering=self.config.conv_lowering,
         )
+
+    def trace(self) -> None:
+        """Traces training and evaluation for all sizes of images, without compiling.
+
+        Errors that only the shapes within the network show come out here, before anything is
+        written. ``jax.jit`` keeps the traces: the first step of each size compiles them.
+
+        Raises:
+            UsageError: The network cannot be trained on such batches.
+        """
+        with_stop = ("stop",) if jax.distributed.is_initialized() else ()
+        data = self.config.data
+        for size in data.train_sizes or (None,):
+            batch = self._abstract_batch(data.batch_size, size, ("weight", *with_stop))
+            self.train_step.trace(self.abstract, batch)
+        batch = self._abstract_batch(
+            padded_size(data.eval_batch_size, self.mesh), None, ("weight",)
+        )
+        self._eval_step.trace(self.abstract.eval_variables, batch)
+
+    def _abstract_batch(self, images: int, size: int | None, others: Sequence[str]) -> Any:
+        """The shapes of a global batch; ``size`` of None means that of the data set."""
+        height, width, channels = self.dataset.image_shape
+        shape = (images, size or height, size or width, channels)
+        leaves: dict[str, Any] = {"image": (shape, np.uint8), "label": ((images,), np.int32)}
+        leaves |= dict.fromkeys(others, ((images,), np.float32))
+        sharding = meshes.over_batch(self.mesh)
+        return {
+            name: jax.ShapeDtypeStruct(*leaf, sharding=sharding) for name, leaf in leaves.items()
+        }
 
     def evaluate(self, variables: dict[str, Any]) -> Evaluation:
         """Evaluates ``params`` and ``batch_stats`` on the validation split."""

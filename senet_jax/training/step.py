@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,17 @@ Metrics = dict[str, Float[Array, ""]]
 TOP = 5
 """Besides the first class, so many of the first are looked through for the right one."""
 DeviceBatch = dict[str, Array]
-EvalStep = Callable[[dict[str, Any], DeviceBatch], Metrics]
+
+
+class EvalStep(Protocol):
+    """The jitted evaluation of a batch, from ``make_eval_step``."""
+
+    def __call__(self, variables: dict[str, Any], batch: DeviceBatch) -> Metrics: ...
+
+    def trace(self, variables: Any, batch: DeviceBatch) -> Any:
+        """Traces without compiling; shapes are enough."""
+
+
 LogitsStep = Callable[[dict[str, Any], DeviceBatch], DeviceBatch]
 
 
@@ -60,6 +70,10 @@ class TrainStep:
         """Returns the state after the step, and the metrics; the state given is donated."""
         updated: tuple[TrainState, Metrics] = self.program(state, batch, key_data(self.seed))
         return updated
+
+    def trace(self, state: TrainState, batch: DeviceBatch) -> Any:
+        """As the method of what ``jax.jit`` returns; shapes are enough."""
+        return self.program.trace(state, batch, key_data(self.seed))
 
     def lower(self, state: TrainState, batch: DeviceBatch) -> Any:
         """As the method of what ``jax.jit`` returns."""

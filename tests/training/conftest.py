@@ -34,9 +34,14 @@ def tiny_network(**fields):
 @pytest.fixture
 def tiny(tmp_path, monkeypatch) -> TrainConfig:
     """Two epochs of digits in 28 steps."""
-    monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(tiny_network, 8))
+    return tiny_config(tmp_path, monkeypatch)
+
+
+def tiny_config(folder: Path, patch: pytest.MonkeyPatch) -> TrainConfig:
+    """Two epochs of digits in 28 steps; the network is in the zoo as long as the patch."""
+    patch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(tiny_network, 8))
     return TrainConfig(
-        run_dir=Path(tmp_path / "run"),
+        run_dir=Path(folder / "run"),
         epochs=2,
         model=ModelConfig(name="tiny", dropout=0.1),
         data=DataConfig(
