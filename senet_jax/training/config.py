@@ -168,8 +168,10 @@ class CheckpointConfig:
     keep_every_epochs: int | None = None
     """Keep for good also what is saved after every so many epochs."""
     dir: str | None = None
-    """Where the checkpoints of this run lie, if not in the folder ``checkpoints`` of the run: a
-    folder that all hosts see, or gs://BUCKET/FOLDER (``pip install 'senet-jax[gcs]'``)."""
+    """Folder of this run's checkpoints, if not ``checkpoints`` in the run's own: a folder that all
+    hosts see, or gs://BUCKET/FOLDER (``pip install 'senet-jax[gcs]'``). A folder that holds the
+    checkpoints of another run is refused. On a disk it is locked while the run trains; a bucket
+    has no lock: start no second run in it."""
 
 
 @dataclasses.dataclass(frozen=True)
