@@ -1,25 +1,28 @@
 """The catalogue of data sets: from a name to two splits of images."""
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
 
+from senet_jax.data.decode import Unreadable, decode
 from senet_jax.data.sources import (
     ArraySource,
     EncodedSource,
     FolderSource,
     RecordSource,
+    check_class_names,
     class_names,
 )
+from senet_jax.data.tfds_folder import find_prepared, open_prepared
 from senet_jax.errors import UsageError, choose
+
+LOGGER = logging.getLogger(__name__)
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -109,27 +112,79 @@ def _folder(name: str, directory: Path | None, size: int) -> Dataset:
 
 def _tfds(name: str, directory: Path | None, size: int) -> Dataset:
     """A set of TensorFlow Datasets with an image and a class; small images go into memory."""
-    import tensorflow_datasets as tfds
-
     where = _data_dir(directory)
-    try:
-        builder = tfds.builder(name, data_dir=where, file_format="array_record")
-        info, splits = builder.info, builder.info.splits
-        train, val = splits["train"], splits["validation" if "validation" in splits else "test"]
-        image, label = info.supervised_keys or ("image", "label")
-        shape, classes = info.features[image].shape, info.features[label].names
-        train, val = (_records(split, image, label) for split in (train, val))
-    except (KeyError, ValueError, AttributeError, TypeError, NotImplementedError) as error:
-        raise UsageError(
-            f"{name} is not in {where} as array_record with classes and the splits train and "
-            f"validation or test: prepare it with `senet-jax prepare {name} --data-dir {where}`, "
-            "or set TFDS_DATA_DIR to where it is."
-        ) from error
+    prepare = (
+        f"prepare it with `senet-jax prepare {name} --data-dir {where}`, or set TFDS_DATA_DIR to "
+        "where it is."
+    )
+    folder = find_prepared(name, where)
+    if folder is None:
+        raise UsageError(f"{name} is not in {where} as array_record: {prepare}")
+    info = open_prepared(folder).info
+    image, label = _check_features(info, folder)
+    train, val = [_records(split, image, label, info) for split in _check_splits(info, folder)]
+    shape, classes = info.features[image].shape, _class_names(info.features[label].names)
+    check_class_names(classes, str(folder))
     if None in shape or max(shape[:2]) > SMALL:
         return Dataset(name, train, val, classes, IMAGENET_MEAN, IMAGENET_STD, size)
-    train, val = _in_memory(train), _in_memory(val)
-    mean, std = STATISTICS.get(name) or _statistics(train.images)
-    return Dataset(name, train, val, classes, mean, std)
+    small, held_out = _in_memory(train, shape), _in_memory(val, shape)
+    mean, std = STATISTICS.get(name) or _statistics(small)
+    return Dataset(name, small, held_out, classes, mean, std)
+
+
+def _check_features(info: Any, folder: Path) -> tuple[str, str]:
+    """Returns the names of the images and of the labels among the features."""
+    import tensorflow_datasets as tfds
+
+    keys = info.supervised_keys
+    pair = isinstance(keys, tuple) and len(keys) == 2 and all(isinstance(k, str) for k in keys)
+    image, label = keys if pair else ("image", "label")
+    features = info.features
+    features = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    if not (
+        isinstance(features.get(image), tfds.features.Image)
+        and isinstance(features.get(label), tfds.features.ClassLabel)
+        and features[label].num_classes
+    ):
+        raise UsageError(
+            f"{folder} is no image classification set, which has an image and one label of named "
+            "classes a record: choose another."
+        )
+    kind, channels = np.dtype(features[image].np_dtype), features[image].shape[-1]
+    if kind not in (np.uint8, np.uint16) or channels not in CHANNELS:
+        raise UsageError(
+            f"{folder} has images of {kind} with {channels} channels, and those of uint8 or uint16 "
+            f"with {', '.join(map(str, CHANNELS))} are read: choose another set."
+        )
+    return image, label
+
+
+CHANNELS = (1, 3, 4)
+"""Numbers of channels that an image can have: grey, RGB, and RGB with opacity."""
+
+
+def _check_splits(info: Any, folder: Path) -> tuple[Any, Any]:
+    """Returns the training and the held-out split."""
+    kind = "tfrecord" if info.file_format is None else info.file_format.value
+    if kind != "array_record":
+        raise UsageError(
+            f"{folder} is written as {kind}, and training reads array_record: prepare the set in "
+            "another place, `senet-jax prepare --data-dir`."
+        )
+    splits = info.splits
+    held_out = "validation" if "validation" in splits else "test"
+    for name in ("train", held_out):
+        if name not in splits or not splits[name].shard_lengths:
+            raise UsageError(
+                f"{folder} has no records of the split {name}: a set needs train and validation or "
+                "test."
+            )
+    return splits["train"], splits[held_out]
+
+
+def _class_names(names: list[str]) -> list[str]:
+    """Names of the classes without the byte order mark that an editor puts before the first."""
+    return [names[0].removeprefix("\ufeff"), *names[1:]]
 
 
 SMALL = 64
@@ -147,33 +202,62 @@ def _data_dir(directory: Path | None) -> Path:
     return (directory or Path(default)).expanduser()
 
 
-def _records(split: Any, image: str, label: str) -> RecordSource:
-    return RecordSource([Path(file) for file in split.filepaths], split.name, image, label)
+def _records(split: Any, image: str, label: str, info: Any) -> RecordSource:
+    files = [Path(file) for file in split.filepaths]
+    classes = info.features[label].num_classes
+    source = RecordSource(files, split.name, image, label, classes)
+    if len(source) != split.num_examples:
+        raise UsageError(
+            f"{files[0].parent} has {len(source):,} records of {split.name} where "
+            f"{split.num_examples:,} belong: prepare it again."
+        )
+    return source
 
 
-def _in_memory(records: RecordSource) -> ArraySource:
-    """Decodes every record, on all cores."""
+def _in_memory(records: RecordSource, shape: tuple[int, int, int]) -> ArraySource:
+    """Decodes every record, on all cores; those that cannot be read are broken."""
+    broken: dict[int, str] = {}
 
-    def decode(index: int) -> tuple[np.ndarray, int]:
-        encoded, label = records[index]
-        image = np.asarray(Image.open(BytesIO(encoded)))
-        return image if image.ndim == 3 else image[..., None], label
+    def read(index: int) -> tuple[np.ndarray, int]:
+        try:
+            encoded, label = records[index]
+            image = decode(encoded, channels=shape[-1])
+            if image.shape != shape:
+                raise Unreadable(f"its shape is {image.shape} and not {shape}")
+        except Unreadable as error:
+            broken[index] = f"{records.name(index)}: {error}"
+            return np.zeros(shape, np.uint8), 0
+        return image, label
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        images, labels = zip(*pool.map(decode, range(len(records)), chunksize=100), strict=True)
-    return ArraySource(np.stack(images), np.array(labels, np.int32))
+        images, labels = zip(*pool.map(read, range(len(records)), chunksize=100), strict=True)
+    return ArraySource(np.stack(images), np.array(labels, np.int32), dict(sorted(broken.items())))
 
 
-def _statistics(
-    images: UInt8[np.ndarray, "n h w c"],
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of the channels, 0 to 1."""
+def _statistics(source: ArraySource) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the channels, 0 to 1.
+
+    A channel of one value has the deviation 1, so that it is 0 after normalisation and not "not a
+    number" (scikit-learn's rule).
+    """
+    intact = [index for index in range(len(source)) if index not in source.broken]
+    if not intact:
+        raise UsageError("not one training image can be read: prepare the data set again.")
+    images = source.images[intact] if source.broken else source.images
     values = np.arange(256) / 255
     means, deviations = [], []
-    for channel in np.moveaxis(images, -1, 0):
-        shares = np.bincount(channel.ravel(), minlength=256) / channel.size
+    for number, channel in enumerate(np.moveaxis(images, -1, 0), 1):
+        counts = np.bincount(channel.ravel(), minlength=256)
+        shares = counts / channel.size
         means.append(float(shares @ values))
-        deviations.append(float(np.sqrt(shares @ (values - means[-1]) ** 2)))
+        if np.count_nonzero(counts) == 1:
+            LOGGER.warning(
+                "channel %d of all training images is %d: its standard deviation is taken to be 1",
+                *(number, counts.argmax()),
+            )
+            deviations.append(1.0)
+        else:
+            deviations.append(float(np.sqrt(shares @ (values - means[-1]) ** 2)))
     return tuple(means), tuple(deviations)
 
 

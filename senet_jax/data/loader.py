@@ -17,6 +17,7 @@ from senet_jax.data.order import EpochOrder
 from senet_jax.data.sources import ArraySource, EncodedSource, ViewedSource
 from senet_jax.data.workers import read_ahead
 from senet_jax.errors import UsageError
+from senet_jax.text import printable
 
 LOGGER = logging.getLogger(__name__)
 
@@ -125,10 +126,36 @@ class TrainBatches:
         source = self.dataset.train
         broken: Broken = []
         if isinstance(source, ArraySource):
+            indices, broken = self._replace(source, step, indices)
             images, labels = source.images[indices], source.labels[indices]
         else:
             images, labels, broken = self._decode(source, step, indices)
+        _check_labelled(labels, "training")
         return Batch(image=images, label=labels, weight=np.ones(len(rows), np.float32)), broken
+
+    def broken(self, step: int) -> list[tuple[str, str]]:
+        """Names and reasons of the images of a step that had to be replaced, safe to print."""
+        _, broken = self.prepare(step)
+        return [(_named(self.dataset.train, index), reason) for index, reason in broken]
+
+    def _replace(
+        self, source: ArraySource, step: int, indices: Int[np.ndarray, " b"]
+    ) -> tuple[Int[np.ndarray, " b"], Broken]:
+        """Puts other images in the place of those that are broken."""
+        if not source.broken:
+            return indices, []
+        indices, broken = indices.copy(), list[tuple[int, str]]()
+        for place, row in enumerate(self.host.rows(self.batch_size)):
+            rng = np.random.default_rng((self.seed, 1, step, row))
+            for _ in range(REPLACEMENTS):
+                index = int(indices[place])
+                if index not in source.broken:
+                    break
+                broken.append((index, source.broken[index]))
+                indices[place] = rng.integers(len(source))
+            else:
+                raise _nearly_all_broken(source, broken)
+        return indices, broken
 
     def _decode(
         self, source: EncodedSource, step: int, indices: Int[np.ndarray, " b"]
@@ -148,10 +175,7 @@ class TrainBatches:
                     broken.append((index, str(error)))
                     index = int(rng.integers(len(source)))
             else:
-                raise UsageError(
-                    "nearly all training images are broken, the last one being "
-                    f"{source.name(broken[-1][0])} ({broken[-1][1]}): prepare the data again."
-                )
+                raise _nearly_all_broken(source, broken)
         return images, labels, broken
 
     def read_ahead(self, start: int) -> Iterator[Batch]:
@@ -163,13 +187,14 @@ class TrainBatches:
             UsageError: Too many of them, or the data set is gone.
         """
         source = self.dataset.train
+        share = self.batch_size // self.host.count
+        tally = _Tally(source, self.max_corrupt)
         if isinstance(source, ArraySource):
-            for batch, _ in read_ahead(_Prepared(self), start, threads=2, buffer=8):
+            for batch, broken in read_ahead(_Prepared(self), start, threads=2, buffer=8):
+                tally.add(share, broken)
                 yield batch
             return
-        share = self.batch_size // self.host.count
         largest = max(transform.size for transform in self.transforms)
-        tally = _Tally(source, self.max_corrupt)
         for batch, broken in read_ahead(
             _Prepared(self),
             start,
@@ -183,6 +208,32 @@ class TrainBatches:
 
 
 _CORES = os.cpu_count() or 1
+
+
+def _nearly_all_broken(source: ArraySource | EncodedSource, broken: Broken) -> UsageError:
+    index, reason = broken[-1]
+    return UsageError(
+        f"nearly all training images are broken, the last one being {_named(source, index)} "
+        f"({reason}): prepare the data again."
+    )
+
+
+def _named(source: ArraySource | EncodedSource, index: int) -> str:
+    """The name of an image, which may hold anything, for a terminal."""
+    return printable(source.name(index))
+
+
+def _check_labelled(labels: Int[np.ndarray, " b"], split: str) -> None:
+    """Refuses labels that stand for "no label".
+
+    Raises:
+        UsageError: A label is negative.
+    """
+    if len(labels) and labels.min() < 0:
+        raise UsageError(
+            f"a {split} image has the label {labels.min()}, which stands for no label: train on a "
+            "set whose splits have labels."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +257,7 @@ class _Tally:
         allowed: Share of them that may be unreadable.
     """
 
-    def __init__(self, source: EncodedSource, allowed: float) -> None:
+    def __init__(self, source: ArraySource | EncodedSource, allowed: float) -> None:
         self._source, self._allowed = source, allowed
         self._seen, self._broken = 0, set[int]()
 
@@ -222,7 +273,7 @@ class _Tally:
                 self._broken.add(index)
                 LOGGER.warning(
                     "broken image %d is replaced by another: %s (%s)",
-                    *(len(self._broken), self._source.name(index), reason),
+                    *(len(self._broken), _named(self._source, index), reason),
                 )
         count = len(self._broken)
         if count >= LEAST_CORRUPT and count > self._allowed * self._seen:
@@ -259,8 +310,12 @@ class EvalBatches:
         broken: Broken = []
         if isinstance(self.source, ArraySource):
             indices = np.where(inside, indices, 0)
-            images, intact = self.source.read(indices)
-            labels = self.source.labels[indices]
+            images, readable = self.source.read(indices)
+            broken = [
+                (int(index), self.source.broken[int(index)])
+                for index in indices[inside & ~readable]
+            ]
+            intact, labels = readable, self.source.labels[indices]
         else:
             images = np.zeros((len(indices), *self.source.image_shape), np.uint8)
             labels, intact = np.zeros(len(indices), np.int32), inside.copy()
@@ -271,6 +326,7 @@ class EvalBatches:
                 except Unreadable as error:
                     intact[place] = False
                     broken.append((index, str(error)))
+        _check_labelled(labels, "validation")
         weight = (inside & intact).astype(np.float32)
         return Batch(image=images, label=labels, weight=weight), broken
 
@@ -294,7 +350,9 @@ def eval_batches(
     batches = EvalBatches(source, batch_size, host or Host())
     if isinstance(source, ArraySource):
         for step in range(len(batches)):
-            yield batches.prepare(step)[0]
+            batch, broken = batches.prepare(step)
+            _name_left_out(source, broken)
+            yield batch
         return
     share = len(batches.host.rows(batch_size))
     for batch, broken in read_ahead(
@@ -305,8 +363,10 @@ def eval_batches(
         workers=source.workers,
         batch_bytes=share * math.prod(source.image_shape),
     ):
-        for index, reason in broken:
-            LOGGER.warning(
-                "a broken image is not counted: %s (%s)", source.source.name(index), reason
-            )
+        _name_left_out(source.source, broken)
         yield batch
+
+
+def _name_left_out(source: ArraySource | EncodedSource, broken: Broken) -> None:
+    for index, reason in broken:
+        LOGGER.warning("a broken image is not counted: %s (%s)", _named(source, index), reason)

@@ -36,8 +36,9 @@ class EpochOrder:
 
 
 def _members(labels: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " m"]]:
-    """The images of each class that has any."""
+    """The images of each class that has any; negative labels stand for none."""
     order = np.argsort(labels, kind="stable")
+    order = order[np.count_nonzero(labels < 0) :]
     starts = np.flatnonzero(np.diff(labels[order])) + 1
     return np.split(order, starts)
 

@@ -10,12 +10,14 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from senet_jax.data.imagenet_tars import Archives, check_tars
+from senet_jax.data.tfds_folder import check_regular
 from senet_jax.data.verify import Damaged, Split, keep_labels, verified, verify
 from senet_jax.errors import UsageError, choose
 
@@ -54,11 +56,28 @@ def prepare(name: str, data_dir: Path | None = None, manual_dir: Path | None = N
             should be, TensorFlow is missing, or it cannot be built or read; the message says what
             to do.
     """
-    import tensorflow_datasets as tfds
-
     # What TensorFlow says of itself when it is imported; here it only reads and writes files.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    with _no_temporary_files_left():
+        return _prepare(name, data_dir, manual_dir)
+
+
+@contextlib.contextmanager
+def _no_temporary_files_left() -> Iterator[None]:
+    """Removes what TFDS leaves in the place for temporary files: a folder for each builder."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="senet_jax_prepare") as folder:
+        tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
+def _prepare(name: str, data_dir: Path | None, manual_dir: Path | None) -> Prepared:
+    import tensorflow_datasets as tfds
+
     root = data_dir or Path(os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
     root = root.expanduser()
     builder = _find(name, root)
@@ -94,6 +113,7 @@ def _find(name: str, root: Path) -> Any:
     base, _, config = name.partition(":")[0].partition("/")
     names = tfds.list_builders(with_community_datasets=False)
     choose("data set to prepare", base, names)
+    check_regular(root / base)
     with _explained(f"TFDS cannot open {name} in {root}", "look at --data-dir and the name"):
         if config:
             choose(f"config of {base}", config, tfds.builder_cls(base).builder_configs)
@@ -126,7 +146,7 @@ def _check_present(builder: Any, folder: Path) -> Prepared:
         splits = verify(folder)
     try:
         keep_labels(folder, splits)
-    except OSError as error:
+    except UsageError as error:
         LOGGER.warning("the labels could not be kept beside the records: %s", error)
     return Prepared(folder, splits, "was there, now verified")
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,11 +14,22 @@ from jaxtyping import Bool, Int, UInt8
 from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 
 from senet_jax.data.decode import Unreadable
-from senet_jax.data.verify import label_file
+from senet_jax.data.image_search import (
+    OUTSIDE,
+    SEARCHED,
+    LeftOut,
+    find_images,
+    identities,
+    identity,
+    list_entries,
+)
+from senet_jax.data.look_alikes import look_alike, look_alikes, spelled
+from senet_jax.data.verify import Damaged, label_file, stored_labels
 from senet_jax.errors import UsageError
+from senet_jax.files import os_reason, read_bytes
+from senet_jax.text import printable
 
 LOGGER = logging.getLogger(__name__)
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +38,8 @@ class ArraySource:
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int[np.ndarray, " n"]
+    broken: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """Why images could not be read, by their indices; their rows are zeros."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,9 +60,10 @@ class ArraySource:
         """Reads images.
 
         Returns:
-            The images, and which of them could be read: all.
+            The images, and which of them could be read.
         """
-        return self.images[indices], np.ones(len(indices), bool)
+        intact = np.array([index not in self.broken for index in indices.tolist()], bool)
+        return self.images[indices], intact
 
 
 class EncodedSource(Protocol):
@@ -75,34 +89,58 @@ class EncodedSource(Protocol):
 
 
 class FolderSource:
-    """Images in ``folder/<class>/<file>``.
+    """Images in ``folder/<class>/<file>`` and in the folders of a class.
 
     Args:
         folder: A folder of one split, with a folder a class.
         classes: The names of the classes, in the order of their labels.
 
     Raises:
-        UsageError: The folder has no images, or a class of its own.
+        UsageError: The folder has no images, a folder of a class has none, or there is a class
+            that is not among ``classes``.
     """
 
     def __init__(self, folder: Path, classes: list[str]) -> None:
-        unknown = sorted(set(class_names(folder)) - set(classes))
-        if unknown:
-            raise UsageError(f"{folder} has classes that the training split lacks: {unknown}.")
+        left_out = LeftOut()
+        own = class_names(folder, left_out)
+        _check_known(folder, own, classes)
         self._folder = folder
         self._files: list[str] = []
         labels: list[int] = []
+        empty: list[str] = []
         for label, name in enumerate(classes):
-            files = [
-                f"{name}/{file.name}"
-                for file in sorted((folder / name).glob("*"))
-                if file.suffix.lower() in IMAGE_SUFFIXES
-            ]
+            if name not in own:
+                continue
+            files = find_images(folder / name, left_out, f"{name}/")
+            if not files:
+                empty.append(name)
             self._files += files
             labels += [label] * len(files)
         if not self._files:
-            raise UsageError(f"{folder} has no images in folders of classes.")
+            raise UsageError(
+                f"{printable(str(folder))} has no images in folders of classes{left_out.clause()}."
+            )
+        if empty:
+            raise UsageError(
+                f"{printable(str(folder))} has no images of {_some(empty)}: add some, or remove "
+                f"the empty {'folder' if len(empty) == 1 else 'folders'}{left_out.clause()}."
+            )
         self.labels = np.array(labels, np.int32)
+        self._tell(left_out, [name for name in classes if name not in own])
+
+    def _tell(self, left_out: LeftOut, absent: list[str]) -> None:
+        """Says what a user may not expect of the folder."""
+        if sentence := left_out.sentence(self._folder):
+            LOGGER.warning("%s", sentence)
+        if absent:
+            where = printable(str(self._folder))
+            LOGGER.warning("%s has no folders of the classes %s", where, _some(absent))
+        if alike := look_alikes(self._files):
+            LOGGER.warning(
+                "%s: %d names of images look like others, composed and decomposed in Unicode "
+                "(%s): are they copies?",
+                *(printable(str(self._folder)), len(alike), spelled(alike[0])),
+            )
 
     def __len__(self) -> int:
         return len(self._files)
@@ -110,14 +148,40 @@ class FolderSource:
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         file = self._folder / self._files[index]
         try:
-            return file.read_bytes(), int(self.labels[index])
+            return read_bytes(file), int(self.labels[index])
         except OSError as error:
             if not self._folder.is_dir():
                 raise _gone(self._folder) from error
-            raise Unreadable(error.strerror or str(error)) from error
+            raise Unreadable(os_reason(error)) from error
 
     def name(self, index: int) -> str:
         return str(self._folder / self._files[index])
+
+
+def _check_known(folder: Path, own: list[str], classes: list[str]) -> None:
+    unknown = [name for name in own if name not in set(classes)]
+    if not unknown:
+        return
+    for name in unknown:
+        if alike := look_alike(name, classes):
+            raise UsageError(
+                f"{printable(str(folder))} and the training split write the class "
+                f"{printable(name)} differently in Unicode ({spelled([name, alike])}), composed "
+                "and decomposed: rename one of the folders."
+            )
+    raise UsageError(
+        f"{printable(str(folder))} has classes that the training split lacks: {_some(unknown)}."
+    )
+
+
+def _some(names: list[str]) -> str:
+    """The first names, safe to print."""
+    shown = ", ".join(printable(name) for name in names[:NAMED])
+    return f"{shown} and {len(names) - NAMED:,} more" if len(names) > NAMED else shown
+
+
+NAMED = 10
+"""How many classes a message names."""
 
 
 class RecordSource:
@@ -130,25 +194,38 @@ class RecordSource:
         split: Name of the split; ``labels-<split>.npy`` beside the files has its labels, if there.
         image: Name of the images among the features.
         label: Name of the labels among the features.
+        classes: Number of classes; None if it is not known. -1 stands for no label.
 
     Raises:
-        UsageError: A file is missing or no array_record.
+        UsageError: A file is missing or no array_record, or the file of labels cannot be read or
+            has a label that is no class.
     """
 
     def __init__(
-        self, files: Sequence[Path], split: str, image: str = "image", label: str = "label"
+        self,
+        files: Sequence[Path],
+        split: str,
+        image: str = "image",
+        label: str = "label",
+        classes: int | None = None,
     ) -> None:
         self._files = [str(file) for file in files]
         self._folder = Path(self._files[0]).parent
         self._split, self._image, self._label = split, image, label
+        self._classes = classes
         _allow_open_files(len(self._files))
+        for file in files:
+            if not file.is_file():
+                why = "is no regular file" if file.exists() else "is missing"
+                raise UsageError(
+                    f"{self._folder} is not whole ({file.name} {why}): prepare it again."
+                )
         try:
             self._records = ArrayRecordDataSource(self._files)
-        # What array_record raises for files that are damaged or missing has no common base.
+        # What array_record raises for files that are damaged has no common base.
         except Exception as error:
-            raise UsageError(
-                f"{Path(self._files[0]).parent} is not whole ({error}): prepare it again."
-            ) from error
+            raise UsageError(f"{self._folder} is not whole ({error}): prepare it again.") from error
+        self._stored_labels()
 
     def __len__(self) -> int:
         return len(self._records)
@@ -158,27 +235,64 @@ class RecordSource:
             example = tf_example.Example.FromString(self._records[index])
             features = example.features.feature
             image = features[self._image].bytes_list.value[0]
-            return image, features[self._label].int64_list.value[0]
+            label = features[self._label].int64_list.value[0]
         # As above, and what protobuf raises.
         except Exception as error:
             missing = [file for file in self._files if not Path(file).exists()]
             if missing:
                 raise _gone(Path(missing[0]).parent) from error
             raise Unreadable(f"the record is damaged: {error}") from error
+        if not self._is_label(label):
+            raise UsageError(
+                f"record {index} of {self._split} in {self._folder} has the label {label}, and the "
+                f"data set names {self._classes} classes, 0 to {(self._classes or 0) - 1}: mend "
+                f"{self._label}.labels.txt and features.json there, or prepare it again."
+            )
+        return image, label
+
+    def _is_label(self, label: int) -> bool:
+        return self._classes is None or -1 <= label < self._classes
+
+    def _stored_labels(self) -> Int[np.ndarray, " n"] | None:
+        """The labels of ``labels-<split>.npy``; None without it, or if it is of another set."""
+        file = label_file(self._folder, self._split)
+        advice = "delete it, it is made again of the records by `senet-jax prepare`"
+        try:
+            labels = stored_labels(self._folder, self._split)
+        except Damaged as error:
+            raise UsageError(f"{error}: {advice}.") from error
+        if labels is None or labels.shape != (len(self),):
+            return None
+        for label in (labels.min(initial=0), labels.max(initial=0)):
+            if not self._is_label(label):
+                raise UsageError(
+                    f"{file} has the label {label}, and the data set names {self._classes} "
+                    f"classes, 0 to {(self._classes or 0) - 1}: if it is not that of the records, "
+                    f"{advice}."
+                )
+        return labels
 
     @functools.cached_property
     def labels(self) -> Int[np.ndarray, " n"]:
-        """Class of every image, from ``labels-<split>.npy`` or else from all the records."""
-        file = label_file(Path(self._files[0]).parent, self._split)
-        if file.exists():
-            labels = np.load(file)
-            if labels.shape == (len(self),):
-                return labels.astype(np.int32)
+        """Class of every image, from ``labels-<split>.npy`` or else from all the records.
+
+        -1 stands for no label; a record that cannot be read has none.
+        """
+        labels = self._stored_labels()
+        if labels is not None:
+            return labels
         LOGGER.warning(
             "there is no %s of %d labels: all %s records are read for their labels",
-            *(file, len(self), self._split),
+            *(label_file(self._folder, self._split), len(self), self._split),
         )
-        return np.array([self[index][1] for index in range(len(self))], np.int32)
+        return np.array([self._read_label(index) for index in range(len(self))], np.int32)
+
+    def _read_label(self, index: int) -> int:
+        try:
+            return self[index][1]
+        except Unreadable as error:
+            LOGGER.warning("%s is left out: %s", self.name(index), error)
+            return -1
 
     def name(self, index: int) -> str:
         """The file that a record was made of, where the set says so, or the place of the record."""
@@ -188,7 +302,9 @@ class RecordSource:
         # As above. What is damaged has no name but its place.
         except Exception:
             file = ()
-        return file[0].decode() if file else f"record {index} of {self._split} in {self._folder}"
+        if file:
+            return file[0].decode("utf-8", "backslashreplace")
+        return f"record {index} of {self._split} in {self._folder}"
 
 
 def _allow_open_files(more: int) -> None:
@@ -235,15 +351,48 @@ def _gone(folder: Path) -> UsageError:
     )
 
 
-def class_names(folder: Path) -> list[str]:
-    """Names of the classes of a folder: its folders, sorted.
+def class_names(folder: Path, left_out: LeftOut | None = None) -> list[str]:
+    """Names of the classes of a folder: its folders, sorted, without the hidden ones.
+
+    Args:
+        folder: A folder of one split.
+        left_out: Counts the other entries.
 
     Raises:
-        UsageError: There is no such folder.
+        UsageError: There is no such folder, it cannot be listed, or two classes look alike.
     """
     if not folder.is_dir():
         raise UsageError(
-            f"there is no folder {folder}: a folder of images is DIR/train/<class>/<image> and "
-            "DIR/val/<class>/<image>; give DIR with --data.dir."
+            f"there is no folder {printable(str(folder))}: a folder of images is "
+            "DIR/train/<class>/<image> and DIR/val/<class>/<image>; give DIR with --data.dir."
         )
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    left_out = LeftOut() if left_out is None else left_out
+    names = []
+    known = identities(folder)
+    for entry, is_folder in list_entries(folder, left_out):
+        if not is_folder:
+            left_out.add(OUTSIDE, entry.name)
+        elif (found_again := identity(entry.path)) in known:
+            left_out.add(SEARCHED, entry.name)
+        else:
+            known.add(found_again)
+            names.append(entry.name)
+    check_class_names(names, printable(str(folder)))
+    return names
+
+
+def check_class_names(names: Sequence[str], where: str) -> None:
+    """Refuses names of classes of which a person could not tell one from another.
+
+    Args:
+        names: The names.
+        where: Names the data set, for the message.
+
+    Raises:
+        UsageError: Two are the same but for how Unicode composes their letters.
+    """
+    for group in look_alikes(names):
+        raise UsageError(
+            f"{where} has classes that look alike, composed and decomposed in Unicode: "
+            f"{spelled(group)}; give them one name."
+        )

@@ -67,5 +67,10 @@ def taken(
 ) -> ArraySource | EncodedSource:
     """The images of a split at some places, in this order."""
     if isinstance(split, ArraySource):
-        return ArraySource(split.images[indices], split.labels[indices])
+        broken = {
+            place: split.broken[index]
+            for place, index in enumerate(indices.tolist())
+            if index in split.broken
+        }
+        return ArraySource(split.images[indices], split.labels[indices], broken)
     return SubsetSource(split, indices)

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import functools
+import logging
 import threading
 from collections import Counter
 from collections.abc import Mapping
@@ -12,8 +14,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int32
-from PIL import Image
 from tqdm import tqdm
+
+from senet_jax.data.decode import Unreadable, read_size
+from senet_jax.data.tfds_folder import open_prepared
+from senet_jax.files import read_bytes, write_whole
+
+LOGGER = logging.getLogger(__name__)
 
 RECORDS_AT_ONCE = 64
 """How many records a thread holds in memory."""
@@ -52,6 +59,29 @@ def label_file(folder: Path, split: str) -> Path:
     return folder / f"labels-{split}.npy"
 
 
+def stored_labels(folder: Path, split: str) -> Int32[np.ndarray, " n"] | None:
+    """Reads the labels that ``keep_labels`` wrote; None without them.
+
+    Raises:
+        Damaged: The file cannot be read, or does not hold one whole number a record.
+    """
+    file = label_file(folder, split)
+    try:
+        labels = np.load(BytesIO(read_bytes(file)))
+    except FileNotFoundError:
+        return None
+    # For damaged bytes NumPy raises ValueError, EOFError, OSError, MemoryError and what zipfile and
+    # its parser of headers raise.
+    except Exception as error:
+        raise Damaged(f"{file} cannot be read as labels ({error})") from error
+    if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise Damaged(f"{file} does not hold a list of whole numbers")
+    limits = np.iinfo(np.int32)
+    if labels.size and not limits.min <= labels.min() <= labels.max() <= limits.max:
+        raise Damaged(f"{file} holds numbers that are no labels")
+    return labels.astype(np.int32)
+
+
 def verify(folder: Path, expected: Mapping[str, Counter[int]] | None = None) -> list[Split]:
     """Reads every record of a data set, and the header of its image.
 
@@ -61,11 +91,13 @@ def verify(folder: Path, expected: Mapping[str, Counter[int]] | None = None) -> 
             known but what ``dataset_info.json`` says.
 
     Raises:
-        Damaged: A file is missing or truncated, a record cannot be read, or the labels are others.
+        Damaged: A file is missing or truncated, a record cannot be read, or the labels are others
+            or no classes.
+        UsageError: What TFDS wrote beside the records is damaged.
     """
     import tensorflow_datasets as tfds
 
-    info = tfds.builder_from_directory(folder).info
+    info = open_prepared(folder).info
     decoders = {"image": tfds.decode.SkipDecoding()}
     shards = _shards(folder, info)
     bar = tqdm(
@@ -106,11 +138,19 @@ def verify(folder: Path, expected: Mapping[str, Counter[int]] | None = None) -> 
             splits[name] += found
     if expected is not None:
         _compare(splits, expected)
+    classes = info.features["label"].num_classes
+    for name, found in splits.items():
+        for index, (label, _) in enumerate(found):
+            if not -1 <= label < classes:
+                raise Damaged(
+                    f"record {index:,} of {name} has the label {label}, and features.json and "
+                    f"label.labels.txt name {classes} classes"
+                )
     return [
         Split(
             name,
             np.array([label for label, _ in found], np.int32),
-            info.features["label"].num_classes,
+            classes,
             tuple(index for index, (_, intact) in enumerate(found) if not intact),
         )
         for name, found in splits.items()
@@ -120,10 +160,13 @@ def verify(folder: Path, expected: Mapping[str, Counter[int]] | None = None) -> 
 def keep_labels(folder: Path, splits: list[Split]) -> None:
     """Writes the labels of each split beside its records, each file whole or not at all."""
     for split in splits:
-        file = label_file(folder, split.name)
-        part = file.with_name(f"incomplete.{file.name}")
-        np.save(part, split.labels)
-        part.replace(file)
+        encoded = BytesIO()
+        np.save(encoded, split.labels)
+        write_whole(label_file(folder, split.name), functools.partial(_write, encoded.getvalue()))
+
+
+def _write(data: bytes, path: Path) -> None:
+    path.write_bytes(data)
 
 
 def verified(folder: Path) -> list[Split] | None:
@@ -134,20 +177,24 @@ def verified(folder: Path) -> list[Split] | None:
 
     Raises:
         Damaged: A file is missing or truncated.
+        UsageError: What TFDS wrote beside the records is damaged.
     """
-    import tensorflow_datasets as tfds
-
-    info = tfds.builder_from_directory(folder).info
+    info = open_prepared(folder).info
     for _, file, length in _shards(folder, info):
         _open(file, length).close()
     splits = []
     for name, split in info.splits.items():
-        if not label_file(folder, name).is_file():
+        classes = info.features["label"].num_classes
+        try:
+            labels = stored_labels(folder, name)
+        except Damaged as error:
+            LOGGER.warning("%s: every record is read again", error)
             return None
-        labels = np.load(label_file(folder, name))
-        if len(labels) != split.num_examples:
+        if labels is None or len(labels) != split.num_examples:
             return None
-        splits.append(Split(name, labels, info.features["label"].num_classes))
+        if labels.size and not -1 <= labels.min() <= labels.max() < classes:
+            return None
+        splits.append(Split(name, labels, classes))
     return splits
 
 
@@ -177,9 +224,8 @@ def _open(file: Path, length: int) -> Any:
 
 def _has_header(data: bytes) -> bool:
     try:
-        with Image.open(BytesIO(data)) as image:
-            return min(image.size) > 0
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return min(read_size(data)) > 0
+    except Unreadable:
         return False
 
 

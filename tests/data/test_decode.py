@@ -1,6 +1,8 @@
+import re
 import struct
 import subprocess
 from io import BytesIO
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,8 +10,10 @@ import pytest
 import simplejpeg
 from PIL import EpsImagePlugin, Image, ImageOps
 
+import senet_jax
 from senet_jax.data import decode as module
 from senet_jax.data.decode import Unreadable, decode, decode_crop, read_size
+from senet_jax.data.formats import FORMATS
 
 
 def scene(width=96, height=64):
@@ -319,6 +323,16 @@ def test_formats_that_are_not_listed_are_no_images(form, monkeypatch):
     for read in (read_size, decode, lambda data: decode_crop(data, (0, 0, 8, 8), 8, "bilinear")):
         with pytest.raises(Unreadable, match="no image"):
             read(data)
+
+
+def test_every_image_is_opened_with_the_list_of_formats():
+    sources = Path(senet_jax.__file__).parent.rglob("*.py")
+    calls = [
+        call for file in sources for call in re.findall(r"Image\.open\((.*)\)", file.read_text())
+    ]
+    assert calls == ["BytesIO(data), formats=FORMATS"]
+    assert {"JPEG", "PNG", "TIFF", "WEBP"} <= set(FORMATS)
+    assert not {"EPS", "WMF", "PDF"} & set(FORMATS)
 
 
 ERRORS = (

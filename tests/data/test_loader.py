@@ -35,6 +35,22 @@ def same(left, right):
     )
 
 
+def test_images_without_a_label_are_refused():
+    unlabelled = ArraySource(source(4).images, np.array([0, 1, -1, 2], np.int32))
+    dataset = Dataset("x", unlabelled, unlabelled, list("abc"), (0.5,), (0.5,))
+    with pytest.raises(UsageError, match="training image has the label -1"):
+        TrainBatches(dataset, 4, 0, 1).prepare(0)
+    with pytest.raises(UsageError, match="validation image has the label -1"):
+        list(eval_batches(unlabelled, 2))
+
+
+def test_images_in_memory_that_are_all_broken_are_refused():
+    broken = ArraySource(source(4).images, source(4).labels, dict.fromkeys(range(4), "cut"))
+    dataset = Dataset("x", broken, broken, list("abcd"), (0.5,), (0.5,))
+    with pytest.raises(UsageError, match=r"nearly all .* \(cut\)"):
+        TrainBatches(dataset, 4, 0, 1).prepare(0)
+
+
 def test_an_epoch_shows_every_image_at_most_once_and_drops_the_rest():
     run = batches()
     assert run.steps_per_epoch == 3
@@ -127,6 +143,14 @@ def test_balanced_classes_come_equally_often(photographs):
         assert np.bincount(drawn).tolist() == [6, 6, 6]
 
 
+def test_images_without_a_label_belong_to_no_class(photographs):
+    run = photo_batches(photographs, batch_size=6, steps=3, balanced=True)
+    run.dataset.train.labels[3] = -1
+    order = np.concatenate([run._order(epoch) for epoch in range(3)])
+    assert 3 not in order
+    assert np.bincount(run.dataset.train.labels[order]).tolist() == [18, 18, 18]
+
+
 def test_sizes_take_equal_shares_of_the_epochs(photographs):
     run = photo_batches(photographs, sizes=(4, 8, 12))
     sides = [batch["image"].shape[1] for batch in run.read_ahead(0)]
@@ -149,6 +173,13 @@ def test_broken_images_are_replaced_and_each_is_named_once(photographs, caplog, 
     assert len(named) == 5
     assert len({line for line in named if "cat/0" in line}) == 5
     assert all(batch["weight"].all() for batch in read)
+
+
+def test_the_broken_images_of_a_step_are_named(photographs):
+    (photographs / "train" / "cat" / "00.jpg").rename(photographs / "train" / "cat" / "\033.jpg")
+    break_photographs(photographs, 1)
+    named = [entry for step in range(4) for entry in photo_batches(photographs).broken(step)]
+    assert [name.rpartition("/")[2] for name, _ in named] == ["\\x1b.jpg"]
 
 
 def test_too_many_broken_images_stop_the_run(photographs):

@@ -2,6 +2,7 @@ import errno
 import fcntl
 import json
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tensorflow_datasets.core import file_adapters
 
 from senet_jax import cli
 from senet_jax.data import prepare, verify
-from senet_jax.data.verify import RECORDS_AT_ONCE
+from senet_jax.data.verify import RECORDS_AT_ONCE, Damaged
 from senet_jax.errors import UsageError
 from tests.data import stand_in
 from tests.data.tars import SYNSETS, pack, train_members, validation_members, write_tars
@@ -136,9 +137,9 @@ def test_a_set_that_cannot_be_written_to_is_verified_all_the_same(built, monkeyp
     verify.label_file(built, "test").unlink()
 
     def refuse(*_):
-        raise OSError(errno.EROFS, "Read-only file system")
+        raise UsageError("labels-test.npy cannot be written: Read-only file system.")
 
-    monkeypatch.setattr(prepare, "keep_labels", refuse)
+    monkeypatch.setattr(verify, "write_whole", refuse)
     with caplog.at_level(logging.WARNING):
         again = prepare.prepare("imagenet2012", built.parents[1])
     assert again.how == "was there, now verified"
@@ -174,6 +175,34 @@ def test_a_flipped_bit_is_found_by_reading(built):
     for file in built.glob("labels-*.npy"):
         file.unlink()
     assert "one cannot be read" in refused("imagenet2012", built.parents[1])
+
+
+def test_a_damaged_file_of_labels_is_written_again(built, caplog):
+    for harm in (
+        lambda file: file.write_bytes(b"\x93NUMPY"),
+        lambda file: np.save(file, np.full(6, 1000, np.int32)),
+    ):
+        file = verify.label_file(built, "train")
+        whole = file.read_bytes()
+        harm(file)
+        again = prepare.prepare("imagenet2012", built.parents[1])
+        assert again.how == "was there, now verified"
+        assert file.read_bytes() == whole
+    assert "cannot be read as labels" in caplog.text
+
+
+def test_labels_that_are_no_classes_are_damage(built):
+    features = built / "features.json"
+    features.write_text(features.read_text().replace('"1000"', '"1"'))
+    (built / "label.labels.txt").write_text("n01440764\n")
+    with pytest.raises(Damaged, match=r"record \d of (train|validation) has the label \d+, and"):
+        verify.verify(built)
+
+
+def test_a_fifo_in_the_place_of_a_description_is_refused_at_once(built):
+    (built / "dataset_info.json").unlink()
+    os.mkfifo(built / "dataset_info.json")
+    assert "is no regular file" in refused("imagenet2012", built.parents[1])
 
 
 def test_a_folder_without_its_description_is_damaged(built):

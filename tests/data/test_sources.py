@@ -1,3 +1,4 @@
+import os
 import pickle
 import resource
 import shutil
@@ -48,6 +49,79 @@ def test_what_is_missing_is_said(folder, tmp_path):
     (tmp_path / "none" / "empty").mkdir(parents=True)
     with pytest.raises(UsageError, match="no images"):
         FolderSource(tmp_path / "none", ["empty"])
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_class_without_images_is_refused_by_name(folder, split):
+    for file in (folder / split / "dog").glob("*.jpg"):
+        file.rename(file.with_suffix(".psd"))
+    with pytest.raises(UsageError, match=rf"{split} has no images of dog: .*dog/00\.psd"):
+        open_dataset("folder", folder, 8)
+
+
+def test_a_class_that_validation_lacks_is_said(folder, caplog):
+    shutil.rmtree(folder / "val" / "dog")
+    assert open_dataset("folder", folder, 8).val.labels.tolist() == [0, 2]
+    assert "val has no folders of the classes dog" in caplog.text
+
+
+def test_images_in_folders_of_a_class_belong_to_it(folder, caplog):
+    (folder / "train" / "dog" / "images").mkdir()
+    (folder / "train" / "dog" / "05.jpg").rename(folder / "train" / "dog" / "images" / "x.JPE")
+    train = open_dataset("folder", folder, 8).train
+    assert train.labels.tolist() == [0] * 9 + [1] * 6 + [2] * 3
+    assert train.name(14).endswith("train/dog/images/x.JPE")
+    assert train[14][1] == 1
+    assert [record.getMessage().partition("train: ")[2] for record in caplog.records] == [
+        "1 entry is left out: 1 without the suffix of an image (dog/notes.txt)"
+    ]
+
+
+def test_hidden_folders_and_links_back_are_no_classes(folder, caplog):
+    train = folder / "train"
+    for name in (".ipynb_checkpoints", "__MACOSX"):
+        shutil.copytree(train / "cat", train / name)
+    (train / "kitty").symlink_to("cat")
+    (train / "all").symlink_to(".")
+    (train / "cat" / "all").symlink_to("..")
+    (train / "stray.jpg").write_bytes(b"")
+    os.mkfifo(train / "cat" / "pipe.jpg")
+    dataset = open_dataset("folder", folder, 8)
+    assert dataset.classes == list(CLASSES)
+    assert len(dataset.train) == 18
+    said = caplog.records[0].getMessage()
+    assert said.startswith(f"{train}: 8 entries are left out: 2 hidden")
+    assert "1 outside the folders of the classes (stray.jpg)" in said
+
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+def test_classes_that_look_alike_are_refused(folder):
+    (folder / "train" / "cat").rename(folder / "train" / NFC)
+    (folder / "val" / "cat").rename(folder / "val" / NFD)
+    both = r"'cafe\\u0301' and 'caf\\xe9'"
+    with pytest.raises(UsageError, match=rf"write the class .* differently in Unicode \({both}\)"):
+        open_dataset("folder", folder, 8)
+    shutil.copytree(folder / "train" / NFC, folder / "train" / NFD)
+    with pytest.raises(UsageError, match=rf"classes that look alike.*: {both}"):
+        open_dataset("folder", folder, 8)
+
+
+def test_images_whose_names_look_alike_are_said(folder, caplog):
+    for name in (NFC, NFD):
+        shutil.copy(folder / "train" / "cat" / "00.jpg", folder / "train" / "cat" / f"{name}.jpg")
+    assert len(open_dataset("folder", folder, 8).train) == 20
+    assert r"1 names of images look like others" in caplog.text
+    assert r"'cat/cafe\u0301.jpg' and 'cat/caf\xe9.jpg'" in caplog.text
+
+
+def test_a_fifo_instead_of_a_file_is_unreadable_at_once(folder):
+    source = FolderSource(folder / "train", list(CLASSES))
+    (folder / "train" / "cat" / "00.jpg").unlink()
+    os.mkfifo(folder / "train" / "cat" / "00.jpg")
+    with pytest.raises(Unreadable, match="no regular file"):
+        source[0]
 
 
 def test_a_file_that_is_gone_is_unreadable_and_a_folder_that_is_gone_ends_the_run(folder):
@@ -102,6 +176,51 @@ def test_labels_come_from_their_file_or_else_from_the_records(records, caplog):
     np.save(folder / "labels-train.npy", np.arange(6, dtype=np.int32))
     assert RecordSource(records, "train").labels.tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert "read for their labels" in caplog.text
+
+
+def test_labels_that_are_no_classes_are_refused(records):
+    source = RecordSource(records, "train", classes=5)
+    assert source[0] == (jpeg(10), 0)
+    with pytest.raises(UsageError, match=r"record 6 of train .* label 6, .* names 5 classes, 0 to"):
+        source[6]
+    file = records[0].parent / "labels-train.npy"
+    for labels in ([0, 1, 2, 3, 4, 5, 4], [0, -2, 0, 0, 0, 0, 0]):
+        np.save(file, np.array(labels, np.int32))
+        with pytest.raises(UsageError, match=r"labels-train.npy has the label (5|-2), and"):
+            RecordSource(records, "train", classes=5)
+    np.save(file, np.array([0, -1, 0, 0, 0, 0, 0], np.int32))
+    assert RecordSource(records, "train", classes=5).labels[1] == -1
+
+
+def test_a_damaged_file_of_labels_is_refused(records):
+    file = records[0].parent / "labels-train.npy"
+    for write in (
+        lambda: file.write_bytes(b""),
+        lambda: file.write_bytes(b"\x93NUMPY\x01\x00 no header"),
+        lambda: np.save(file, np.zeros(7)),
+        lambda: np.save(file, np.zeros((7, 1), int)),
+        lambda: np.save(file, np.full(7, 2**40)),
+        lambda: np.save(file, np.array([None] * 7), allow_pickle=True),
+        lambda: (file.unlink(), os.mkfifo(file)),
+    ):
+        write()
+        with pytest.raises(UsageError, match=r"labels-train.npy .*: delete it, it is made again"):
+            RecordSource(records, "train")
+
+
+def test_a_damaged_record_has_no_label_and_is_named(records, caplog):
+    damaged = bytearray(records[1].read_bytes())
+    damaged[damaged.index(jpeg(54)[-40:]) + 5] ^= 255
+    records[1].write_bytes(damaged)
+    assert RecordSource(records, "train").labels.tolist() == [0, 1, 2, 3, -1, 5, 6]
+    assert f"record 4 of train in {records[0].parent} is left out" in caplog.text
+
+
+def test_a_fifo_among_the_records_is_refused_at_once(records):
+    records[1].unlink()
+    os.mkfifo(records[1])
+    with pytest.raises(UsageError, match="is no regular file"):
+        RecordSource(records, "train")
 
 
 def test_a_damaged_record_is_unreadable_and_no_other(records):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from senet_jax.data.datasets import Dataset, open_dataset
+from senet_jax.data.sources import ArraySource
 from senet_jax.data.subset import some, taken, training_share
 from senet_jax.errors import UsageError
 from senet_jax.training.config import TrainConfig
@@ -35,6 +36,12 @@ def test_a_share_of_small_images_is_some_of_them_and_always_the_same():
     np.testing.assert_array_equal(share.train.images, again.train.images)
     assert share.val is digits.val
     assert training_share(digits, 1.0) is digits
+
+
+def test_broken_images_in_memory_keep_their_place():
+    source = ArraySource(np.zeros((4, 2, 2, 1), np.uint8), np.arange(4), {1: "one", 3: "three"})
+    assert taken(source, np.array([3, 0])).broken == {0: "three"}
+    assert source.read(np.array([3, 0]))[1].tolist() == [False, True]
 
 
 def test_a_share_of_photographs_keeps_image_label_and_name_together():
