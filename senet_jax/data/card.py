@@ -1,6 +1,7 @@
 """What a run must know of its data set when the data set is not there."""
 
 import dataclasses
+import math
 from typing import Any, Self
 
 import dacite
@@ -49,12 +50,52 @@ class Card:
         """The card that ``dataclasses.asdict`` and JSON made these values of.
 
         Raises:
-            UsageError: A field that is unknown, missing or of the wrong type.
+            UsageError: A field that is unknown, missing, of the wrong type or out of range.
         """
+        if not isinstance(values, dict):
+            raise UsageError("these are not the facts of a data set: they are no JSON object.")
         try:
-            return dacite.from_dict(cls, values, dacite.Config(strict=True, cast=[tuple]))
-        except dacite.DaciteError as error:
+            card = dacite.from_dict(cls, values, dacite.Config(strict=True, cast=[tuple]))
+        # TypeError: a field of which no tuple can be made.
+        except (dacite.DaciteError, TypeError) as error:
             raise UsageError(f"these are not the facts of a data set: {error}.") from error
+        card.validate()
+        return card
+
+    def validate(self) -> None:
+        """Checks what a type cannot say.
+
+        Raises:
+            UsageError: A field whose value no data set has.
+        """
+        channels = self.image_shape[2]
+        for holds, field, allowed in (
+            (1 <= self.train <= MOST_IMAGES, "train", _COUNT),
+            (1 <= self.val <= MOST_IMAGES, "val", _COUNT),
+            (len(self.classes) >= 1, "classes", "one name or more"),
+            (
+                all(1 <= side <= LONGEST_SIDE for side in self.image_shape[:2])
+                and 1 <= channels <= MOST_CHANNELS,
+                "image_shape",
+                f"height and width of 1 to {LONGEST_SIDE} and 1 to {MOST_CHANNELS} channels",
+            ),
+            (
+                len(self.mean) == channels and all(map(math.isfinite, self.mean)),
+                "mean",
+                "a finite number for each channel",
+            ),
+            (
+                len(self.std) == channels and all(0 < x < math.inf for x in self.std),
+                "std",
+                "a finite number above 0 for each channel",
+            ),
+        ):
+            if not holds:
+                value = getattr(self, field)
+                raise UsageError(
+                    f"these are not the facts of a data set: {field} must be {allowed}, not "
+                    f"{value}."
+                )
 
     def stand_in(self) -> Dataset:
         """A data set of these facts, whose images cannot be read."""
@@ -69,6 +110,11 @@ class Card:
             size=self.image_shape[0],
         )
 
+
+MOST_IMAGES, LONGEST_SIDE, MOST_CHANNELS = 2**31 - 1, 2**15, 4
+"""Limits of what the facts of a data set can say."""
+
+_COUNT = f"a whole number from 1 to {MOST_IMAGES}"
 
 _KNOWN: dict[str, tuple[int, int, int, int | None]] = {
     "cifar10": (10, 50_000, 10_000, 32),
@@ -113,7 +159,7 @@ class _AbsentArrays(ArraySource):
     def of(cls, images: int, image_shape: tuple[int, int, int]) -> Self:
         """A split of so many images."""
         nothing = np.broadcast_to(np.uint8(0), (images, *image_shape))
-        return cls(nothing, np.full(images, -1, np.int32))
+        return cls(nothing, np.broadcast_to(np.int32(-1), images))
 
     def read(
         self, indices: Int[np.ndarray, " b"]
@@ -130,7 +176,7 @@ class _AbsentFiles:
     @classmethod
     def of(cls, images: int, image_shape: tuple[int, int, int]) -> Self:
         """A split of so many images."""
-        return cls(np.full(images, -1, np.int32))
+        return cls(np.broadcast_to(np.int32(-1), images))
 
     def __len__(self) -> int:
         return len(self.labels)

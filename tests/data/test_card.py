@@ -1,0 +1,79 @@
+import dataclasses
+import json
+import math
+
+import pytest
+
+from senet_jax.data.card import Card, known_card
+from senet_jax.data.datasets import DATASETS
+from senet_jax.errors import UsageError
+
+CARD = Card("x", ["a", "b"], (8, 6, 3), (0.5, 0.4, 0.3), (0.2, 0.1, 0.2), 10, 2, True)
+
+
+def test_a_card_is_read_as_it_was_written():
+    assert Card.from_json(json.loads(json.dumps(dataclasses.asdict(CARD)))) == CARD
+
+
+def test_the_cards_of_published_sets_are_valid():
+    for card in filter(None, (known_card(name, 224) for name in DATASETS)):
+        card.validate()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("train", 0),
+        ("train", -5),
+        ("train", 2**40),
+        ("val", 0),
+        ("classes", []),
+        ("image_shape", (0, 8, 3)),
+        ("image_shape", (8, -1, 3)),
+        ("image_shape", (8, 10**9, 3)),
+        ("image_shape", (8, 8, 0)),
+        ("image_shape", (8, 8, 7)),
+        ("mean", (0.5, 0.5)),
+        ("mean", (0.5, math.nan, 0.5)),
+        ("mean", (0.5, math.inf, 0.5)),
+        ("std", (0.2, 0.2)),
+        ("std", (0.2, 0.0, 0.2)),
+        ("std", (0.2, -0.1, 0.2)),
+        ("std", (0.2, 0.2, math.nan)),
+        ("std", (0.2, 0.2, math.inf)),
+    ],
+)
+def test_facts_that_no_data_set_has_are_refused(field, value):
+    values = json.loads(json.dumps(dataclasses.asdict(CARD) | {field: value}))
+    with pytest.raises(UsageError, match=f"not the facts of a data set: {field} must be "):
+        Card.from_json(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        None,
+        [],
+        {},
+        {"name": "x"},
+        dataclasses.asdict(CARD) | {"mean": 3},
+        dataclasses.asdict(CARD) | {"mean": "abc"},
+        dataclasses.asdict(CARD) | {"image_shape": [8, 8]},
+        dataclasses.asdict(CARD) | {"image_shape": None},
+        dataclasses.asdict(CARD) | {"train": "10"},
+        dataclasses.asdict(CARD) | {"classes": "ab"},
+        dataclasses.asdict(CARD) | {"classes": [1]},
+        dataclasses.asdict(CARD) | {"more": 1},
+    ],
+)
+def test_values_of_other_types_are_refused(values):
+    with pytest.raises(UsageError, match="not the facts of a data set"):
+        Card.from_json(values)
+
+
+@pytest.mark.parametrize("photographs", [True, False])
+def test_a_stand_in_of_any_size_takes_no_memory(photographs):
+    card = dataclasses.replace(CARD, train=2**31 - 1, photographs=photographs)
+    dataset = card.stand_in()
+    assert len(dataset.train) == 2**31 - 1
+    assert dataset.train.labels[-1] == -1
