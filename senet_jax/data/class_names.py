@@ -7,7 +7,9 @@ from importlib import resources
 
 from tensorflow_datasets.datasets.siscore.labels import IMAGENET_LABELS_LIST
 
+from senet_jax.data.look_alikes import look_alike, spelled
 from senet_jax.errors import UsageError, choose
+from senet_jax.text import printable
 
 IMAGENET_SYNSETS = tuple(
     (resources.files("tensorflow_datasets") / "datasets/imagenet2012/labels.txt")
@@ -42,7 +44,13 @@ def find_label(name: str, classes: list[str]) -> int:
             whole.setdefault(one, []).append(label)
         for one in shown.split(", "):
             parts.setdefault(one, []).append(label)
-    labels = whole.get(name) or parts[choose("class", name, {*parts, *whole})]
+    known = {*parts, *whole}
+    if name not in known and (alike := look_alike(name, sorted(known))):
+        raise UsageError(
+            f"unknown class {printable(name)}: there is one that looks the same and is composed "
+            f"otherwise in Unicode ({spelled([name, alike])})."
+        )
+    labels = whole.get(name) or parts[choose("class", name, known)]
     if len(labels) > 1:
         own = " or ".join(classes[label] for label in labels)
         raise UsageError(f"several classes are called {name}: give {own}.")

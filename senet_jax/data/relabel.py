@@ -11,15 +11,18 @@ What an image shows is a label (a whole number from 0), the name of a class, or 
 each of which is right; images with an empty list are not counted.
 """
 
-import json
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
+from senet_jax.data.look_alikes import look_alike, spelled
 from senet_jax.errors import UsageError
+from senet_jax.files import read_json
+from senet_jax.text import printable
 
 _NUMBERED = re.compile(r"(?:.*/)?ILSVRC2012_val_(\d{8})\.JPEG")
 
@@ -41,10 +44,7 @@ def read_labels(file: Path, names: list[str], classes: list[str]) -> Int[np.ndar
         UsageError: A file that cannot be read as labels, is for another number of images, lacks
             one, or has a label or class that does not exist.
     """
-    try:
-        values = json.loads(file.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"{file} cannot be read as labels in JSON: {error}.") from error
+    values = read_json(file, "labels in JSON")
     if isinstance(values, list):
         items = _by_position(file, values, names)
     elif isinstance(values, dict):
@@ -93,7 +93,10 @@ def _by_name(file: Path, values: dict[str, Any], names: list[str]) -> list[Any]:
         keys = keys if unique or len(parts) == 1 else keys[:-1]
         key = next((key for key in keys if key in values), None)
         if key is None:
-            raise UsageError(f"{file} has no label of the image {name}.")
+            raise UsageError(
+                f"{file} has no label of the image {printable(name)}"
+                f"{_composed_otherwise(name, keys, values)}."
+            )
         items.append(values[key])
     return items
 
@@ -103,7 +106,24 @@ def _label(file: Path, name: str, value: Any, known: dict[str, int]) -> int:
         return known[value]
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(known):
         return value
+    hint = _composed_otherwise(value, [value], known) if isinstance(value, str) else ""
+    shown = repr(value) if len(repr(value)) <= LONGEST else f"{repr(value)[:LONGEST]}..."
     raise UsageError(
-        f"{file} has the unknown label {value!r} of the image {name}: labels are 0 to "
-        f"{len(known) - 1} or names of classes."
+        f"{file} has the unknown label {shown} of the image {printable(name)}{hint}: labels are 0 "
+        f"to {len(known) - 1} or names of classes."
     )
+
+
+def _composed_otherwise(name: str, keys: Iterable[str], known: Iterable[str]) -> str:
+    """Says that a name that is looked for exists in another form of Unicode."""
+    pairs = [(key, alike) for key in keys if (alike := look_alike(key, known))]
+    if not pairs:
+        return ""
+    return (
+        ", but one that looks the same and is composed otherwise in Unicode "
+        f"({spelled(pairs[0])}): write it in one form"
+    )
+
+
+LONGEST = 80
+"""Letters of a label that a message shows."""

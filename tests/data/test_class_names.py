@@ -21,5 +21,11 @@ def test_a_name_of_none_or_of_several_classes_is_refused():
         find_label("panda", IMAGENET)
 
 
+def test_a_name_that_looks_like_that_of_a_class_is_said():
+    assert find_label("caf\u00e9", ["x", "caf\u00e9"]) == 1
+    with pytest.raises(UsageError, match=r"composed otherwise .*\('cafe\\u0301' and 'caf\\xe9'\)"):
+        find_label("cafe\u0301", ["x", "caf\u00e9"])
+
+
 def test_a_whole_name_comes_before_a_word_of_another():
     assert IMAGENET[find_label("partridge", IMAGENET)] == "n01807496"

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ CLASSES = ["ant", "bee", "cat", "dog"]
 
 @pytest.fixture
 def labels(tmp_path):
-    def read(values, names):
+    def read(values, names, classes=CLASSES):
         file = tmp_path / "labels.json"
         file.write_text(json.dumps(values))
-        return read_labels(file, names, CLASSES)
+        return read_labels(file, names, classes)
 
     return read
 
@@ -71,3 +72,32 @@ def test_a_file_that_is_no_json_is_refused(tmp_path, content):
         read_labels(file, ["x"], CLASSES)
     with pytest.raises(UsageError, match="No such file"):
         read_labels(tmp_path / "none.json", ["x"], CLASSES)
+
+
+def test_a_fifo_of_labels_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "labels.json")
+    with pytest.raises(UsageError, match="no regular file"):
+        read_labels(tmp_path / "labels.json", ["x"], CLASSES)
+
+
+def test_labels_may_begin_with_a_byte_order_mark(tmp_path):
+    file = tmp_path / "labels.json"
+    file.write_text('{"x": "bee"}', encoding="utf-8-sig")
+    assert read_labels(file, ["x"], CLASSES).tolist() == [[1]]
+
+
+@pytest.mark.parametrize("content", ["", "null", "7", "[" * 100_000, f"[{'9' * 5000}]", "[NaN]"])
+def test_odd_json_is_refused_in_one_sentence(tmp_path, content):
+    file = tmp_path / "labels.json"
+    file.write_text(content)
+    with pytest.raises(UsageError, match=r"^[^\n]{1,400}\.$"):
+        read_labels(file, ["x"], CLASSES)
+
+
+def test_names_that_look_alike_are_said(labels):
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    with pytest.raises(UsageError, match=r"composed otherwise .*\('cafe\\u0301.jpg' and 'caf\\xe9"):
+        labels({f"{nfc}.jpg": 0}, [f"a/{nfd}.jpg"])
+    assert labels({nfc: 0}, [nfc]).tolist() == [[0]]
+    with pytest.raises(UsageError, match="unknown label 'café' of the image x, but one that looks"):
+        labels({"x": nfc}, ["x"], [nfd])
