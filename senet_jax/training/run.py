@@ -299,8 +299,9 @@ class Run:
             f"{self.config.model.name} on {self.dataset.name}: {per_image.params:,} parameters, "
             f"{per_image.macs / 1e6:,.2f} MMACs an image of {height}x{width}x{channels}\n"
             f"{len(self.dataset.train):,} training and {len(self.dataset.val):,} "
-            f"validation images, {self.batches.steps:,} steps of {self.config.data.batch_size} "
-            f"on {self.mesh.size} x {kind}\n{self._describe_rate()}"
+            f"validation images of {len(self.dataset.classes):,} classes, {self.batches.steps:,} "
+            f"steps of {self.config.data.batch_size} on {self.mesh.size} x {kind}\n"
+            f"{self._describe_rate()}"
         )
 
     def _describe_rate(self) -> str:

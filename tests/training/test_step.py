@@ -186,7 +186,9 @@ def test_drop_block_rises_from_nothing_to_its_rate_over_the_run(tiny):
 def test_a_run_says_its_learning_rate(tiny, base, said):
     optimizer = dataclasses.replace(tiny.optimizer, base_batch=base)
     run = Run(dataclasses.replace(tiny, optimizer=optimizer))
-    assert run.describe().splitlines()[-1] == said
+    *_, images, rate = run.describe().splitlines()
+    assert rate == said
+    assert f"validation images of {len(run.dataset.classes)} classes, " in images
     assert float(run.schedule(7)) == pytest.approx(float(said.split()[3].rstrip(",")))
 
 
