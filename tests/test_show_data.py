@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from senet_jax import cli
+from tests.data.photographs import write_photographs
 
 
 def show(capsys, *arguments):
@@ -21,6 +22,20 @@ def test_it_draws_the_batch_of_a_step(capsys, tmp_path):
     assert code == 0
     assert out == f"{file}: 6 of the 32 images of step 4 on digits, 8x8 pixels\n"
     assert np.asarray(Image.open(file)).std() > 50
+
+
+def test_broken_images_are_named(capsys, tmp_path):
+    write_photographs(tmp_path / "train", (2, 1, 1))
+    write_photographs(tmp_path / "val", (1, 1, 1))
+    broken = tmp_path / "train" / "cat" / "00.jpg"
+    broken.write_bytes(b"")
+    code, _, err = show(
+        capsys,
+        *("folder", "--data.dir", tmp_path, "--data.batch-size", 4, "--out", tmp_path / "x.png"),
+        *("--data.image-size", 8, "--model.name", "cifar_resnet8"),
+    )
+    assert code == 0
+    assert err == f"senet-jax: {broken} is replaced by another: the bytes are no image\n"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from senet_jax.commands.networks import (
     view_fields,
 )
 from senet_jax.errors import UsageError
+from senet_jax.text import printable
 
 if TYPE_CHECKING:
     from senet_jax.data.card import Card
@@ -29,10 +30,11 @@ EXAMPLES = """examples:
   senet-jax predict cat.jpg --weights seresnet50.safetensors --model seresnet50
   senet-jax predict cat.png --weights resnet20.npz --model cifar_resnet20 --data cifar10
 
-Of a folder all images are taken, those of its folders too. A run knows the names of its classes;
-its data need not be there. Weights of 1,000 classes are taken for ImageNet's, normalised as
-ImageNet's usually are; --data names another data set, which must be there. A file that is no image
-is named on standard error, the others are still predicted, and the exit code is 2."""
+Of a folder all images are taken, those of its folders too, but nothing hidden. A run knows the
+names of its classes; its data need not be there. Weights of 1,000 classes are taken for ImageNet's,
+normalised as ImageNet's usually are; --data names another data set, which must be there. A file
+that is no image is named on standard error, the others are still predicted, and the exit code is
+2."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="name of the data set that weights were trained on")
     parser.add_argument("--data-dir", type=Path, help="where that data set lies")
     add_views(parser)
+    parser.add_argument(
+        "--exif-orientation",
+        action="store_true",
+        help="turn images as the orientation in their EXIF says; a run that was trained so does",
+    )
     parser.add_argument("--top", type=int, default=5, help="how many classes are given")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 
@@ -64,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
     if options.top < 1:
         raise UsageError(f"--top must be at least 1, not {options.top}.")
     views = view_fields(options)
+    if options.exif_orientation:
+        views["exif_orientation"] = True
     images = ImageFiles(options.image)
     networks = _open(options)
     card = networks[0].card
@@ -84,10 +93,8 @@ def run(options: argparse.Namespace) -> int:
         workers=options.workers,
     ):
         for index, reason in said.errors.items():
-            print(
-                f"senet-jax: {images.name(index)} cannot be read as an image: {reason}",
-                file=sys.stderr,
-            )
+            name = printable(images.name(index))
+            print(f"senet-jax: {name} cannot be read as an image: {reason}", file=sys.stderr)
             code = UNREADABLE
         for index, log_p in zip(said.index, said.log_p, strict=True):
             top = np.argsort(-log_p, kind="stable")[: options.top]
@@ -100,9 +107,9 @@ def _print(image: str, top: list[tuple[str, float]], options: argparse.Namespace
         classes = [{"class": name, "probability": p} for name, p in top]
         print(json.dumps({"image": image, "classes": classes}))
         return
-    print(image)
+    print(printable(image))
     for name, p in top:
-        print(f"  {p:8.2%}  {name}")
+        print(f"  {p:8.2%}  {printable(name)}")
 
 
 def _open(options: argparse.Namespace) -> "list[Trained]":

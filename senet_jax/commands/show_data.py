@@ -1,9 +1,11 @@
 """`senet-jax show-data`."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 from senet_jax.errors import choose, require
+from senet_jax.text import printable
 from senet_jax.training.config import TrainConfig
 
 SUMMARY = "Draw a batch of training images, as the network is shown them."
@@ -50,9 +52,11 @@ def run(arguments: list[str]) -> int:
     run = Run(config)
     steps = run.batches.steps
     require(0 <= config.step < steps, "step", config.step, f"in [0, {steps}), the steps of the run")
+    for name, reason in run.batches.broken(config.step):
+        print(f"senet-jax: {name} is replaced by another: {reason}", file=sys.stderr)
     shown = run.shown_batch(config.step)
     count = min(config.images, len(shown.images))
-    titles = shown.titles(readable(run.dataset.classes))
+    titles = shown.titles([printable(name) for name in readable(run.dataset.classes)])
     draw_images(out, shown.images[:count], titles[:count])
     height, width = shown.images.shape[1:3]
     print(

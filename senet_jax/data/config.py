@@ -119,6 +119,8 @@ _FOR_PHOTOGRAPHS = (
     "erasing",
 )
 
+_SIZES_AND_TURN = ("image_size", "train_sizes", "exif_orientation")
+
 
 def _changed(config: Any, *fields: str) -> list[str]:
     """Those of the fields that do not have their default."""
@@ -150,6 +152,9 @@ class DataConfig:
     """Evaluation of photographs: side of the centre crop over the scaled image's shorter side."""
     eval_interpolation: Interpolation = "bilinear"
     """How photographs are scaled in evaluation."""
+    exif_orientation: bool = False
+    """Turn photographs as the orientation in their EXIF says, in training and evaluation; the
+    published networks were trained and evaluated without."""
     balanced: bool = False
     """Draw each class equally often (data balancing of the SENet team), not each image."""
     workers: int = 0
@@ -189,9 +194,9 @@ class DataConfig:
         Raises:
             UsageError: A field that is set and would do nothing.
         """
-        if not photographs and (changed := _changed(self, "image_size", "train_sizes")):
+        if not photographs and (changed := _changed(self, *_SIZES_AND_TURN)):
             raise UsageError(
                 f"data.{changed[0]} is for photographs: the images of {self.name} have their own "
-                "size."
+                "size and stand upright."
             )
         self.augment.check_images(photographs)

@@ -20,6 +20,8 @@ class TrainTransform:
     size: int
     """Side of the images, pixels."""
     augment: AugmentConfig
+    exif_orientation: bool = False
+    """As in ``decode``."""
 
     def __call__(self, data: bytes, rng: np.random.Generator) -> UInt8[np.ndarray, "s s 3"]:
         """Decodes and changes an image.
@@ -32,8 +34,9 @@ class TrainTransform:
             Unreadable: The bytes are not an image.
         """
         config = self.augment
-        box = draw_crop(*read_size(data), rng, config.crop_area, config.crop_ratio)
-        image = decode_crop(data, box, self.size, config.interpolation)
+        turned = self.exif_orientation
+        box = draw_crop(*read_size(data, turned), rng, config.crop_area, config.crop_ratio)
+        image = decode_crop(data, box, self.size, config.interpolation, turned)
         if config.flip and rng.random() < 0.5:
             # NumPy copies pixel by pixel, which takes eight times as long.
             image = cv2.flip(image, 1)
@@ -49,6 +52,8 @@ class EvalTransform:
     crop_pct: float
     """Side of the square over the scaled image's shorter side."""
     interpolation: Interpolation
+    exif_orientation: bool = False
+    """As in ``decode``."""
 
     def __call__(self, data: bytes) -> UInt8[np.ndarray, "s s 3"]:
         """Decodes an image and cuts out its centre.
@@ -56,4 +61,5 @@ class EvalTransform:
         Raises:
             Unreadable: The bytes are not an image.
         """
-        return center_view(decode(data), self.size, self.crop_pct, self.interpolation)
+        image = decode(data, self.exif_orientation)
+        return center_view(image, self.size, self.crop_pct, self.interpolation)

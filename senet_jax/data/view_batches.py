@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from PIL import Image
 
 from senet_jax.data.decode import Unreadable, decode
 from senet_jax.data.loader import Host
@@ -74,22 +73,24 @@ class ViewBatches:
             if place == PADDING:
                 continue
             try:
-                image, label[row] = self._read(place)
+                shown, label[row] = self._read(place)
             except Unreadable as error:
                 index[row], errors[place] = -2 - place, str(error)
                 continue
             for rows, view in zip(images, self.views, strict=True):
-                rows[row] = view(image)
+                rows[row] = view(shown[view.exif_orientation])
         return {"index": index, "label": label, "images": images, "errors": errors}
 
-    def _read(self, index: int) -> tuple[UInt8[np.ndarray, "h w c"], int]:
+    def _read(self, index: int) -> tuple[dict[bool, UInt8[np.ndarray, "h w c"]], int]:
+        """Returns an image, turned by EXIF or not as the views want it, and its label."""
+        turns = {view.exif_orientation for view in self.views}
         if isinstance(self.source, ArraySource):
-            return self.source.images[index], int(self.source.labels[index])
+            if index in self.source.broken:
+                raise Unreadable(self.source.broken[index])
+            image = self.source.images[index]
+            return dict.fromkeys(turns, image), int(self.source.labels[index])
         data, label = self.source[index]
-        image = decode(data)
-        if self.channels == 1:
-            image = np.asarray(Image.fromarray(image).convert("L"))[..., None]
-        return image, label
+        return {turn: decode(data, turn, self.channels) for turn in turns}, label
 
     def read(self, workers: int = 0) -> Iterator[ViewBatch]:
         """Yields the batches, prepared while others are used.

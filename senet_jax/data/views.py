@@ -39,6 +39,8 @@ class Views:
     """As in ``center_view``."""
     interpolation: Interpolation = "bilinear"
     """How the image is scaled."""
+    exif_orientation: bool = False
+    """Whether encoded images are turned as their EXIF says, before anything else."""
 
     def __post_init__(self) -> None:
         if self.size < 1:

@@ -114,6 +114,7 @@ class Trained:
         kind: ViewKind = "center",
         crop_pct: float | None = None,
         interpolation: Literal["bilinear", "bicubic"] | None = None,
+        exif_orientation: bool | None = None,
     ) -> Member:
         """The network with the views that it is shown.
 
@@ -123,6 +124,8 @@ class Trained:
             crop_pct: As in ``center_view``; None means that of its validation: for small images,
                 which have the size of their set, 1.
             interpolation: None means that of its validation.
+            exif_orientation: Turn encoded images as their EXIF says; None means as in its
+                validation.
         """
         photographs = self.card.photographs
         own = self.card.image_shape[0]
@@ -131,7 +134,11 @@ class Trained:
         if crop_pct is None:
             crop_pct = self.data.crop_pct if photographs else 1.0
         interpolation = interpolation or self.data.eval_interpolation
-        views = tuple(Views(size, kind, crop_pct, interpolation) for size in sizes or (own,))
+        if exif_orientation is None:
+            exif_orientation = self.data.exif_orientation
+        views = tuple(
+            Views(size, kind, crop_pct, interpolation, exif_orientation) for size in sizes or (own,)
+        )
         card = self.card
         return Member(
             self.name,

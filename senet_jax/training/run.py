@@ -268,7 +268,9 @@ class Run:
         source, data = self.dataset.val, self.config.data
         if isinstance(source, ArraySource):
             return source
-        view = EvalTransform(self.dataset.size, data.crop_pct, data.eval_interpolation)
+        view = EvalTransform(
+            self.dataset.size, data.crop_pct, data.eval_interpolation, data.exif_orientation
+        )
         return ViewedSource(source, view, self.dataset.image_shape, data.workers)
 
     def read_ahead(self, start: int, stop: Sequence[int] = ()) -> Iterator[DeviceBatch]:
@@ -332,7 +334,8 @@ def _batches(config: TrainConfig, dataset: Dataset) -> TrainBatches:
         config.seed,
         steps=images // data.batch_size * config.epochs,
         transforms=tuple(
-            TrainTransform(size, data.augment) for size in data.train_sizes or (dataset.size,)
+            TrainTransform(size, data.augment, data.exif_orientation)
+            for size in data.train_sizes or (dataset.size,)
         ),
         balanced=data.balanced,
         host=host,

@@ -1,4 +1,5 @@
 import json
+import os
 
 import jax
 import numpy as np
@@ -44,6 +45,39 @@ def test_images_are_said_to_show_what_the_network_finds_most_probable(command, d
     expected = f"{names[0]}\n  {best['probability']:8.2%}  {best['class']}\n"
     assert out.startswith(expected)
     assert len(out.splitlines()) == 2 * 6
+
+
+def test_exif_turns_images_if_asked(command, digits, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = open_dataset("digits").val.images[0, ..., 0]
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(pixels).save(tmp_path / "upright.png")
+    for flags, same in ((("--exif-orientation",), True), ((), False)):
+        code, out, _ = command("predict", tmp_path, "--run", digits, "--json", *flags)
+        assert code == 0
+        turned, upright = (json.loads(line)["classes"] for line in out.splitlines())
+        assert (turned == upright) == same
+
+
+def test_hidden_files_of_a_folder_are_left_out(command, digits, images, caplog):
+    (images / "._0.png").write_bytes(b"of macOS")
+    os.mkfifo(images / "pipe.png")
+    code, out, _ = command("predict", images, "--run", digits)
+    assert code == 0
+    assert out.count(".png\n") == 5
+    assert "1 hidden (._0.png), 1 other than regular files (pipe.png)" in caplog.text
+
+
+def test_names_are_printed_without_control_characters(command, digits, images):
+    name = os.fsdecode(b"\xff\x1b[31m.png")
+    (images / "0.png").rename(images / name)
+    (images / "1.png").rename(images / "\a.png")
+    (images / "\a.png").write_bytes(b"")
+    code, out, err = command("predict", images, "--run", digits)
+    assert code == 2
+    assert f"{images}/\\udcff\\x1b[31m.png\n" in out
+    assert err.startswith(f"senet-jax: {images}/\\x07.png cannot be read")
 
 
 def test_what_is_no_image_is_named_and_the_rest_is_predicted(command, digits, images):

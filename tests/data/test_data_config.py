@@ -100,7 +100,9 @@ def test_photographs_refuse_what_is_for_small_images(field, value):
         config.check_images(photographs=True)
 
 
-@pytest.mark.parametrize(("field", "value"), [("image_size", 64), ("train_sizes", (32, 64))])
+@pytest.mark.parametrize(
+    ("field", "value"), [("image_size", 64), ("train_sizes", (32, 64)), ("exif_orientation", True)]
+)
 def test_small_images_have_a_size_of_their_own(field, value):
     config = dataclasses.replace(DataConfig(name="digits"), **{field: value})
     config.check_images(photographs=True)

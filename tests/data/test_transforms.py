@@ -29,6 +29,21 @@ def test_training_images_are_a_function_of_the_generator():
     assert not np.array_equal(first, other)
 
 
+def test_exif_turns_images_in_training_and_evaluation():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    out = BytesIO()
+    Image.fromarray(GRADIENT).save(out, "PNG", exif=exif)
+    upright = encode(np.ascontiguousarray(np.rot90(GRADIENT, -1)))
+    augment = AugmentConfig(crop_ratio=(0.5, 0.6))
+    for train in (TrainTransform(16, augment, True), TrainTransform(16, augment)):
+        images = [train(data, np.random.default_rng(0)) for data in (out.getvalue(), upright)]
+        assert np.array_equal(*images) == train.exif_orientation
+    for view in (EvalTransform(16, 0.5, "bilinear", True), EvalTransform(16, 0.5, "bilinear")):
+        images = [view(data) for data in (out.getvalue(), upright)]
+        assert np.array_equal(*images) == view.exif_orientation
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_half_of_the_images_are_mirrored_if_asked(flip):
     transform = TrainTransform(16, AugmentConfig(flip=flip))

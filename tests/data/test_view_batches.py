@@ -60,6 +60,33 @@ def test_every_image_comes_once_over_all_hosts_and_what_is_broken_is_told(hosts,
         np.testing.assert_array_equal(batch.label, np.where(there, batch.index % 4, 0))
 
 
+def test_views_are_turned_by_exif_where_they_ask_for_it():
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    file = io.BytesIO()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(file, "PNG", exif=exif)
+
+    class Turned(Encoded):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return file.getvalue(), 0
+
+    views = Views(8, crop_pct=1.0), Views(8, crop_pct=1.0, exif_orientation=True)
+    (batch,) = ViewBatches(Turned(), views, 1, channels=1).read()
+    stored, upright = (batch.images[view][0, 0, :, :, 0] for view in views)
+    assert stored.ravel().tolist() == list(range(64))
+    assert upright.ravel().tolist() == list(range(64))[::-1]
+
+
+def test_broken_images_in_memory_are_told():
+    source = ArraySource(np.ones((3, 8, 8, 1), np.uint8), np.arange(3), {1: "cut off"})
+    (batch,) = ViewBatches(source, (Views(8, crop_pct=1.0),), 4, channels=1).read()
+    assert batch.index.tolist() == [0, -2 - 1, 2, PADDING]
+    assert batch.errors == {1: "cut off"}
+
+
 def test_grey_networks_are_given_grey_and_arrays_come_as_they_are():
     (batch,) = ViewBatches(Encoded(), (Views(8),), 11, channels=1).read()
     assert batch.images[Views(8)].shape == (11, 1, 8, 8, 1)
