@@ -19,7 +19,7 @@ from senet_jax.data.sources import (
     check_class_names,
     class_names,
 )
-from senet_jax.data.tfds_folder import find_prepared, open_prepared
+from senet_jax.data.tfds_folder import expanded, find_prepared, open_prepared
 from senet_jax.errors import UsageError, choose
 
 LOGGER = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def open_dataset(name: str, directory: Path | None = None, size: int = 224) -> D
     """
     if name in DATASETS:
         return DATASETS[name](name, directory, size)
-    if not (_data_dir(directory) / name).is_dir():
+    if find_prepared(name, _data_dir(directory)) is None:
         choose("data set", name, DATASETS)
     return _tfds(name, directory, size)
 
@@ -199,7 +199,7 @@ STATISTICS = {
 
 def _data_dir(directory: Path | None) -> Path:
     default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    return (directory or Path(default)).expanduser()
+    return expanded(directory or Path(default))
 
 
 def _records(split: Any, image: str, label: str, info: Any) -> RecordSource:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from senet_jax.data.decode import Unreadable
 from senet_jax.data.formats import IMAGE_SUFFIXES
-from senet_jax.data.image_search import LeftOut, find_images
+from senet_jax.data.image_search import LeftOut, find_images, is_folder
 from senet_jax.data.look_alikes import look_alike, spelled
 from senet_jax.errors import UsageError
 from senet_jax.files import os_reason, read_bytes
@@ -32,11 +32,11 @@ class ImageFiles:
         self._files: list[Path] = []
         for argument in arguments:
             path = Path(argument)
-            if _is_folder(path):
+            if is_folder(path):
                 self._files += _images_in(path)
             elif any(sign in argument for sign in "*?[") and not _exists(path):
                 for match in _matches(path):
-                    self._files += _images_in(match) if _is_folder(match) else [match]
+                    self._files += _images_in(match) if is_folder(match) else [match]
             else:
                 self._files.append(path)
 
@@ -89,13 +89,6 @@ def _matches(pattern: Path) -> list[Path]:
     return found
 
 
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # The reason is told when the file is read.
-        return False
-
-
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
@@ -105,7 +98,7 @@ def _exists(path: Path) -> bool:
 
 def _written_otherwise(file: Path) -> str:
     """Says that a file of the same letters, composed otherwise in Unicode, is there."""
-    if file.name.isascii() or not _is_folder(file.parent):
+    if file.name.isascii() or not is_folder(file.parent):
         return ""
     alike = look_alike(file.name, (path.name for path in file.parent.iterdir()))
     if alike is None:

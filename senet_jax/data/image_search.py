@@ -86,9 +86,9 @@ def find_images(folder: Path, left_out: LeftOut, prefix: str = "") -> list[str]:
     waiting = [(folder, prefix)]
     while waiting:
         place, above = waiting.pop()
-        for entry, is_folder in list_entries(place, left_out, above):
+        for entry, leads_on in list_entries(place, left_out, above):
             name = above + entry.name
-            if not is_folder:
+            if not leads_on:
                 found.append(name)
             elif (found_again := identity(entry.path)) in searched:
                 left_out.add(SEARCHED, name)
@@ -134,6 +134,14 @@ def _kind(entry: "os.DirEntry[str]") -> str | None:
         return "file" if entry.is_file() else None
     except OSError:  # a link that leads to itself
         return None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path leads to a folder; False for one that the system refuses to look at."""
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, a folder that may not be entered
+        return False
 
 
 def identities(folder: Path) -> set[tuple[int, int]]:

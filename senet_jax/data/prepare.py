@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from senet_jax.data.imagenet_tars import Archives, check_tars
-from senet_jax.data.tfds_folder import check_regular
+from senet_jax.data.tfds_folder import check_regular, expanded
 from senet_jax.data.verify import Damaged, Split, keep_labels, verified, verify
 from senet_jax.errors import UsageError, choose
 
@@ -79,7 +79,7 @@ def _prepare(name: str, data_dir: Path | None, manual_dir: Path | None) -> Prepa
     import tensorflow_datasets as tfds
 
     root = data_dir or Path(os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
-    root = root.expanduser()
+    root = expanded(root)
     builder = _find(name, root)
     folder = Path(builder.data_path)
     if folder.exists():
@@ -89,7 +89,7 @@ def _prepare(name: str, data_dir: Path | None, manual_dir: Path | None) -> Prepa
             with _explained(f"{_place(folder)} cannot be removed", advice), _at_work(folder, root):
                 pass
         return _check_present(builder, folder)
-    manual_dir = (manual_dir or root / "downloads" / "manual").expanduser()
+    manual_dir = expanded(manual_dir or root / "downloads" / "manual")
     expected = None
     if builder.name == "imagenet2012":
         archives, expected = _check_imagenet(manual_dir)

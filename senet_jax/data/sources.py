@@ -21,6 +21,7 @@ from senet_jax.data.image_search import (
     find_images,
     identities,
     identity,
+    is_folder,
     list_entries,
 )
 from senet_jax.data.look_alikes import look_alike, look_alikes, spelled
@@ -150,7 +151,7 @@ class FolderSource:
         try:
             return read_bytes(file), int(self.labels[index])
         except OSError as error:
-            if not self._folder.is_dir():
+            if not is_folder(self._folder):
                 raise _gone(self._folder) from error
             raise Unreadable(os_reason(error)) from error
 
@@ -361,7 +362,7 @@ def class_names(folder: Path, left_out: LeftOut | None = None) -> list[str]:
     Raises:
         UsageError: There is no such folder, it cannot be listed, or two classes look alike.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(
             f"there is no folder {printable(str(folder))}: a folder of images is "
             "DIR/train/<class>/<image> and DIR/val/<class>/<image>; give DIR with --data.dir."
@@ -369,8 +370,8 @@ def class_names(folder: Path, left_out: LeftOut | None = None) -> list[str]:
     left_out = LeftOut() if left_out is None else left_out
     names = []
     known = identities(folder)
-    for entry, is_folder in list_entries(folder, left_out):
-        if not is_folder:
+    for entry, may_be_class in list_entries(folder, left_out):
+        if not may_be_class:
             left_out.add(OUTSIDE, entry.name)
         elif (found_again := identity(entry.path)) in known:
             left_out.add(SEARCHED, entry.name)

@@ -8,12 +8,25 @@ import re
 from pathlib import Path
 from typing import Any
 
+from senet_jax.data.image_search import is_folder
 from senet_jax.errors import UsageError
 from senet_jax.files import os_reason, read_json_object, read_text
 from senet_jax.text import printable
 
 INFO, FEATURES = "dataset_info.json", "features.json"
 """What TFDS writes beside the records."""
+
+
+def expanded(path: Path) -> Path:
+    """A path with "~" replaced by the home of a user.
+
+    Raises:
+        UsageError: There is no such user.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path} names the home of a user who is not known: {error}") from error
 
 
 def find_prepared(name: str, root: Path) -> Path | None:
@@ -29,6 +42,8 @@ def find_prepared(name: str, root: Path) -> Path | None:
     if wanted and not _VERSION.fullmatch(wanted):
         return None
     base, _, config = path.partition("/")
+    if not is_folder(root / base):
+        return None
     configs = [config] if config else ["", _default_config(base)]
     for place in (root / base / config for config in configs if config is not None):
         versions = [
@@ -73,6 +88,8 @@ def open_prepared(folder: Path) -> Any:
         # TFDS reads some of it when it is asked.
         for read in ("features", "splits", "supervised_keys", "file_format"):
             getattr(builder.info, read)
+        for split in builder.info.splits.values():
+            _ = split.filepaths, split.num_examples
         _check_names(builder.info.features)
         return builder
     # What TFDS, protobuf and JSON raise for what does not fit together has no common base.

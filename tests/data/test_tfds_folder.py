@@ -74,6 +74,17 @@ def test_the_newest_version_is_found_or_the_one_that_is_named(shades):
         assert find_prepared(name, root) is None
 
 
+@pytest.mark.parametrize("directory", ["x" * 300, "/dev/null", "a\0b", "~no_such_user/data"])
+@pytest.mark.parametrize("name", ["folder", "cifar10", "shades", "x" * 300, "../etc"])
+def test_a_place_that_cannot_be_is_refused(name, directory):
+    with pytest.raises(UsageError):
+        open_dataset(name, Path(directory))
+
+
+def test_a_version_may_be_named(shades):
+    assert open_dataset("shades:1.2.0", shades.parents[1]).classes == ["dark", "grey", "light"]
+
+
 def test_small_images_of_one_channel_are_read(shades):
     dataset = opened(shades)
     assert dataset.image_shape == (8, 8, 1)
@@ -172,6 +183,12 @@ OTHERS = {
             ],
         ),
         "has 12 records of train where 13 belong",
+    ),
+    "a template that is none": (
+        lambda folder: (folder / "dataset_info.json").write_text(
+            (folder / "dataset_info.json").read_text().replace("{SPLIT}", "{SPLIT}}")
+        ),
+        "is damaged",
     ),
     "a record file less": (
         lambda folder: next(folder.glob("*train*")).unlink(),
