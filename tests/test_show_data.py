@@ -24,9 +24,11 @@ def test_it_draws_the_batch_of_a_step(capsys, tmp_path):
     assert np.asarray(Image.open(file)).std() > 50
 
 
-def test_broken_images_are_named(capsys, tmp_path):
+def test_broken_images_are_named_and_odd_classes_drawn(capsys, tmp_path):
     write_photographs(tmp_path / "train", (2, 1, 1))
     write_photographs(tmp_path / "val", (1, 1, 1))
+    for split in ("train", "val"):
+        (tmp_path / split / "dog").rename(tmp_path / split / "$x^{$")
     broken = tmp_path / "train" / "cat" / "00.jpg"
     broken.write_bytes(b"")
     code, _, err = show(

@@ -42,7 +42,7 @@ def draw_images(file: Path, images: UInt8[np.ndarray, "n h w c"], titles: Sequen
             axes.axis("off")
         for axes, image, title in zip(grid.flat, images, wrapped, strict=False):
             axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
-            axes.set_title(title, fontsize=6, pad=2)
+            axes.set_title(title, fontsize=6, pad=2, parse_math=False)
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=200)
     return file

@@ -345,14 +345,14 @@ def _eight_bits(image: ImageFile.ImageFile) -> Image.Image:
             raise Unreadable(
                 "its samples are floats outside 0 to 1, whose range is not known: save it as 8 bits"
             )
-        grey = np.rint(255 * floats.astype(np.float64)).astype(np.uint8)
+        grey = np.rint(255 * floats).astype(np.uint8)
     elif image.mode == "I" and tiff:
         raise Unreadable(
             "its samples are 32-bit or signed integers, whose range is not known: save it as 8 bits"
         )
     else:
-        samples = np.asarray(image).astype(np.int64)
-        grey = (samples >> max(0, bits - 8)).clip(0, 255).astype(np.uint8)
+        samples = np.asarray(image)
+        grey = np.clip(samples >> max(0, bits - 8), 0, 255).astype(np.uint8)
         if bits == 16:
             _check_grey_depth(samples, grey)
     return Image.fromarray(255 - grey if inverted else grey)
