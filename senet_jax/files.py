@@ -119,13 +119,46 @@ def check_target(path: PathLike) -> None:
     """
     path = Path(path)
     _check_replaceable(path)
-    partial = _partial(path)
+    _probe(path, _partial(path))
+
+
+def check_folder(path: PathLike) -> None:
+    """Checks that files can be written into a folder, which need not exist yet; makes nothing.
+
+    Commands call it before the work whose results go into the folder.
+
+    Args:
+        path: The folder that ``make_folder`` will make.
+
+    Raises:
+        UsageError: The path or one above it is no folder, a name is refused by the file system, or
+            the folder, or that in which it will be made, cannot be written.
+    """
+    path = Path(path)
     try:
-        partial.touch()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {os_reason(error)}.") from error
-    finally:
-        _remove(partial)
+        there = next(each for each in (path, *path.absolute().parents) if _is_there(each))
+        for part in path.absolute().relative_to(there.absolute()).parts:
+            # The file system refuses a name that is too long although nothing is there.
+            _is_there(there / part)
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from error
+    if not there.is_dir():
+        raise UsageError(f"{there} is no folder: give another name.")
+    _probe(path, _partial(there / "file"))
+
+
+def make_folder(path: PathLike) -> None:
+    """Makes a folder, and those above it, if it is not there.
+
+    Raises:
+        UsageError: It cannot be made, or the path is no folder.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UsageError(f"{path} is no folder: give another name.") from error
+    except (OSError, ValueError) as error:
+        raise _unwritable(path, error) from error
 
 
 def write_whole(path: PathLike, write: Callable[[Path], object]) -> None:
@@ -177,8 +210,30 @@ def _check_replaceable(path: Path) -> None:
     except FileNotFoundError:
         pass
     except (OSError, ValueError) as error:
-        why = os_reason(error) if isinstance(error, OSError) else str(error)
-        raise UsageError(f"{path} cannot be written: {why}.") from error
+        raise _unwritable(path, error) from error
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _probe(path: Path, file: Path) -> None:
+    """Makes and removes an empty file, and raises if that fails the error about ``path``."""
+    try:
+        file.touch()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        _remove(file)
+
+
+def _unwritable(path: PathLike, error: OSError | ValueError) -> UsageError:
+    why = os_reason(error) if isinstance(error, OSError) else str(error)
+    return UsageError(f"{path} cannot be written: {why}.")
 
 
 def _partial(path: Path) -> Path:

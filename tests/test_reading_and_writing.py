@@ -79,3 +79,38 @@ def test_a_name_as_long_as_the_file_system_allows_is_written(tmp_path):
     files.check_target(file)
     files.write_text(file, "bytes that are no UTF-8: \udcff")
     assert file.read_text() == r"bytes that are no UTF-8: \udcff"
+
+
+@pytest.mark.parametrize("use", [files.check_folder, files.make_folder])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("file", "file is no folder"),
+        ("file/new", "(?i)file is no folder|not a directory"),
+        ("n" * 300, "(?i)name too long"),
+        ("new/" + "n" * 300, "(?i)name too long"),
+        ("nul\0", "cannot be written"),
+    ],
+)
+def test_an_impossible_folder_is_refused(tmp_path, use, name, message):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(UsageError, match=message):
+        use(tmp_path / name)
+
+
+def test_a_folder_is_checked_without_being_made(tmp_path):
+    files.check_folder(tmp_path / "a" / "b")
+    assert not any(tmp_path.iterdir())
+    files.make_folder(tmp_path / "a" / "b")
+    files.make_folder(tmp_path / "a" / "b")
+    files.check_folder(tmp_path / "a" / "b")
+    assert not any((tmp_path / "a" / "b").iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    def refuse(*arguments, **more):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(files.Path, "touch", refuse)
+    with pytest.raises(UsageError, match="cannot be written: Read-only file system"):
+        files.check_folder(tmp_path / "new")
