@@ -161,6 +161,18 @@ def make_folder(path: PathLike) -> None:
         raise _unwritable(path, error) from error
 
 
+def remove(path: PathLike) -> None:
+    """Removes a file, if it is there.
+
+    Raises:
+        UsageError: It cannot be removed.
+    """
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be removed: {os_reason(error)}.") from error
+
+
 def write_whole(path: PathLike, write: Callable[[Path], object]) -> None:
     """Writes a file atomically: it appears whole or not at all.
 
@@ -209,6 +221,8 @@ def _check_replaceable(path: Path) -> None:
         path.lstat()
     except FileNotFoundError:
         pass
+    except UsageError:  # which is a ValueError
+        raise
     except (OSError, ValueError) as error:
         raise _unwritable(path, error) from error
 

@@ -56,8 +56,9 @@ def test_an_impossible_target_is_refused(tmp_path, write, name, message):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("old")
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(UsageError, match=f"(?i){message}"):
+    with pytest.raises(UsageError, match=f"(?i){message}") as caught:
         write(tmp_path / name)
+    assert str(caught.value).count(str(tmp_path / name)) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo", "file", "folder"]
 
 
