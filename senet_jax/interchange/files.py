@@ -1,47 +1,90 @@
 """Files of named arrays: ``.safetensors``, ``.npz`` and PyTorch's ``.pth``."""
 
+import argparse
+import contextlib
 import importlib.util
+import io
+import math
 import os
+import pathlib
 import pickle
+import re
+import stat
+import warnings
 import zipfile
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from senet_jax.errors import UsageError
-from senet_jax.files import write_whole
+from senet_jax.files import check_target, os_reason, read_bytes, write_whole
+from senet_jax.interchange.state_dict import WeightsOf, take_weights
+from senet_jax.text import printable
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-"""Keys under which training scripts keep the weights beside the optimizer's state."""
+_MOST_UNPACKED, _MOST_RATIO = 2**30, 100
+"""An archive that unpacks to more bytes than this and to this many times its own size is taken for
+a zip bomb; weights do not shrink to a hundredth."""
+
+_DTYPES: dict[str, Any] = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": jnp.bfloat16,
+    "F8_E4M3": jnp.float8_e4m3fn,
+    "F8_E5M2": jnp.float8_e5m2,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+    "C64": np.complex64,
+}
+"""The dtypes of safetensors."""
 
 
-def load_arrays(path: str | os.PathLike[str]) -> dict[str, Any]:
+def load_arrays(path: str | os.PathLike[str], *, weights_of: WeightsOf = "auto") -> dict[str, Any]:
     """Reads the arrays of a file, running no code that it may carry.
 
-    A ``.pth``, ``.pt`` or ``.bin`` needs PyTorch, whose restricted reader takes tensors and plain
-    containers alone; of a training checkpoint the weights are taken.
+    A file of PyTorch's needs PyTorch, whose restricted reader takes tensors and plain containers
+    alone; of a training checkpoint the weights are taken (``state_dict.take_weights``).
 
     Args:
-        path: A file that ends in .safetensors, .npz, .pth, .pt or .bin.
+        path: A file that ends in .safetensors, .npz, .pth, .pt, .bin, .ckpt or .pth.tar.
+        weights_of: The weights to take of a training checkpoint of PyTorch's that has a moving
+            average of them too; the other kinds of file hold one set of weights.
 
     Returns:
-        Arrays by name: NumPy's, of a ``.pth`` PyTorch's.
+        Arrays by name: NumPy's, of a file of PyTorch's its tensors.
 
     Raises:
         UsageError: There is no such file, or it is truncated, foreign, of another kind, of objects
-            that are not arrays, or a ``.pth`` where there is no PyTorch.
+            that are not arrays, or of PyTorch's where there is no PyTorch.
     """
     path = Path(path)
-    if path.suffix not in _READERS:
+    suffix = _suffix(path, _READERS)
+    if suffix is None:
         raise UsageError(f"{path}: weights are read from {', '.join(_READERS)} files.")
-    if not path.is_file():
-        raise UsageError(f"{path}: there is no such file.")
-    return _READERS[path.suffix](path)
+    _check_regular(path)
+    if suffix in _ONE_SET and weights_of != "auto":
+        raise UsageError(
+            f"{path} holds one set of weights, and not their moving average beside them: leave "
+            "--weights-of (weights_of) out."
+        )
+    return _READERS[suffix](path, weights_of)
+
+
+def is_weight_file(name: str) -> bool:
+    """Tells by its name a file that ``load_arrays`` reads."""
+    return _suffix(Path(name), _READERS) is not None
 
 
 def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
@@ -52,37 +95,137 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None
         arrays: Arrays by name.
 
     Raises:
-        UsageError: Another kind of file, or a directory that does not exist.
+        UsageError: As ``check_arrays_target``, or the disk is full.
     """
     path = Path(path)
-    if path.suffix not in _WRITERS:
-        raise UsageError(f"{path}: weights are written to {' or '.join(_WRITERS)} files.")
+    write = _writer(path)
     # safetensors writes the memory as it lies, whatever the strides.
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_whole(path, lambda partial: _WRITERS[path.suffix](partial, contiguous))
+    write_whole(path, lambda partial: write(partial, contiguous))
 
 
-def _read_safetensors(path: Path) -> dict[str, Any]:
+def check_arrays_target(path: str | os.PathLike[str]) -> None:
+    """Checks that ``save_arrays`` can write a file, before the work whose result it will hold.
+
+    Raises:
+        UsageError: Another kind of file, or a place that cannot be written.
+    """
+    _writer(Path(path))
+    check_target(path)
+
+
+def _suffix(path: Path, known: Mapping[str, object]) -> str | None:
+    """The longest of the known endings that the name of a file has."""
+    name = path.name.lower()
+    return max((end for end in known if name.endswith(end)), key=len, default=None)
+
+
+def _writer(path: Path) -> "Callable[[Path, dict[str, np.ndarray]], None]":
+    suffix = _suffix(path, _WRITERS)
+    if suffix is None:
+        raise UsageError(f"{path}: weights are written to {' or '.join(_WRITERS)} files.")
+    return _WRITERS[suffix]
+
+
+def _check_regular(path: Path) -> None:
+    """Refuses a folder, and a FIFO that a reader would wait for."""
     try:
-        return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise UsageError(f"{path} is truncated or no safetensors file: {error}.") from error
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: there is no such file.") from error
+    except (OSError, ValueError) as error:
+        why = os_reason(error) if isinstance(error, OSError) else str(error)
+        raise UsageError(f"{path} cannot be read: {why}.") from error
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is a folder: give a file of weights.")
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{path} is no regular file: give a file of weights.")
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def _decoding(path: Path, kind: str) -> Iterator[None]:
+    """Says in one sentence what a library found wrong with a file."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive)
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"{path} is truncated or no .npz file of plain arrays: {error}."
-        ) from error
-    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise UsageError(f"{path} is no .npz file of plain arrays: there are other files in it.")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except UsageError:
+        raise
+    except Exception as error:
+        # Of damaged files libraries raise dozens of classes, MemoryError and AssertionError too.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        why = printable(lines[0])[:200].rstrip(". ")
+        raise UsageError(f"{path} is truncated or no {kind}: {why}.") from error
+
+
+def _read_safetensors(path: Path, _: WeightsOf) -> dict[str, Any]:
+    arrays = {}
+    with _decoding(path, "safetensors file"):
+        for name, view in safetensors.deserialize(read_bytes(path)):
+            if view["dtype"] not in _DTYPES:
+                raise UsageError(
+                    f"{path}: {printable(name)} is of dtype {view['dtype']}: write it as F32, F16 "
+                    "or BF16."
+                )
+            array = np.frombuffer(view["data"], _DTYPES[view["dtype"]])
+            arrays[name] = array.reshape(view["shape"])
     return arrays
 
 
-def _read_torch(path: Path) -> dict[str, Any]:
+def _read_npz(path: Path, _: WeightsOf) -> dict[str, Any]:
+    with _decoding(path, ".npz file of plain arrays"):
+        data = read_bytes(path)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            names = [member.filename.removesuffix(".npy") for member in members]
+            if len(set(names)) < len(names):
+                raise ValueError("two arrays have one name")
+            _check_unpacked(sum(member.file_size for member in members), len(data))
+            return {
+                name: _read_member(archive, member)
+                for name, member in zip(names, members, strict=True)
+            }
+
+
+def _check_unpacked(unpacked: int, packed: int) -> None:
+    if unpacked > max(_MOST_UNPACKED, _MOST_RATIO * packed):
+        raise ValueError(f"{packed / 1e6:.3g} MB unpack to {unpacked / 1e9:.3g} GB")
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """An array of an .npz file; memory is taken only for what the file has."""
+    name = printable(member.filename)
+    if not name.endswith(".npy"):
+        raise ValueError(f"there are other files in it, such as {name}")
+    if member.flag_bits & 1:
+        raise ValueError(f"{name} is encrypted")
+    data = bytearray(archive.read(member))
+    file = io.BytesIO(data[:_LONGEST_HEADER])
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"{name} is of version {version} of the format, not 1.0 or 2.0")
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds Python objects, which may be code and are not read")
+    if dtype.kind not in _PLAIN:
+        raise ValueError(f"{name} is of dtype {dtype}, which is no plain number or text")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise ValueError(f"{name} does not have the bytes of its shape {shape}"[:200])
+    array = np.frombuffer(data, dtype, offset=file.tell()) if dtype.itemsize else np.zeros(0, dtype)
+    return array.reshape(shape, order="F" if fortran else "C")
+
+
+_LONGEST_HEADER = 2**16
+"""Bytes; ``np.lib.format`` reads only headers of at most 10,000."""
+
+_PLAIN = "fiubcUS"
+"""Kinds of dtypes of an .npz file: numbers, and the text that ``excitation`` writes."""
+
+
+def _read_torch(path: Path, weights_of: WeightsOf) -> dict[str, Any]:
     if importlib.util.find_spec("torch") is None:
         raise UsageError(
             f"{path} needs PyTorch to be read: install torch, or convert the file to .safetensors "
@@ -90,27 +233,55 @@ def _read_torch(path: Path) -> dict[str, Any]:
         )
     import torch
 
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UsageError(
-            f"{path} is no PyTorch file or holds more than tensors, which may be code and is not "
-            "run: if you trust it, save its state dict alone where it was made."
-        ) from error
-    except (EOFError, OSError, RuntimeError, ValueError, KeyError) as error:
-        raise UsageError(f"{path} is truncated or no PyTorch file: {error}.") from error
-    for key in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not all(hasattr(v, "shape") for v in loaded.values()):
-        raise UsageError(
-            f"{path} holds no state dict, alone or under {' or '.join(map(repr, _WRAPPERS))}."
-        )
-    return dict(loaded)
+    with _decoding(path, "PyTorch file"), torch.serialization.safe_globals(_harmless()):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+            _check_unpacked(unpacked, path.stat().st_size)
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            found = re.search(r"GLOBAL ([\w.]+)", str(error))
+            more = f" ({found[1]})" if found else ""
+            raise UsageError(
+                f"{path} is no PyTorch file or holds more than tensors{more}, which may be code "
+                "and is not run: if you trust it, save its state dict alone where it was made."
+            ) from error
+        return take_weights(loaded, weights_of, str(path))
+
+
+def _harmless() -> list[Any]:
+    """The classes besides tensors and containers that training scripts leave in checkpoints.
+
+    They are arguments, paths and numbers of NumPy. To make one runs no code that a file chooses.
+    """
+    from numpy._core import multiarray
+
+    scalar: Any = multiarray.scalar
+    numbers = [type(np.dtype(kind)) for kind in (*np.typecodes["AllInteger"], *"?efdFDSU")]
+    return [
+        argparse.Namespace,
+        np.dtype,
+        *dict.fromkeys(numbers),
+        (scalar, "numpy._core.multiarray.scalar"),
+        (scalar, "numpy.core.multiarray.scalar"),
+        *(
+            (getattr(pathlib, f"Pure{system}Path"), f"{module}.{pure}{system}Path")
+            for module in ("pathlib", "pathlib._local")
+            for system in ("Posix", "Windows")
+            for pure in ("Pure", "")
+        ),
+    ]
 
 
 def _write_safetensors(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    safetensors.numpy.save_file(arrays, path, metadata={"format": "pt"})
+    try:
+        safetensors.numpy.save_file(arrays, path, metadata={"format": "pt"})
+    except safetensors.SafetensorError as error:
+        # Its errors of the operating system are no OSError: "I/O error: No space left on device".
+        if "os error" not in str(error) and "I/O" not in str(error):
+            raise
+        raise OSError(0, printable(str(error))) from error
 
 
 def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -121,13 +292,13 @@ def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
                 np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-_READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+_ONE_SET: dict[str, Callable[[Path, WeightsOf], dict[str, Any]]] = {
     ".safetensors": _read_safetensors,
     ".npz": _read_npz,
-    ".pth": _read_torch,
-    ".pt": _read_torch,
-    ".bin": _read_torch,
 }
+_READERS = _ONE_SET | dict.fromkeys(
+    (".pth", ".pt", ".bin", ".ckpt", ".pth.tar", ".pt.tar"), _read_torch
+)
 _WRITERS: dict[str, Callable[[Path, dict[str, np.ndarray]], None]] = {
     ".safetensors": _write_safetensors,
     ".npz": _write_npz,

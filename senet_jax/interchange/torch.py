@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,10 +15,11 @@ from flax import traverse_util
 
 from senet_jax.errors import UsageError
 from senet_jax.interchange.naming import namings, training_only
+from senet_jax.interchange.state_dict import bare_name, is_no_weight, network_name
 from senet_jax.models.resnet import ResNet
 from senet_jax.models.zoo import ZOO, create_model, find
+from senet_jax.text import printable
 
-_IGNORED = "num_batches_tracked"
 _LEAVES = {
     "kernel": "weight",
     "scale": "weight",
@@ -29,6 +30,42 @@ _LEAVES = {
 _HEAD = "params/head/"
 _SHOWN = 6
 """Entries of each kind that an error lists; a wrong model would list hundreds."""
+_LONGEST = 100
+"""Characters of a name that an error shows."""
+
+
+class MisfitError(UsageError):
+    """Weights that do not fit a network.
+
+    Attributes:
+        problems: The entries that do not fit, by kind, and the likely network; several lines.
+        head_classes: If it is the classifier that does not fit, the numbers of classes of the
+            weights' own, which may have none; else None.
+    """
+
+    def __init__(self, problems: str, head_classes: tuple[int, ...] | None = None) -> None:
+        """Makes the message, with the advice for a caller in Python."""
+        self.problems = problems
+        self.head_classes = head_classes
+        super().__init__(self.advise("drop_head=True", "num_classes="))
+
+    def of(self, source: str) -> "MisfitError":
+        """The same error, which names the file or repository of the weights."""
+        return MisfitError(f"{source}: {self.problems}", self.head_classes)
+
+    def advise(self, drop_head: str | None, num_classes: str | None) -> str:
+        """The message, with the advice about the classifier that its reader can follow.
+
+        Args:
+            drop_head: The argument or flag that starts a fresh classifier; None if there is none.
+            num_classes: That which sets the number of classes, up to the number; None likewise.
+        """
+        if self.head_classes is None:
+            return self.problems
+        advice = [f"{drop_head} starts a fresh one"] if drop_head else []
+        if num_classes:
+            advice += [f"{num_classes}{number} keeps the one given" for number in self.head_classes]
+        return f"{self.problems}\nOf the head: {', '.join(advice)}." if advice else self.problems
 
 
 def from_torch(
@@ -42,10 +79,12 @@ def from_torch(
     """Flax variables of a network from the state dict of its PyTorch twin.
 
     Names may be timm's, torchvision's, the official ResNeSt's, Cadene's or the common CIFAR ones
-    (:mod:`senet_jax.interchange.naming`), all with ``module.`` before them or none. Names do not
-    tell a ``legacy_seresnet50`` from a ``seresnet50``, which has the same shapes and other strides:
-    ``name`` must be right. What only training uses is ignored: the counters of batch norms and
-    auxiliary classifiers (Inception-v3's ``AuxLogits``).
+    (:mod:`senet_jax.interchange.naming`). Prefixes of modules that the network was inside, such as
+    ``module.`` or ``_orig_mod.model.`` (``state_dict.PREFIXES``), are taken away from each name
+    that only then is one of the network's. Names do not tell a ``legacy_seresnet50`` from a
+    ``seresnet50``, which has the same shapes and other strides: ``name`` must be right. What only
+    training uses is ignored: counters (``state_dict.NO_WEIGHTS``) and auxiliary classifiers
+    (Inception-v3's ``AuxLogits``).
 
     Args:
         name: Name in the zoo.
@@ -58,18 +97,18 @@ def from_torch(
         ``params`` and ``batch_stats`` as nested dictionaries of float32 NumPy arrays.
 
     Raises:
-        UsageError: An unknown name or field; or entries that are missing, left over, or of a wrong
-            shape or dtype, all listed in the one error.
+        UsageError: An unknown name or field.
+        MisfitError: Entries that are missing, left over, twice there, or of a wrong shape or
+            dtype, all listed in the one error.
     """
     model = create_model(name, **fields)
-    source = _clean(state_dict, training_only(model))
     leaves = _leaves(name, model, channels)
+    source = _entries(state_dict, _names(name, model, leaves), training_only(model))
     if drop_head:
         leaves, source = _headless(name, model, leaves, source)
     arrays, problems = _match(leaves, source)
     if problems:
-        advice = _advice(name, model, leaves, source, channels)
-        raise _complaint(f"the weights do not fit {name}", problems, advice)
+        raise _misfit(name, model, leaves, source, channels, problems)
     flat = {leaf.path: leaf.from_torch(arrays[leaf.path]) for leaf in leaves}
     if drop_head:
         flat |= _fresh_head(name, model, channels)
@@ -109,7 +148,7 @@ def to_torch(
         ],
     }
     if any(problems.values()):
-        raise _complaint(f"the variables are not those of {name}", problems)
+        raise UsageError(_complaint(f"the variables are not those of {name}", problems))
     return {leaf.names[0]: leaf.to_torch(np.asarray(flat[leaf.path])) for leaf in leaves}
 
 
@@ -156,20 +195,33 @@ class _Leaf:
         return np.array(array, np.float32, order="C")
 
 
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """An array of a state dict."""
+
+    key: str
+    """Name in the state dict."""
+    name: str
+    """Name in the network; if the network has none such, the key without prefixes."""
+    value: Any
+    """An array of NumPy or JAX, a tensor of PyTorch, or anything else that does not fit."""
+
+
 Problems = dict[str, list[str]]
-"""What does not fit, by kind."""
+"""The entries that do not fit, by kind."""
 
 
 def _match(
-    leaves: Iterable[_Leaf], source: Mapping[str, np.ndarray]
+    leaves: Iterable[_Leaf], source: Iterable[_Entry]
 ) -> tuple[dict[str, np.ndarray], Problems]:
     """Lays named arrays over leaves; gives those that fit, by path, and the problems."""
     leaf_of = {name: leaf for leaf in leaves for name in leaf.names}
     arrays: dict[str, np.ndarray] = {}
     left_over, wrong_shape, wrong_dtype = [], [], []
     key_of: dict[str, str] = {}
-    for key, array in source.items():
-        leaf = leaf_of.get(key)
+    for entry in source:
+        key, value = _short(entry.key), entry.value
+        leaf = leaf_of.get(entry.name)
         if leaf is None:
             left_over.append(key)
             continue
@@ -177,12 +229,12 @@ def _match(
             left_over.append(f"{key} (the same as {key_of[leaf.path]})")
             continue
         key_of[leaf.path] = key
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            wrong_dtype.append(f"{key} is {array.dtype}, not floating")
-        elif array.shape not in leaf.torch_shapes:
-            wrong_shape.append(f"{key} is {array.shape}, not {leaf.torch_shapes[0]}")
+        if unfit := _unfit(value):
+            wrong_dtype.append(f"{key} is {unfit}")
+        elif tuple(value.shape) not in leaf.torch_shapes:
+            wrong_shape.append(f"{key} is {tuple(value.shape)}, not {leaf.torch_shapes[0]}")
         else:
-            arrays[leaf.path] = array
+            arrays[leaf.path] = _numpy(value)
     missing = [
         f"{leaf.names[0]} {leaf.torch_shapes[0]}" for leaf in leaves if leaf.path not in key_of
     ]
@@ -195,39 +247,68 @@ def _match(
     return arrays, problems if any(problems.values()) else {}
 
 
-def _complaint(subject: str, problems: Problems, advice: Iterable[str] = ()) -> UsageError:
+def _complaint(subject: str, problems: Problems) -> str:
     lines = [f"{subject}:"]
     for kind, found in problems.items():
         if not found:
             continue
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         lines.append(f"  {kind} ({len(found)}): {', '.join(found[:_SHOWN])}{more}")
-    return UsageError("\n".join([*lines, *advice]))
+    return "\n".join(lines)
+
+
+def _short(key: str) -> str:
+    key = printable(key)
+    return key if len(key) <= _LONGEST else f"{key[:_LONGEST]}..."
+
+
+def _unfit(value: Any) -> str | None:
+    """The kind of a value that is no dense array of floating numbers; None of one that is."""
+    # Of the type: the shape of a nested tensor raises.
+    if not (hasattr(type(value), "shape") and hasattr(type(value), "dtype")):
+        return f"a {type(value).__name__}, not an array"
+    if hasattr(value, "detach"):
+        for kind in ("is_nested", "is_sparse", "is_sparse_csr", "is_quantized", "is_meta"):
+            if getattr(value, kind):
+                return f"a {kind.split('_')[1]} tensor, not a dense one with data"
+        if "strided" not in str(value.layout):
+            return f"of layout {value.layout}, not dense"
+        return None if value.is_floating_point() else f"{value.dtype}, not floating"
+    return None if jnp.issubdtype(value.dtype, jnp.floating) else f"{value.dtype}, not floating"
 
 
 def _numpy(value: Any) -> np.ndarray:
     """A NumPy array of an array or a PyTorch tensor, which may require a gradient."""
     if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        # NumPy has no bfloat16 of PyTorch's.
-        value = value.float() if value.is_floating_point() else value
+        # NumPy has no bfloat16 of PyTorch's, and does not read tensors that are negated lazily.
+        value = value.detach().cpu().float().resolve_neg()
     return np.asarray(value)
 
 
-def _clean(state_dict: Mapping[str, Any], unused: Iterable[str]) -> dict[str, np.ndarray]:
-    """NumPy arrays without the prefix of ``DataParallel`` and without what Flax does not keep.
+def _entries(
+    state_dict: Mapping[str, Any], names: Collection[str], unused: Iterable[str]
+) -> list[_Entry]:
+    """The arrays of a state dict by their names in the network.
 
     Args:
-        state_dict: What the user gave.
+        state_dict: The user's.
+        names: All names that the network has.
         unused: Modules that the network here does without.
     """
-    prefix = "module." if all(key.startswith("module.") for key in state_dict) else ""
-    left_out = tuple(f"{prefix}{module}." for module in unused)
-    return {
-        key.removeprefix(prefix): _numpy(value)
-        for key, value in state_dict.items()
-        if not (key.endswith(_IGNORED) or key.startswith(left_out))
-    }
+    entries = []
+    left_out = tuple(f"{module}." for module in unused)
+    for key, value in ((str(key), value) for key, value in state_dict.items()):
+        name = network_name(key, names)
+        if name is not None:
+            entries.append(_Entry(key, name, value))
+        elif not (is_no_weight(key) or bare_name(key).startswith(left_out)):
+            entries.append(_Entry(key, bare_name(key), value))
+    return entries
+
+
+def _names(name: str, model: nn.Module, leaves: Iterable[_Leaf]) -> set[str]:
+    """The names of the arrays of a network, and of a classifier that it may do without."""
+    return {each for leaf in leaves for each in leaf.names} | _head_names(name, model)
 
 
 def _leaves(name: str, model: nn.Module, channels: int) -> list[_Leaf]:
@@ -267,61 +348,71 @@ def _fresh_head(name: str, model: nn.Module, channels: int) -> dict[str, np.ndar
     return {f"{_HEAD}{leaf}": np.asarray(array) for leaf, array in head(key).items()}
 
 
-def _headless(
-    name: str, model: nn.Module, leaves: Iterable[_Leaf], source: Mapping[str, np.ndarray]
-) -> tuple[list[_Leaf], dict[str, np.ndarray]]:
-    """The leaves and the entries without those of the classifier, which either may lack."""
+def _head_names(name: str, model: nn.Module) -> set[str]:
+    """The names that a classifier of the network has in any naming."""
     # Without a classifier of its own the network has no use for any part of the source's.
     modules = model.head_modules if getattr(model, "features_only", False) else ("head",)
-    heads = {
+    return {
         f"{naming(module)}.{leaf}"
         for naming in namings(name, model)
         for module in modules
         for leaf in ("weight", "bias")
     }
+
+
+def _headless(
+    name: str, model: nn.Module, leaves: Iterable[_Leaf], source: Iterable[_Entry]
+) -> tuple[list[_Leaf], list[_Entry]]:
+    """The leaves and the entries without those of the classifier, which either may lack."""
+    heads = _head_names(name, model)
     return (
         [leaf for leaf in leaves if not leaf.is_head],
-        {key: value for key, value in source.items() if key not in heads},
+        [entry for entry in source if entry.name not in heads],
     )
 
 
-def _advice(
+def _misfit(
     name: str,
     model: nn.Module,
     leaves: Iterable[_Leaf],
-    source: Mapping[str, np.ndarray],
+    source: Sequence[_Entry],
     channels: int,
-) -> list[str]:
-    """What the user may do about arrays that do not fit."""
+    problems: Problems,
+) -> MisfitError:
+    """The error about arrays that do not fit, with the likely reason."""
     body_leaves, body = _headless(name, model, leaves, source)
     head_leaves = [leaf for leaf in leaves if leaf.is_head]
-    head = {key: value for key, value in source.items() if key not in body}
-    advice = []
+    heads = _head_names(name, model)
+    head = [entry for entry in source if entry.name in heads]
     fits_but_head = not _match(body_leaves, body)[1]
+    classes = None
     if (head or fits_but_head) and _match(head_leaves, head)[1]:
-        classes = [len(value) for key, value in head.items() if key.endswith("bias") and value.ndim]
-        keep = "".join(f", num_classes={number} keeps the one given" for number in classes)
-        advice.append(f"Of the head: drop_head=True (--drop-head) starts a fresh one{keep}.")
+        classes = tuple(
+            entry.value.shape[0]
+            for entry in head
+            if entry.name.endswith("bias") and not _unfit(entry.value) and len(entry.value.shape)
+        )
+    text = _complaint(f"the weights do not fit {name}", problems)
     likely = [] if fits_but_head else _likely(body, channels)
     if likely and name not in likely:
-        advice.append(f"Of the model: these are the shapes of {' or '.join(likely)}.")
-    return advice
+        text += f"\nOf the model: these are the shapes of {' or '.join(likely)}."
+    return MisfitError(text, classes)
 
 
-def _likely(source: Mapping[str, np.ndarray], channels: int) -> list[str]:
+def _likely(source: Sequence[_Entry], channels: int) -> list[str]:
     """Networks of the zoo with the blocks, the stem and the first block of a headless source."""
-    found = (re.match(r"layer(\d+)\.(\d+)\.", key) for key in source)
+    found = (re.match(r"layer(\d+)\.(\d+)\.", entry.name) for entry in source)
     counts = collections.Counter(stage for stage, _ in {match.groups() for match in found if match})
     blocks = tuple(count for _, count in sorted(counts.items()))
-    bottleneck = any(key.startswith("layer1.0.conv3.") for key in source)
+    bottleneck = any(entry.name.startswith("layer1.0.conv3.") for entry in source)
     rest = re.compile(r"layer(?!1\.0\.|0)")
-    first = {key: array for key, array in source.items() if not rest.match(key)}
+    first = [entry for entry in source if not rest.match(entry.name)]
     likely = []
-    for name, entry in ZOO.items():
-        model = entry.build()
+    for name, network in ZOO.items():
+        model = network.build()
         if isinstance(model, ResNet) and (model.blocks, model.bottleneck) == (blocks, bottleneck):
             # Tracing whole networks would take the user a minute.
-            short = entry.build(blocks=(1,), widths=model.widths[:1])
+            short = network.build(blocks=(1,), widths=model.widths[:1])
             if not _match([x for x in _leaves(name, short, channels) if not x.is_head], first)[1]:
                 likely.append(name)
     return likely

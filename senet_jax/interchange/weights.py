@@ -4,10 +4,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from senet_jax.errors import UsageError
 from senet_jax.interchange import hub
 from senet_jax.interchange.files import load_arrays, save_arrays
-from senet_jax.interchange.torch import from_torch, to_torch
+from senet_jax.interchange.state_dict import WeightsOf
+from senet_jax.interchange.torch import MisfitError, from_torch, to_torch
 from senet_jax.models.zoo import find
 
 
@@ -16,15 +16,17 @@ def load_weights(
     name: str,
     *,
     drop_head: bool = False,
+    weights_of: WeightsOf = "auto",
     channels: int = 3,
     **fields: Any,
 ) -> dict[str, Any]:
     """Variables of a network from a file or the hub, in any naming of :func:`from_torch`.
 
     Args:
-        source: A .safetensors, .npz, .pth, .pt or .bin file, or "hf-hub:owner/repository".
+        source: A file that ``load_arrays`` reads, or "hf-hub:owner/repository".
         name: Name in the zoo.
         drop_head: Ignore the classifier and start a fresh one.
+        weights_of: As in ``load_arrays``.
         channels: Channels of the images.
         **fields: Fields of the network that differ from the named one's.
 
@@ -32,16 +34,17 @@ def load_weights(
         ``params`` and ``batch_stats`` as nested dictionaries of float32 NumPy arrays.
 
     Raises:
-        UsageError: An unknown name; or the source cannot be had or read, or does not fit, and the
-            message names it.
+        UsageError: An unknown name; or the source cannot be had or read.
+        MisfitError: The source does not fit; the message names it.
     """
     find(name)
     from_hub = str(source).startswith(hub.PREFIX)
-    arrays = load_arrays(hub.fetch(str(source)) if from_hub else source)
+    file = hub.fetch(str(source)) if from_hub else source
+    arrays = load_arrays(file, weights_of=weights_of)
     try:
         return from_torch(name, arrays, drop_head=drop_head, channels=channels, **fields)
-    except UsageError as error:
-        raise UsageError(f"{source}: {error}") from error
+    except MisfitError as error:
+        raise error.of(str(source)) from error
 
 
 def save_weights(
