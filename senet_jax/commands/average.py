@@ -39,13 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     from senet_jax.interchange import save_weights
+    from senet_jax.interchange.files import check_arrays_target
     from senet_jax.training.average import average_checkpoints, batch_norm_statistics
     from senet_jax.training.network import model_fields
 
     if options.last is not None and options.last < 1:
         raise UsageError(f"--last must be at least 1, not {options.last}.")
-    if not options.out.absolute().parent.is_dir():
-        raise UsageError(f"{options.out}: the directory does not exist.")
+    check_arrays_target(options.out)
     again = options.bn_batches is not None
     average = average_checkpoints(options.path, options.last, with_data=again)
     variables, trained = average.variables, average.run

@@ -30,19 +30,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image-size", type=int, help="side of the images, pixels; default: the network's own"
     )
     parser.add_argument("--out", type=Path, help="the file; default MODEL.FORMAT")
-    parser.set_defaults(drop_head=False)
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
+    from senet_jax.files import check_target
     from senet_jax.interchange import export_network, save_weights
     from senet_jax.models.zoo import create_model
 
+    arrays = options.format in ("safetensors", "npz")
+    if options.image_size is not None and options.image_size < 1:
+        raise UsageError(f"--image-size must be at least 1, not {options.image_size}.")
+    if options.out is not None:
+        if arrays and options.out.suffix != f".{options.format}":
+            raise UsageError(f"{options.out}: name a file that ends in .{options.format}.")
+        check_target(options.out)
     source = read_source(options)
     out = options.out or Path(f"{source.name}.{options.format}")
-    if options.format in ("safetensors", "npz"):
-        if out.suffix != f".{options.format}":
-            raise UsageError(f"{out}: name a file that ends in .{options.format}.")
+    check_target(out)
+    if arrays:
         save_weights(out, source.name, source.variables, channels=source.channels, **source.fields)
         print(f"{out}: the weights of {source.name}")
         return 0

@@ -1,6 +1,7 @@
 """What commands take that use trained networks, and how images are shown to them."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ def add_networks(parser: argparse.ArgumentParser) -> None:
         help="whose mean and standard deviation the weights were trained with: one, or one for "
         "each file; those of the data set if not given",
     )
+    add_weights_of(parser)
 
 
 def add_views(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +64,19 @@ def add_view(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_weights_of(options: argparse.Namespace, files: Sequence[str]) -> None:
+    """Refuses ``--weights-of`` without files of weights.
+
+    Raises:
+        UsageError: There is nothing to choose from.
+    """
+    if options.weights_of != "auto" and not files:
+        raise UsageError(
+            "--weights-of is for files of weights: of a run that keeps a moving average this is "
+            "what is taken."
+        )
+
+
 def view_fields(options: argparse.Namespace) -> dict[str, Any]:
     """The views as ``Trained.member`` takes them.
 
@@ -86,10 +101,20 @@ def view_fields(options: argparse.Namespace) -> dict[str, Any]:
 
 def is_weights(source: str) -> bool:
     """Whether a file of weights is named, and not the folder of a run."""
-    return source.startswith("hf-hub:") or Path(source).suffix in _SUFFIXES
+    from senet_jax.interchange.files import is_weight_file
+
+    return source.startswith("hf-hub:") or (is_weight_file(source) and not Path(source).is_dir())
 
 
-_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin")
+def add_weights_of(parser: argparse.ArgumentParser) -> None:
+    """Declares which weights of a training checkpoint of PyTorch's are taken."""
+    parser.add_argument(
+        "--weights-of",
+        choices=("auto", "average", "raw"),
+        default="auto",
+        help="weights that are taken of a training checkpoint of PyTorch's: the moving average, "
+        "the raw ones, or (auto) the average if there is one",
+    )
 
 
 def for_each(flag: str, values: list[str], files: list[str]) -> list[str]:
@@ -121,14 +146,25 @@ def read_weights(
         UsageError: They cannot be read, or do not fit.
     """
     from senet_jax.data.config import DataConfig
+    from senet_jax.interchange import MisfitError
     from senet_jax.training.restore import trained_weights
 
     models = for_each("model", options.model, files)
     chosen = for_each("normalization", options.normalization or [default], files)
-    return [
-        trained_weights(file, model, DataConfig(name=card.name, normalization=name), card)  # type: ignore[arg-type]
-        for file, model, name in zip(files, models, chosen, strict=True)
-    ]
+    networks = []
+    for file, model, name in zip(files, models, chosen, strict=True):
+        data = DataConfig(name=card.name, normalization=name)  # type: ignore[arg-type]
+        try:
+            network = trained_weights(file, model, data, card, weights_of=options.weights_of)
+        except MisfitError as error:
+            if error.head_classes is None:
+                raise
+            raise UsageError(
+                f"{error.problems}\nOf the head: {card.name} has {len(card.classes)} classes, name "
+                "the data set that the weights were trained on with --data."
+            ) from error
+        networks.append(network)
+    return networks
 
 
 def open_networks(
@@ -151,6 +187,7 @@ def open_networks(
 
     files = [s for s in sources if s in (options.weights or ()) or is_weights(s)]
     runs = {s: trained_run(Path(s), options.which) for s in sources if s not in files}
+    check_weights_of(options, files)
     if files and (not options.model or (options.data is None and not runs)):
         raise UsageError("--weights need the network's name, --model, and a data set, --data.")
     use_compile_cache(None)

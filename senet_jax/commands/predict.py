@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from senet_jax.commands.networks import (
     add_networks,
     add_views,
+    check_weights_of,
     read_weights,
     view_fields,
 )
@@ -120,6 +121,7 @@ def _open(options: argparse.Namespace) -> "list[Trained]":
         raise UsageError("give the folder of a run, --run, or --weights.")
     if options.weights and not options.model:
         raise UsageError("--weights need the network's name, --model.")
+    check_weights_of(options, options.weights)
     networks = [trained_run(Path(path), options.which) for path in options.runs]
     if options.weights:
         use_compile_cache(None)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from senet_jax.commands.networks import add_weights_of, check_weights_of
 from senet_jax.errors import UsageError
 
 
@@ -17,6 +18,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         "--num-classes", type=int, help="classes of the weights, if not the model's"
     )
     parser.add_argument("--channels", type=int, default=3, help="channels of the images")
+    add_weights_of(parser)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,31 +32,51 @@ class Source:
     image_size: int
 
 
-def read_source(options: argparse.Namespace) -> Source:
+def read_source(options: argparse.Namespace, *, drop_head: bool | None = None) -> Source:
     """Reads what the arguments name.
+
+    Args:
+        options: Those of ``add_source``.
+        drop_head: Start a fresh classifier; None if the command has no flag for that.
 
     Raises:
         UsageError: It cannot be read, or the network is not named.
     """
-    from senet_jax.interchange import load_weights
+    from senet_jax.interchange import MisfitError, load_weights
     from senet_jax.models.zoo import find
     from senet_jax.training.network import model_fields
     from senet_jax.training.restore import restore_run
 
     if Path(options.source).is_dir():
+        for flag in ("model", "num_classes", "drop_head"):
+            if getattr(options, flag, None):
+                raise UsageError(
+                    f"{options.source} is a run, which knows its network: --"
+                    f"{flag.replace('_', '-')} is for files of weights."
+                )
+        check_weights_of(options, [])
         run, _, variables = restore_run(Path(options.source))
         fields = model_fields(run.config.model, len(run.dataset.classes))
         _, side, channels = run.dataset.image_shape
         return Source(run.config.model.name, fields, variables, channels, side)
     if options.model is None:
         raise UsageError("--model must say which network the weights are of.")
+    for flag in ("num_classes", "channels"):
+        value = getattr(options, flag)
+        if value is not None and value < 1:
+            raise UsageError(f"--{flag.replace('_', '-')} must be at least 1, not {value}.")
     fields = {} if options.num_classes is None else {"num_classes": options.num_classes}
-    variables = load_weights(
-        options.source,
-        options.model,
-        drop_head=options.drop_head,
-        channels=options.channels,
-        **fields,
-    )
+    try:
+        variables = load_weights(
+            options.source,
+            options.model,
+            drop_head=bool(drop_head),
+            weights_of=options.weights_of,
+            channels=options.channels,
+            **fields,
+        )
+    except MisfitError as error:
+        fresh = None if drop_head is None else "--drop-head"
+        raise UsageError(error.advise(fresh, "--num-classes ")) from error
     size = find(options.model).input_size
     return Source(options.model, fields, variables, options.channels, size)

@@ -205,6 +205,9 @@ class TrainConfig:
     "hf-hub:owner/repository"."""
     drop_head: bool = False
     """Of those weights leave the classifier out, and start a fresh one."""
+    weights_of: Literal["auto", "average", "raw"] = "auto"
+    """Weights that are taken of a training checkpoint of PyTorch's: the moving average, the raw
+    ones, or (auto) the average if there is one."""
     frozen: tuple[str, ...] = ()
     """Parameters that do not change: shell patterns of their paths, such as "stem/*" or
     "stage[23]/*". The statistics of their batch norms go on following the data."""
@@ -249,6 +252,8 @@ class TrainConfig:
         require(self.body_rate >= 0, "body_rate", self.body_rate, "at least 0")
         if self.drop_head and self.init_weights is None:
             raise UsageError("drop_head needs weights whose head is dropped: --init-weights.")
+        if self.weights_of != "auto" and self.init_weights is None:
+            raise UsageError("weights_of needs the weights to choose from: --init-weights.")
         decay = self.ema_decay
         require(decay is None or 0 < decay < 1, "ema_decay", decay, "in (0, 1)")
         for field in ("eval_every_epochs", "log_every_steps"):

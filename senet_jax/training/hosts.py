@@ -92,7 +92,8 @@ def _start_jax(place: Place, meeting: Meeting, timeout: float) -> None:
     if not is_first():
         # What all of them know the first one says.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        logging.getLogger("senet_jax.training").setLevel(logging.ERROR)
+        for package in ("training", "interchange"):
+            logging.getLogger(f"senet_jax.{package}").setLevel(logging.ERROR)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(logging.Formatter(f"senet-jax, {meeting.title}: %(message)s"))
 

@@ -12,6 +12,7 @@ from senet_jax.data.normalization import normalization
 from senet_jax.data.views import ViewKind, Views
 from senet_jax.errors import UsageError
 from senet_jax.interchange import load_weights
+from senet_jax.interchange.state_dict import WeightsOf
 from senet_jax.models import zoo
 from senet_jax.ops.conv_lowering import Lowering
 from senet_jax.training.checkpoint import Checkpoints
@@ -174,7 +175,14 @@ def _run_dir(path: Path) -> tuple[Path, int | None]:
     return path, None
 
 
-def trained_weights(source: str, network: str, data: DataConfig, card: Card) -> Trained:
+def trained_weights(
+    source: str,
+    network: str,
+    data: DataConfig,
+    card: Card,
+    *,
+    weights_of: WeightsOf = "auto",
+) -> Trained:
     """The network of a file of weights.
 
     Args:
@@ -182,11 +190,14 @@ def trained_weights(source: str, network: str, data: DataConfig, card: Card) -> 
         network: Name in the zoo.
         data: How it takes images.
         card: What is known of the data set; it says the classes and the channels.
+        weights_of: As in ``load_arrays``.
 
     Raises:
         UsageError: The weights cannot be had or read, or do not fit the network.
     """
     classes, channels = len(card.classes), card.image_shape[2]
-    variables = load_weights(source, network, channels=channels, num_classes=classes)
+    variables = load_weights(
+        source, network, weights_of=weights_of, channels=channels, num_classes=classes
+    )
     model = zoo.create_model(network, num_classes=classes)
     return Trained(source, None, network, model, variables, data, card)

@@ -20,7 +20,7 @@ from senet_jax.data.sources import ArraySource, ViewedSource
 from senet_jax.data.subset import training_share
 from senet_jax.data.transforms import EvalTransform, TrainTransform
 from senet_jax.errors import UsageError
-from senet_jax.interchange import load_weights
+from senet_jax.interchange import MisfitError, load_weights
 from senet_jax.models import zoo
 from senet_jax.models.cost import cost
 from senet_jax.training import mesh as meshes
@@ -150,13 +150,18 @@ class Run:
         """
         if self.config.init_weights is None:
             return None
-        return load_weights(
-            self.config.init_weights,
-            self.config.model.name,
-            drop_head=self.config.drop_head,
-            channels=self.dataset.image_shape[2],
-            **model_fields(self.config.model, len(self.dataset.classes)),
-        )
+        try:
+            return load_weights(
+                self.config.init_weights,
+                self.config.model.name,
+                drop_head=self.config.drop_head,
+                weights_of=self.config.weights_of,
+                channels=self.dataset.image_shape[2],
+                **model_fields(self.config.model, len(self.dataset.classes)),
+            )
+        except MisfitError as error:
+            # The number of classes is that of the data set.
+            raise UsageError(error.advise("--drop-head", None)) from error
 
     def fresh_state(self) -> TrainState:
         """The state of step 0, laid out over the mesh."""
@@ -320,7 +325,7 @@ def _batches(config: TrainConfig, dataset: Dataset) -> TrainBatches:
     if images < data.batch_size:
         raise UsageError(
             f"a batch of {data.batch_size} is larger than the {images} training images: lower "
-            "--data.batch-size."
+            "data.batch_size."
         )
     host = Host(jax.process_index(), jax.process_count())
     if data.batch_size % host.count:
