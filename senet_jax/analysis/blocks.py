@@ -95,7 +95,7 @@ def find_blocks(name: str, model: nn.Module, image_shape: tuple[int, int, int]) 
     if not found:
         raise UsageError(
             f"{name} has no attention, so no gate to look at: give a network that has one, such as "
-            "one trained with --model.attention.kind se."
+            "one of `senet-jax train --model.attention.kind se`."
         )
     stage_of: dict[Place, int] = {}
     for stage in model.stages or model.stage_numbers:

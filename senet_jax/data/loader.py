@@ -279,7 +279,7 @@ class _Tally:
         if count >= LEAST_CORRUPT and count > self._allowed * self._seen:
             raise UsageError(
                 f"{count:,} of {self._seen:,} training images cannot be read, more than the share "
-                f"of {self._allowed:g} that --data.max-corrupt allows: mend the data (the log "
+                f"of {self._allowed:g} that data.max_corrupt allows: mend the data (the log "
                 "names them), or raise it."
             )
 

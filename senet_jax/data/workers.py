@@ -89,7 +89,7 @@ def _read_ahead(
             raise
         raise UsageError(
             f"a process that prepares batches died ({error}): most often memory ran out; lower "
-            "--data.workers or --data.batch-size."
+            "the number of workers or the size of the batches."
         ) from error
     finally:
         iterator.close()
@@ -122,6 +122,6 @@ def _check_shared_memory(batch_bytes: int, workers: int) -> None:
     if needed > free:
         raise UsageError(
             f"{workers} workers need {needed / 2**20:,.0f} MiB of shared memory and "
-            f"{SHARED_MEMORY} has {free / 2**20:,.0f}: make it larger (docker run --shm-size), or "
-            "lower --data.workers or --data.batch-size."
+            f"{SHARED_MEMORY} has {free / 2**20:,.0f}: make it larger (`docker run --shm-size`), "
+            "or lower the number of workers or the size of the batches."
         )

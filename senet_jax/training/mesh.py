@@ -44,7 +44,8 @@ def make_mesh(
     there = jax.devices() if devices is None else list(devices)
     data = max(len(there) // fsdp, 1) if data is None else data
     count = data * fsdp
-    asked = f"--mesh.data {data} --mesh.fsdp {fsdp}"
+    # Commands have other flags for the devices than training, or none: fields are named.
+    asked = f"a mesh of data {data} x fsdp {fsdp}"
     if count > len(there):
         raise UsageError(
             f"{asked} needs {count} devices, but there are {len(there)}: lower one of them."
@@ -119,7 +120,7 @@ def check_batch_size(batch_size: int, mesh: Mesh, parts: int = 1) -> None:
         over = f"{mesh.size} devices" + (f" in {parts} parts each" if parts > 1 else "")
         raise UsageError(
             f"a batch of {batch_size} cannot be divided over {over}: use {near}, or a smaller "
-            f"{'--accumulate' if parts > 1 else '--mesh.data'}."
+            f"{'accumulate' if parts > 1 else 'mesh.data'}."
         )
 
 

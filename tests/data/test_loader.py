@@ -186,7 +186,7 @@ def test_too_many_broken_images_stop_the_run(photographs):
     break_photographs(photographs, 9)
     assert len(list(photo_batches(photographs, steps=40).read_ahead(0))) == 40
     break_photographs(photographs, 10)
-    with pytest.raises(UsageError, match=r"10 of 1\d training images .* --data.max-corrupt"):
+    with pytest.raises(UsageError, match=r"10 of 1\d training images .* data\.max_corrupt"):
         list(photo_batches(photographs, steps=40).read_ahead(0))
     assert len(list(photo_batches(photographs, steps=40, max_corrupt=0.7).read_ahead(0))) == 40
 

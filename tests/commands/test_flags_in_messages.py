@@ -1,0 +1,90 @@
+"""A message names no flag that the command which shows it does not have."""
+
+import argparse
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import senet_jax
+from senet_jax import cli
+from senet_jax.commands.invocation import Invocation
+from senet_jax.commands.show_data import ShowDataConfig
+from senet_jax.training.config import TrainConfig, field_names
+
+PACKAGE = Path(senet_jax.__file__).parent
+SHARED = {
+    # Modules whose messages several commands show, and those commands.
+    "commands/networks.py": ("evaluate", "excitation", "predict", "convert", "export"),
+    "commands/source.py": ("convert", "export"),
+    "interchange/files.py": ("convert", "export", "evaluate", "predict", "excitation", "train"),
+    "interchange/state_dict.py": ("convert", "export", "evaluate", "predict", "train"),
+    "interchange/torch.py": ("convert", "export", "evaluate", "predict", "excitation", "train"),
+    "interchange/weights.py": ("convert", "export", "evaluate", "predict", "excitation", "train"),
+    "analysis/blocks.py": ("excitation",),
+    "analysis/cells.py": ("report",),
+    "data/loader.py": ("evaluate", "predict", "excitation", "average", "train"),
+    "data/prepare.py": ("prepare",),
+    "data/workers.py": ("evaluate", "predict", "excitation", "train"),
+    "training/average.py": ("average",),
+    "training/ensemble.py": ("evaluate", "predict", "excitation"),
+    "training/mesh.py": ("evaluate", "predict", "excitation", "average", "train"),
+    "training/restore.py": ("evaluate", "predict", "excitation", "average", "convert", "export"),
+}
+ELSEWHERE = {
+    # Of `open_networks`, which `convert`, `export` and `predict` do not call.
+    "commands/networks.py": {"--weights", "--data", "--model", "--sizes", "--image-size"},
+    # `--drop-head` is named only if the command has it: see test_weights_in_commands.py.
+    "commands/source.py": {"--drop-head"},
+}
+
+
+def flags_of(command):
+    """The flags of a command."""
+    config = {"train": Invocation(TrainConfig()), "show-data": ShowDataConfig()}.get(command)
+    if config is not None:
+        names = (name.removeprefix("config.") for name in field_names(config))
+        return {f"--{name.replace('_', '-')}" for name in names}
+    parser = argparse.ArgumentParser()
+    cli.COMMANDS[command].add_arguments(parser)
+    return {flag for action in parser._actions for flag in action.option_strings}
+
+
+def named_flags(module):
+    """The flags that the messages of a module name, without command lines in backticks."""
+    named = set()
+    for node in ast.walk(ast.parse((PACKAGE / module).read_text())):
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        if isinstance(node, ast.Raise) or called.endswith((".warning", ".advise", "UsageError")):
+            for part in ast.walk(node):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    text = re.sub(r"`[^`]*`", "", part.value)
+                    named |= {*re.findall(r"--[a-z][a-z.-]*[a-z]", text)}
+    return named
+
+
+def modules():
+    own = {f"commands/{name.replace('-', '_')}.py": (name,) for name in cli.EXAMPLES}
+    return own | SHARED
+
+
+@pytest.mark.parametrize("module", modules())
+def test_a_command_has_the_flags_that_it_names(module):
+    for command in modules()[module]:
+        missing = named_flags(module) - flags_of(command) - ELSEWHERE.get(module, set())
+        assert not missing, f"{command} does not have {missing}"
+
+
+def test_messages_and_flags_are_found():
+    assert named_flags("commands/excitation.py") >= {"--weights", "--limit", "--grad-cam", "--data"}
+    assert {"--weights-of", "--per-class"} <= flags_of("evaluate")
+    assert {"--weights-of", "--data.batch-size", "--hosts.count"} <= flags_of("train")
+
+
+def test_every_flag_of_a_message_is_one_of_some_command():
+    known = {"--help", "--launcher", "--out"}.union(*map(flags_of, cli.EXAMPLES))
+    for file in PACKAGE.rglob("*.py"):
+        module = file.relative_to(PACKAGE).as_posix()
+        named = named_flags(module) - {"--ntasks-per-node"}
+        assert named <= known, f"{module} names {named - known}"
