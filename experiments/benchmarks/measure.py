@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from senet_jax.errors import UsageError
+from senet_jax.files import make_folder, write_text
 from senet_jax.training.hardware import processor
 
 RESULTS = Path("experiments/results")
@@ -118,12 +120,19 @@ def warn_if_busy() -> None:
 
 
 def write(out: Path, rows: Sequence[Mapping[str, Any]], **more: Any) -> None:
-    """Writes a result, whole or not at all: the machine, the command, and one object a row."""
+    """Writes a result atomically: the machine, the command, and one object a row.
+
+    Raises:
+        SystemExit: The file cannot be written; the result is printed instead.
+    """
     result = {"machine": machine(), "command": sys.argv[1:], **more, "rows": list(rows)}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=2, default=dataclasses.asdict) + "\n")
-    partial.replace(out)
+    text = json.dumps(result, indent=2, default=dataclasses.asdict) + "\n"
+    try:
+        make_folder(out.parent)
+        write_text(out, text)
+    except UsageError as error:
+        print(text)
+        sys.exit(f"error: {error}")
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -40,6 +40,7 @@ from experiments.benchmarks.contenders import (
 )
 from experiments.benchmarks.measure import RESULTS, table, warn_if_busy, write
 from experiments.benchmarks.plain_flax import PLAIN
+from senet_jax.files import write_whole
 from senet_jax.training.allocator import keep_freed_memory
 
 
@@ -154,7 +155,7 @@ def draw(found: Sequence[Mapping[str, Any]], out: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    figure.savefig(out, dpi=150)
+    write_whole(out, lambda partial: figure.savefig(partial, format="png", dpi=150))
     plt.close(figure)
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from senet_jax.analysis.excitation import Gates
 from senet_jax.analysis.grad_cam import GradCAM
 from senet_jax.analysis.pictures import LINE
-from senet_jax.analysis.plots import STYLE
+from senet_jax.analysis.plots import STYLE, save_figure
 from senet_jax.analysis.pruning import GATE, OUTPUT, RANDOM, PruningReport
 from senet_jax.analysis.removal import RemovalReport, increase
 
@@ -27,7 +27,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Writes a figure as PNG and SVG."""
     files = [folder / f"{name}.{kind}" for kind in FORMATS]
     for file in files:
-        figure.savefig(file, dpi=200)
+        save_figure(figure, file)
     return files
 
 

@@ -17,10 +17,10 @@ from senet_jax.analysis.excitation_plots import (
     draw_removal,
 )
 from senet_jax.analysis.probe import EDGE
-from senet_jax.analysis.pruning import PruningReport, pruning_csv, pruning_markdown
-from senet_jax.analysis.removal import RemovalReport, removal_csv, removal_markdown
+from senet_jax.analysis.pruning import PruningReport, pruning_csv
+from senet_jax.analysis.removal import RemovalReport, removal_csv
 from senet_jax.data.class_names import readable
-from senet_jax.files import write_whole
+from senet_jax.files import write_text
 from senet_jax.interchange.files import save_arrays
 
 HEADER = (
@@ -76,7 +76,7 @@ def write_gates(
     labels: Sequence[int],
     drawn: Sequence[str],
     folder: Path,
-) -> str:
+) -> None:
     """Writes numbers and figures of gates into a folder that is there.
 
     ``gates.npz`` has ``classes``, ``count`` (images of each), and of each block ``BLOCK/mean`` and
@@ -90,29 +90,26 @@ def write_gates(
         drawn: Names of the blocks that are drawn by channel.
         folder: The folder.
 
-    Returns:
-        The table in Markdown.
+    Raises:
+        UsageError: A file cannot be written.
     """
     _write_csv(folder / "gates.csv", gates_csv(gates))
     _write_arrays(folder / "gates.npz", gates, classes)
     by_name = {g.block.name: g for g in gates}
     draw_gates([by_name[name] for name in drawn], labels, readable(classes), folder)
     draw_depth(gates, folder)
-    return gates_markdown(gates)
 
 
-def write_removal(report: RemovalReport, folder: Path) -> str:
-    """Writes ``removal`` as CSV, PNG and SVG into a folder; returns the table in Markdown."""
+def write_removal(report: RemovalReport, folder: Path) -> None:
+    """Writes ``removal`` as CSV, PNG and SVG into a folder; errors as ``write_gates``."""
     _write_csv(folder / "removal.csv", removal_csv(report))
     draw_removal(report, folder)
-    return removal_markdown(report)
 
 
-def write_pruning(report: PruningReport, folder: Path) -> str:
-    """Writes ``pruning`` as CSV, PNG and SVG into a folder; returns the table in Markdown."""
+def write_pruning(report: PruningReport, folder: Path) -> None:
+    """Writes ``pruning`` as CSV, PNG and SVG into a folder; errors as ``write_gates``."""
     _write_csv(folder / "pruning.csv", pruning_csv(report))
     draw_pruning(report, folder)
-    return pruning_markdown(report)
 
 
 def gates_csv(gates: Sequence[Gates]) -> list[tuple[object, ...]]:
@@ -147,4 +144,4 @@ def _write_arrays(file: Path, gates: Sequence[Gates], classes: Sequence[str]) ->
 def _write_csv(file: Path, lines: Sequence[Sequence[object]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(lines)
-    write_whole(file, lambda partial: partial.write_text(text.getvalue()))
+    write_text(file, text.getvalue())

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-from senet_jax.analysis.plots import STYLE
+from senet_jax.analysis.plots import STYLE, save_figure
+from senet_jax.files import make_folder
 
 SIDE, TITLE_LINE = 1.4, 0.11
 """Side of an image and height of a line of its title, inches."""
@@ -43,6 +44,6 @@ def draw_images(file: Path, images: UInt8[np.ndarray, "n h w c"], titles: Sequen
         for axes, image, title in zip(grid.flat, images, wrapped, strict=False):
             axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
             axes.set_title(title, fontsize=6, pad=2, parse_math=False)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=200)
+        make_folder(file.parent)
+        save_figure(figure, file)
     return file

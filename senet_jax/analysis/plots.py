@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from senet_jax.files import write_whole
 from senet_jax.training.logging import Line, read_metrics
 
 STYLE: Any = {
@@ -63,8 +64,22 @@ def draw_curves(run_dir: Path, title: str) -> Path:
         error.legend(loc="upper right")
         figure.suptitle(title, fontsize=9)
         file = run_dir / "curves.png"
-        figure.savefig(file, dpi=200)
+        save_figure(figure, file)
     return file
+
+
+def save_figure(figure: Figure, file: Path) -> None:
+    """Writes a figure atomically.
+
+    Args:
+        figure: The figure.
+        file: Its suffix, such as ``.png`` or ``.svg``, says the format.
+
+    Raises:
+        UsageError: As ``files.write_whole``.
+    """
+    kind = file.suffix.removeprefix(".")
+    write_whole(file, lambda partial: figure.savefig(partial, format=kind, dpi=200))
 
 
 def _draw(axes: Axes, lines: list[Line], metric: str, scale: Callable[[float], float]) -> None:

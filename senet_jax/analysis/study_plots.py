@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from senet_jax.analysis.cells import Cell
-from senet_jax.analysis.plots import STYLE
+from senet_jax.analysis.plots import STYLE, save_figure
 from senet_jax.analysis.statistics import Estimate
 from senet_jax.analysis.study_report import Row, StudyReport
 
@@ -51,7 +51,7 @@ def draw_study(report: StudyReport, folder: Path) -> list[Path]:
         for name, figure in figures.items():
             for kind in FORMATS:
                 files.append(folder / f"{name}.{kind}")
-                figure.savefig(files[-1], dpi=200)
+                save_figure(figure, files[-1])
     return files
 
 

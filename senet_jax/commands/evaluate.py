@@ -67,15 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     from senet_jax.data.class_names import readable
-    from senet_jax.files import write_whole
+    from senet_jax.files import check_target, write_text
     from senet_jax.training.ensemble import Ensemble
     from senet_jax.training.mesh import make_mesh
 
     if bool(options.path) == bool(options.weights):
         raise UsageError("give either the folder of a run or --weights.")
     views = view_fields(options)
-    if options.per_class is not None and not options.per_class.parent.is_dir():
-        raise UsageError(f"{options.per_class}: the directory does not exist.")
+    if options.per_class is not None:
+        check_target(options.per_class)
     networks, dataset = open_networks(options.path or options.weights, options)
     for network in networks:
         if options.labels is None and network.card.classes != dataset.classes:
@@ -94,16 +94,14 @@ def run(options: argparse.Namespace) -> int:
         result |= {"labels": str(options.labels), "unlabelled": tally.unlabelled}
     if unreadable:
         result["unreadable"] = unreadable
+    # Printed first: if the file cannot be written, what was computed is not lost.
+    print(json.dumps(result) if options.json else "\n".join(_lines(result, tally)), flush=True)
     if options.per_class is not None:
-        text = tally.by_class().to_csv(classes)
-        write_whole(options.per_class, lambda partial: partial.write_text(text))
-    if options.json:
-        print(json.dumps(result))
-        return 0
-    print("\n".join(_lines(result, tally)))
-    if options.per_class is not None:
-        print("\n".join(_by_class(tally, readable(classes))))
-        print(f"{options.per_class}: all classes")
+        if not options.json:
+            print("\n".join(_by_class(tally, readable(classes))), flush=True)
+        write_text(options.per_class, tally.by_class().to_csv(classes))
+        if not options.json:
+            print(f"{options.per_class}: all classes")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from senet_jax.commands.networks import (
     view_fields,
 )
 from senet_jax.errors import UsageError
+from senet_jax.files import check_folder, check_target, make_folder, remove, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,8 +113,8 @@ def run(options: argparse.Namespace) -> int:
     from senet_jax.analysis import excitation_report as report
     from senet_jax.analysis.excitation import read_gates
     from senet_jax.analysis.probe import Probe
-    from senet_jax.analysis.pruning import PERCENTS, check_percents, prune
-    from senet_jax.analysis.removal import remove_attention
+    from senet_jax.analysis.pruning import PERCENTS, check_percents, prune, pruning_markdown
+    from senet_jax.analysis.removal import removal_markdown, remove_attention
     from senet_jax.data.class_names import find_label, readable
     from senet_jax.data.subset import some
     from senet_jax.training.mesh import make_mesh
@@ -123,6 +124,10 @@ def run(options: argparse.Namespace) -> int:
     check_percents(percents)
     views = view_fields(options)
     source = options.path or options.weights[0]
+    out = options.out or default_folder(source)
+    check_folder(out)
+    for name in WRITTEN if out.is_dir() else ():
+        check_target(out / name)
     networks, dataset = open_networks(
         [source, *([options.against] if options.against else [])], options
     )
@@ -144,30 +149,39 @@ def run(options: argparse.Namespace) -> int:
     drawn = _drawn(options.blocks, probe.blocks)
     labels = [find_label(name, dataset.classes) for name in options.classes or ()]
     looked_at = _pictures(options, dataset, members) if options.grad_cam else None
-    out = options.out or default_folder(source)
-    out.mkdir(parents=True, exist_ok=True)
-    # What an earlier look at other images or blocks left there is no part of this one.
-    for name in WRITTEN:
-        (out / name).unlink(missing_ok=True)
-
     gates = read_gates(probe)
     labels = labels or _spread(gates[0].count)
     step = "" if networks[0].step is None else f" step {networks[0].step}"
     sections = [
         f"# Inside the gates of {source}{step}\n\n{networks[0].network} on {dataset.name}",
-        f"## Gates\n\n{report.write_gates(gates, dataset.classes, labels, drawn, out)}",
+        f"## Gates\n\n{report.gates_markdown(gates)}",
     ]
-    if options.remove:
-        table = report.write_removal(remove_attention(probe, gates), out)
-        sections.append(f"## Without attention\n\n{table}")
-    if options.prune is not None:
-        table = report.write_pruning(prune(probe, gates, drawn, percents), out)
-        sections.append(f"## Channels shut\n\n{table}")
-    if looked_at is not None:
-        looked_at.draw(members, readable(dataset.classes), out)
-    text = "\n\n".join(sections)
-    (out / "report.md").write_text(text + "\n")
-    print(text)
+    # Each table is printed as soon as it is known: nothing that was computed is lost.
+    print("\n\n".join(sections), flush=True)
+    removal = remove_attention(probe, gates) if options.remove else None
+    if removal is not None:
+        sections.append(f"## Without attention\n\n{removal_markdown(removal)}")
+        print(f"\n{sections[-1]}", flush=True)
+    pruning = None if options.prune is None else prune(probe, gates, drawn, percents)
+    if pruning is not None:
+        sections.append(f"## Channels shut\n\n{pruning_markdown(pruning)}")
+        print(f"\n{sections[-1]}", flush=True)
+    draw = None if looked_at is None else looked_at.look(members, readable(dataset.classes))
+
+    make_folder(out)
+    write_text(out / "report.md", "\n\n".join(sections) + "\n")
+    report.write_gates(gates, dataset.classes, labels, drawn, out)
+    if removal is not None:
+        report.write_removal(removal, out)
+    if pruning is not None:
+        report.write_pruning(pruning, out)
+    if draw is not None:
+        draw(out)
+    # What an earlier look at other images or blocks left there is no part of this one.
+    without = {"removal": removal, "pruning": pruning, "grad_cam": draw}
+    for name in WRITTEN:
+        if without.get(name.partition(".")[0], name) is None:
+            remove(out / name)
     print(f"\n{out}/: {', '.join(sorted(file.name for file in out.iterdir()))}")
     return 0
 
@@ -182,8 +196,6 @@ def _check(options: argparse.Namespace) -> None:
             "--against is what --grad-cam compares with: name images with --grad-cam, or leave it "
             "out."
         )
-    if options.out is not None and options.out.exists() and not options.out.is_dir():
-        raise UsageError(f"--out {options.out} is a file: name a folder.")
 
 
 def _drawn(names: list[str] | None, blocks: "Sequence[Block]") -> list[str]:
@@ -226,8 +238,12 @@ class _Pictures:
     """Their classes; None of files."""
     names: list[str]
 
-    def draw(self, members: "Sequence[Member]", classes: list[str], out: Path) -> None:
-        """Computes and draws the maps; all networks look for what the first one sees in a file."""
+    def look(self, members: "Sequence[Member]", classes: list[str]) -> Callable[[Path], list[Path]]:
+        """Computes the maps; all networks look for what the first one sees in a file.
+
+        Returns:
+            Draws the maps into a folder.
+        """
         from senet_jax.analysis.excitation_plots import draw_grad_cam
         from senet_jax.analysis.grad_cam import grad_cam
 
@@ -238,7 +254,8 @@ class _Pictures:
         titles = [
             f"{name}: {classes[one]}" for name, one in zip(self.names, maps[0].label, strict=True)
         ]
-        draw_grad_cam(self.views, maps, [member.name for member in members], titles, out)
+        names = [member.name for member in members]
+        return lambda out: draw_grad_cam(self.views, maps, names, titles, out)
 
 
 def _pictures(

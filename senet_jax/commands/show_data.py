@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from senet_jax.errors import choose, require
+from senet_jax.files import check_folder, check_target
 from senet_jax.text import printable
 from senet_jax.training.config import TrainConfig
 
@@ -44,6 +45,9 @@ def run(arguments: list[str]) -> int:
     require(config.images >= 1, "images", config.images, "at least 1")
     out = config.out or Path(f"{config.data.name}-{config.step}.png")
     require(out.suffix == ".png", "out", out, "a file that ends in .png")
+    check_folder(out.parent)
+    if out.parent.is_dir():
+        check_target(out)
 
     from senet_jax.analysis.pictures import draw_images
     from senet_jax.data.class_names import readable

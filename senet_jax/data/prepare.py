@@ -20,6 +20,7 @@ from senet_jax.data.imagenet_tars import Archives, check_tars
 from senet_jax.data.tfds_folder import check_regular, expanded
 from senet_jax.data.verify import Damaged, Split, keep_labels, verified, verify
 from senet_jax.errors import UsageError, choose
+from senet_jax.files import check_folder
 
 LOGGER = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ def _prepare(name: str, data_dir: Path | None, manual_dir: Path | None) -> Prepa
             with _explained(f"{_place(folder)} cannot be removed", advice), _at_work(folder, root):
                 pass
         return _check_present(builder, folder)
+    check_folder(root)
     manual_dir = expanded(manual_dir or root / "downloads" / "manual")
     expected = None
     if builder.name == "imagenet2012":

@@ -158,7 +158,11 @@ def verify(folder: Path, expected: Mapping[str, Counter[int]] | None = None) -> 
 
 
 def keep_labels(folder: Path, splits: list[Split]) -> None:
-    """Writes the labels of each split beside its records, each file whole or not at all."""
+    """Writes the labels of each split beside its records, atomically.
+
+    Raises:
+        UsageError: A file cannot be written.
+    """
     for split in splits:
         encoded = BytesIO()
         np.save(encoded, split.labels)

@@ -93,7 +93,7 @@ def test_what_cannot_be_looked_at_is_said_in_a_sentence(refused, digits, tmp_pat
         ((digits, "--grad-cam", "1", "cat.png"), "image files, not both."),
         ((digits, "--grad-cam", file), f"{file} cannot be read as an image: "),
         ((digits, "--grad-cam", *range(33)), "--grad-cam draws at most 32 images, not 33."),
-        ((digits, "--out", file), f"--out {file} is a file: name a folder."),
+        ((digits, "--out", file), f"{file} is no folder: give another name."),
         ((tmp_path / "no",), f"{tmp_path / 'no'} does not exist: name the folder of a run."),
         ((file,), f"{file} is not the folder of a run, which has a config.json."),
         ((study,), f"{study} is not a run but has some: name one of them, such as {study / 'a'}."),
