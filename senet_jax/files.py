@@ -147,6 +147,14 @@ def check_folder(path: PathLike) -> None:
     _probe(path, _partial(there / "file"))
 
 
+def is_folder(path: PathLike) -> bool:
+    """Tells a folder from all else, also from a name that the file system refuses."""
+    try:
+        return Path(path).is_dir()
+    except OSError:  # too long a name, or a folder above it that may not be read
+        return False
+
+
 def make_folder(path: PathLike) -> None:
     """Makes a folder, and those above it, if it is not there.
 

@@ -99,6 +99,11 @@ def test_an_impossible_folder_is_refused(tmp_path, use, name, message):
         use(tmp_path / name)
 
 
+def test_a_name_that_is_too_long_is_no_folder(tmp_path):
+    assert files.is_folder(tmp_path)
+    assert not files.is_folder(tmp_path / ("n" * 300))
+
+
 def test_a_folder_is_checked_without_being_made(tmp_path):
     files.check_folder(tmp_path / "a" / "b")
     assert not any(tmp_path.iterdir())

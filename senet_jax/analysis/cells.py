@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 
 from senet_jax.data.card import Card
 from senet_jax.errors import UsageError, choose
-from senet_jax.files import make_folder, write_text
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.goodput import read_sessions
 from senet_jax.training.logging import Line, reached, read_metrics, training_speed
@@ -124,8 +123,8 @@ def read_study(folder: Path) -> Study:
 
 def write_baseline(folder: Path, baseline: str) -> None:
     """Writes into the folder of a study, made if need be, what its report compares with."""
-    make_folder(folder)
-    write_text(folder / STUDY, json.dumps({"baseline": baseline}) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STUDY).write_text(json.dumps({"baseline": baseline}) + "\n")
 
 
 def _read_baseline(folder: Path) -> str | None:

@@ -12,20 +12,21 @@ from senet_jax.analysis.study_tables import (
     latex,
     markdown,
 )
-from senet_jax.files import make_folder, write_text
+from senet_jax.errors import UsageError
 from senet_jax.training.goodput import Goodput, goodput_of, read_sessions
 from senet_jax.training.logging import read_metrics, training_speed
 from senet_jax.training.run_dir import read_config
 
 
 def report_run(run_dir: Path) -> str:
-    """Says in a few lines what came out of a finished run.
+    """Draws the curves of a finished run and says in a few lines what came out.
 
     Args:
         run_dir: Folder of a run that has metrics.
     """
-    lines = read_metrics(run_dir)
+    config, lines = read_config(run_dir), read_metrics(run_dir)
     last = lines[-1]
+    draw_curves(run_dir, f"{config.model.name} on {config.data.name}")
     rate = training_speed(lines)
     speed = "too short to time" if rate is None else f"{rate:,.0f} images/s"
     account = _account(goodput_of(read_sessions(run_dir)))
@@ -38,28 +39,26 @@ def report_run(run_dir: Path) -> str:
     )
 
 
-def draw_run(run_dir: Path) -> None:
-    """Draws the curves of a run into its folder.
-
-    Raises:
-        UsageError: The folder cannot be written.
-    """
-    config = read_config(run_dir)
-    draw_curves(run_dir, f"{config.model.name} on {config.data.name}")
-
-
-def write_report(report: StudyReport, folder: Path) -> None:
+def write_report(report: StudyReport, folder: Path) -> str:
     """Writes the tables and figures of a study into a folder, which is made if it is not there.
 
+    Returns:
+        The table in Markdown, which ``report.md`` has too.
+
     Raises:
         UsageError: The folder cannot be written.
     """
-    make_folder(folder)
-    write_text(folder / "report.md", markdown(report) + "\n")
-    write_text(folder / "report.tex", latex(report))
-    write_text(folder / "report.csv", comma_separated(report))
-    write_text(folder / "runs.csv", comma_separated_runs(report))
-    draw_study(report, folder)
+    text = markdown(report)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "report.md").write_text(text + "\n")
+        (folder / "report.tex").write_text(latex(report))
+        (folder / "report.csv").write_text(comma_separated(report))
+        (folder / "runs.csv").write_text(comma_separated_runs(report))
+        draw_study(report, folder)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    return text
 
 
 def _account(run: Goodput) -> str:

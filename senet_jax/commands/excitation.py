@@ -117,13 +117,14 @@ def run(options: argparse.Namespace) -> int:
     from senet_jax.analysis.removal import removal_markdown, remove_attention
     from senet_jax.data.class_names import find_label, readable
     from senet_jax.data.subset import some
+    from senet_jax.text import markdown
     from senet_jax.training.mesh import make_mesh
 
     _check(options)
     percents = options.prune or PERCENTS
     check_percents(percents)
     views = view_fields(options)
-    source = options.path or options.weights[0]
+    source = options.weights[0] if options.path is None else options.path
     out = options.out or default_folder(source)
     check_folder(out)
     for name in WRITTEN if out.is_dir() else ():
@@ -153,7 +154,8 @@ def run(options: argparse.Namespace) -> int:
     labels = labels or _spread(gates[0].count)
     step = "" if networks[0].step is None else f" step {networks[0].step}"
     sections = [
-        f"# Inside the gates of {source}{step}\n\n{networks[0].network} on {dataset.name}",
+        f"# Inside the gates of {markdown(source)}{step}\n\n"
+        f"{markdown(networks[0].network)} on {markdown(dataset.name)}",
         f"## Gates\n\n{report.gates_markdown(gates)}",
     ]
     # Each table is printed as soon as it is known: nothing that was computed is lost.

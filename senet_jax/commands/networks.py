@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_jax.errors import UsageError
+from senet_jax.files import is_folder
 
 if TYPE_CHECKING:
     from senet_jax.data.card import Card
@@ -103,7 +104,7 @@ def is_weights(source: str) -> bool:
     """Whether a file of weights is named, and not the folder of a run."""
     from senet_jax.interchange.files import is_weight_file
 
-    return source.startswith("hf-hub:") or (is_weight_file(source) and not Path(source).is_dir())
+    return source.startswith("hf-hub:") or (is_weight_file(source) and not is_folder(source))
 
 
 def add_weights_of(parser: argparse.ArgumentParser) -> None:

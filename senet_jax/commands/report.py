@@ -33,12 +33,7 @@ def run(options: argparse.Namespace) -> int:
     from senet_jax.analysis.cells import read_study
     from senet_jax.analysis.report import write_report
     from senet_jax.analysis.study_report import report_study
-    from senet_jax.analysis.study_tables import markdown
-    from senet_jax.files import check_folder
 
-    if options.out is not None:
-        check_folder(options.out)
     report = report_study(read_study(options.dir), options.baseline)
-    print(markdown(report), flush=True)
-    write_report(report, options.out or options.dir)
+    print(write_report(report, options.out or options.dir))
     return 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from senet_jax.commands.networks import add_weights_of, check_weights_of
 from senet_jax.errors import UsageError
+from senet_jax.files import is_folder
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +48,7 @@ def read_source(options: argparse.Namespace, *, drop_head: bool | None = None) -
     from senet_jax.training.network import model_fields
     from senet_jax.training.restore import restore_run
 
-    if Path(options.source).is_dir():
+    if is_folder(options.source):
         for flag in ("model", "num_classes", "drop_head"):
             if getattr(options, flag, None):
                 raise UsageError(

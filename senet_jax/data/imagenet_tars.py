@@ -17,6 +17,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from senet_jax.errors import UsageError
+from senet_jax.files import is_folder
 
 LOGGER = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def check_tars(folder: Path, synsets: Sequence[str]) -> Archives:
             TFDS expects; the message says what to do.
     """
     for name in (TRAIN, VALIDATION):
-        if not (folder / name).is_file():
+        if not (is_folder(folder) and (folder / name).is_file()):
             raise UsageError(
                 f"{folder} has no {name}: put {TRAIN} and {VALIDATION} there as image-net.org "
                 "gives them, and name the folder with --manual-dir."

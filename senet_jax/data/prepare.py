@@ -20,7 +20,7 @@ from senet_jax.data.imagenet_tars import Archives, check_tars
 from senet_jax.data.tfds_folder import check_regular, expanded
 from senet_jax.data.verify import Damaged, Split, keep_labels, verified, verify
 from senet_jax.errors import UsageError, choose
-from senet_jax.files import check_folder
+from senet_jax.files import check_folder, is_folder
 
 LOGGER = logging.getLogger(__name__)
 
@@ -83,20 +83,20 @@ def _prepare(name: str, data_dir: Path | None, manual_dir: Path | None) -> Prepa
     root = expanded(root)
     builder = _find(name, root)
     folder = Path(builder.data_path)
-    if folder.exists():
+    if is_folder(folder):
         if _place(folder).exists():
             # A process that was killed between the move and the tidying.
             advice = "delete it"
             with _explained(f"{_place(folder)} cannot be removed", advice), _at_work(folder, root):
                 pass
         return _check_present(builder, folder)
-    check_folder(root)
+    check_folder(folder)
     manual_dir = expanded(manual_dir or root / "downloads" / "manual")
     expected = None
     if builder.name == "imagenet2012":
         archives, expected = _check_imagenet(manual_dir)
         _check_space(root, archives.size)
-    elif builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not manual_dir.is_dir():
+    elif builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not is_folder(manual_dir):
         said = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         raise UsageError(
             f"TFDS cannot download {name} and there is no folder {manual_dir}: name the folder of "

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from senet_jax.errors import UsageError, require
-from senet_jax.files import write_text
 from senet_jax.studies.grid import Job
 from senet_jax.studies.runner import CACHE, SOURCES, Progress, Show, log_of, where_they_stand
 from senet_jax.training.allocator import keep_freed_memory
@@ -204,7 +203,7 @@ class _Queue:
         except (RuntimeError, subprocess.CalledProcessError) as error:
             raise UsageError(f"SLURM takes no array here: {error}") from error
         self._tasks |= {job.name: task.job_id for job, task in zip(jobs, submitted, strict=True)}
-        write_text(self._file, json.dumps(self._tasks, indent=1))
+        self._file.write_text(json.dumps(self._tasks, indent=1))
 
     def look(self, progress: Sequence[Progress]) -> None:
         """Brings up to date where the jobs stand."""

@@ -7,6 +7,7 @@ from typing import Any
 from etils import epath
 
 from senet_jax.errors import UsageError
+from senet_jax.files import is_folder
 from senet_jax.training.checkpoint import Checkpoints
 from senet_jax.training.checkpoint_folder import CheckpointFolder, checkpoints_of
 from senet_jax.training.config import CheckpointConfig, TrainConfig
@@ -46,14 +47,18 @@ def find_folder(path: str) -> tuple[epath.Path, CheckpointConfig]:
     Raises:
         UsageError: There is no such folder.
     """
-    if (Path(path) / "config.json").exists():
+    local = "://" not in path
+    if local and not is_folder(path):
+        raise UsageError(
+            f"{path} is not there or no folder: give the folder of a run, or that of its "
+            "checkpoints."
+        )
+    if local and (Path(path) / "config.json").exists():
         config = read_config(Path(path))
         return checkpoints_of(Path(path), config), config.checkpoint
     folder = CheckpointFolder(path)
     if not (steps := folder.steps()) and not folder.path.exists():
-        raise UsageError(
-            f"{path} is not there: give the folder of a run, or that of its checkpoints."
-        )
+        raise UsageError(f"{path} is not there: give the folder of checkpoints in a bucket.")
     meta = folder.meta(steps[-1]) if steps else None
     if meta is None or "config" not in meta:
         return folder.path, CheckpointConfig()

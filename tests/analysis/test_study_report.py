@@ -262,7 +262,7 @@ def test_what_is_no_folder_of_runs_is_refused_in_a_sentence(gates, tmp_path, cap
     file.touch()
     assert f"{tmp_path / 'nowhere'} does not exist" in refused(tmp_path / "nowhere")
     assert f"{file} is a file" in refused(file)
-    assert f"{file} is no folder: give another name." in refused(gates, "--out", file)
+    assert f"{file} cannot be written: File exists" in refused(gates, "--out", file)
     metrics = gates / "tanh" / "seed1" / "metrics.jsonl"
     first, *rest = metrics.read_text().splitlines(keepends=True)
     metrics.write_text("".join([first, "{torn", *rest]))

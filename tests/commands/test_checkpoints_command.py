@@ -61,3 +61,9 @@ def test_verifying_finds_what_is_damaged(command, run_dir):
 def test_no_folder_and_no_checkpoints_are_said(refused, tmp_path):
     assert "is not there" in refused("checkpoints", tmp_path / "nowhere")
     assert "no checkpoints" in refused("checkpoints", tmp_path)
+
+
+def test_a_file_has_no_checkpoints(refused, tmp_path):
+    (tmp_path / "file").write_text("")
+    for name in ("file", "file/x", "n" * 300):
+        assert "no folder: give the folder of a run" in refused("checkpoints", tmp_path / name)

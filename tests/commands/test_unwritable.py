@@ -2,19 +2,13 @@
 
 import errno
 import os
-import shutil
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from senet_jax import UsageError
-from senet_jax.commands import evaluate, train
-from senet_jax.training.run_dir import read_config
+from senet_jax.commands import evaluate
 from senet_jax.training.tally import Tally
-
-RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 
 
 @pytest.fixture
@@ -30,7 +24,6 @@ def no_work(monkeypatch):
         "senet_jax.commands.evaluate.open_networks",
         "senet_jax.commands.excitation.open_networks",
         "senet_jax.training.average.average_checkpoints",
-        "senet_jax.analysis.cells.read_study",
         "senet_jax.training.run.Run",
     ):
         monkeypatch.setattr(place, begun)
@@ -62,21 +55,14 @@ def test_a_file_is_checked_before_the_work(refused, no_work, tmp_path, arguments
     assert (tmp_path / "file").read_text() == "old"
 
 
-FOLDERS = {
-    "excitation": ("excitation", "run", "--out"),
-    "report": ("report", "study", "--out"),
-}
-
-
-@pytest.mark.parametrize("arguments", FOLDERS.values(), ids=FOLDERS)
-def test_a_folder_is_checked_before_the_work(refused, no_work, tmp_path, arguments):
+def test_a_folder_is_checked_before_the_work(refused, no_work, tmp_path):
     (tmp_path / "file").write_text("old")
     for name, reason in (
         ("file", "file is no folder: give another name."),
         ("file/new", "file is no folder: give another name."),
         ("new/" + "n" * 300, "File name too long"),
     ):
-        assert reason in refused(*arguments, tmp_path / name)
+        assert reason in refused("excitation", "run", "--out", tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -121,15 +107,6 @@ def test_evaluate_prints_before_it_writes(command, tmp_path, monkeypatch, full_d
     assert not any(tmp_path.iterdir())
 
 
-def test_report_prints_before_it_writes(command, tmp_path, full_disk):
-    full_disk()
-    code, out, err = command("report", RESULTS / "cifar10_gates", "--out", tmp_path)
-    assert code == 2
-    assert "report.md cannot be written: No space left on device." in err
-    assert out.startswith("|")
-    assert not any(tmp_path.iterdir())
-
-
 def test_excitation_prints_before_it_writes(command, digits, tmp_path, full_disk):
     (tmp_path / "removal.csv").write_text("of an earlier look")
     full_disk()
@@ -138,17 +115,6 @@ def test_excitation_prints_before_it_writes(command, digits, tmp_path, full_disk
     assert "report.md cannot be written: No space left on device." in err
     assert "Gates of 40 images" in out
     assert [path.name for path in tmp_path.iterdir()] == ["removal.csv"]
-
-
-def test_training_prints_before_it_draws(digits, tmp_path, monkeypatch, full_disk, capsys):
-    run = tmp_path / "run"
-    shutil.copytree(digits, run, ignore=shutil.ignore_patterns("checkpoints", "curves.png"))
-    monkeypatch.setattr("senet_jax.training.loop.train", lambda *_, **__: None)
-    full_disk()
-    with pytest.raises(UsageError, match=r"curves\.png cannot be written: No space left"):
-        train.train_and_report(read_config(run))
-    assert "held-out images" in capsys.readouterr().out
-    assert not (run / "curves.png").exists()
 
 
 def test_a_picture_is_drawn_whole_or_not_at_all(command, tmp_path, full_disk):
