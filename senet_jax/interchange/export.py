@@ -15,7 +15,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.errors import UsageError, choose
-from senet_jax.files import write_whole
+from senet_jax.files import read_bytes, write_whole
+from senet_jax.interchange.files import check_regular
 from senet_jax.ops.conv_lowering import lowering
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -75,10 +76,9 @@ def load_stablehlo(
         UsageError: There is no such file or it holds no exported program.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"{path}: there is no such file.")
+    check_regular(path)
     try:
-        return jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
+        return jax.jit(jax.export.deserialize(bytearray(read_bytes(path))).call)
     except Exception as error:
         raise UsageError(f"{path} is truncated or no exported StableHLO: {error}.") from error
 

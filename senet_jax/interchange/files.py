@@ -73,7 +73,7 @@ def load_arrays(path: str | os.PathLike[str], *, weights_of: WeightsOf = "auto")
     suffix = _suffix(path, _READERS)
     if suffix is None:
         raise UsageError(f"{path}: weights are read from {', '.join(_READERS)} files.")
-    _check_regular(path)
+    check_regular(path)
     if suffix in _ONE_SET and weights_of != "auto":
         raise UsageError(
             f"{path} holds one set of weights, and not their moving average beside them: leave "
@@ -127,8 +127,12 @@ def _writer(path: Path) -> "Callable[[Path, dict[str, np.ndarray]], None]":
     return _WRITERS[suffix]
 
 
-def _check_regular(path: Path) -> None:
-    """Refuses a folder, and a FIFO that a reader would wait for."""
+def check_regular(path: Path) -> None:
+    """Refuses what is no file, among it a FIFO that a reader would wait for.
+
+    Raises:
+        UsageError: There is no such file, or it is a folder or no regular file.
+    """
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
@@ -137,9 +141,9 @@ def _check_regular(path: Path) -> None:
         why = os_reason(error) if isinstance(error, OSError) else str(error)
         raise UsageError(f"{path} cannot be read: {why}.") from error
     if stat.S_ISDIR(mode):
-        raise UsageError(f"{path} is a folder: give a file of weights.")
+        raise UsageError(f"{path} is a folder: give a file.")
     if not stat.S_ISREG(mode):
-        raise UsageError(f"{path} is no regular file: give a file of weights.")
+        raise UsageError(f"{path} is no regular file: give another.")
 
 
 @contextlib.contextmanager
@@ -278,10 +282,11 @@ def _write_safetensors(path: Path, arrays: dict[str, np.ndarray]) -> None:
     try:
         safetensors.numpy.save_file(arrays, path, metadata={"format": "pt"})
     except safetensors.SafetensorError as error:
-        # Its errors of the operating system are no OSError: "I/O error: No space left on device".
-        if "os error" not in str(error) and "I/O" not in str(error):
+        # An error of the operating system is no OSError here, and ends with "(os error 28)".
+        number = re.search(r"\(os error (\d+)\)$", str(error))
+        if number is None:
             raise
-        raise OSError(0, printable(str(error))) from error
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -143,7 +143,10 @@ def test_what_cannot_be_evaluated_is_said_in_one_sentence(
         ([digits, "--batch-size", 0], "--batch-size must be at least 1"),
         ([digits, "--workers", -1], "--workers must be at least 0"),
         ([digits, "--devices", 9], "there are 8"),
-        ([digits, "--per-class", tmp_path / "no" / "c.csv"], "the directory does not exist"),
+        (
+            [digits, "--per-class", tmp_path / "no" / "c.csv"],
+            f"the directory {tmp_path / 'no'} does not",
+        ),
         ([digits, "--data", "folder", "--data-dir", folder, "--image-size", 8], "3 channel(s)"),
         ([weights.parent / "run", "--data-dir", other], "has other classes than"),
         ([digits, tmp_path / "run"], "say which to evaluate on with --data"),
