@@ -18,7 +18,7 @@ def printable(text: str) -> str:
 
 def markdown(text: str) -> str:
     """Escapes text for a cell of a Markdown table: it is shown as it is and opens no markup."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&])", r"\\\1", printable(text))
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", printable(text))
 
 
 def latex(text: str) -> str:
@@ -33,7 +33,21 @@ def spreadsheet(text: str) -> str:
     Injection"); an apostrophe before it makes it text. Quotes and commas are left to ``csv``.
     """
     text = printable(text)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def figure(text: str) -> str:
+    """Escapes text for a figure of matplotlib: it is drawn as it is.
+
+    Two dollar signs would begin and end mathtext, whose errors end the drawing, and legends leave
+    out what begins with an underscore: a space of no width stands before it.
+    """
+    text = printable(text).replace("$", r"\$")
+    return f"\u200b{text}" if text.startswith("_") else text
+
+
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a formula begins with; the last four are the full-width forms, which Excel reads too."""
 
 
 _LATEX = {
@@ -43,5 +57,9 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    # After the end of a row they would be its options.
+    "*": "{*}",
+    "[": "{[}",
+    "]": "{]}",
     **{char: f"\\{char}" for char in "#$%&_{}"},
 }
