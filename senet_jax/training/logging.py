@@ -1,37 +1,84 @@
-"""What a run writes down: ``metrics.jsonl`` and TensorBoard files."""
+"""The metrics of a run: ``metrics.jsonl`` and TensorBoard files."""
 
+import io
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
 
 import numpy as np
-import tensorboardX
 from jaxtyping import UInt8
 
 from senet_jax.errors import UsageError
-from senet_jax.files import write_text
+from senet_jax.files import os_reason, read_json_lines, write_text
+from senet_jax.training.events import EventFile
 
 Line = dict[str, float]
 
+LARGEST = 3.5e38
+"""No metric is larger: they are float32 numbers, seconds or counts."""
+
+_RATES = ("/top1", "/top5")
+"""Ends of the keys of accuracies, 0 to 1."""
+
+
+def metrics_file(run_dir: Path) -> Path:
+    """The file of a run's metrics."""
+    return run_dir / "metrics.jsonl"
+
 
 def read_metrics(run_dir: Path) -> list[Line]:
-    """Reads the whole lines of a run's ``metrics.jsonl``; a torn last line is left out.
+    """Reads the metrics of a run; a torn last line is left out.
+
+    Every line has ``step`` and ``epoch``, numbers alone, and with ``val/top1`` also ``val/loss``.
+
+    Returns:
+        The lines; none if there is no file.
 
     Raises:
-        UsageError: Another line cannot be read.
+        UsageError: The file cannot be read, or a line is none that a run writes.
     """
-    file = run_dir / "metrics.jsonl"
-    if not file.exists():
-        return []
-    lines: list[Line] = []
-    for number, text in enumerate(file.read_text().split("\n")[:-1], 1):
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{file} is damaged in line {number}: {error}.") from error
+    file = metrics_file(run_dir)
+    lines = read_json_lines(file, "the metrics of a run")
+    for number, line in enumerate(lines, 1):
+        if problem := _problem(line):
+            raise UsageError(f"{file} is damaged in line {number}: {problem}.")
     return lines
+
+
+def read_last_metrics(run_dir: Path) -> Line:
+    """Reads the last line of a run that has ended, with the final validation.
+
+    Raises:
+        UsageError: As ``read_metrics``, or there is no such line.
+    """
+    lines = read_metrics(run_dir)
+    if not lines or not {"val/top1", "val/count"} <= lines[-1].keys():
+        raise UsageError(
+            f"{metrics_file(run_dir)} lacks the final validation of the run; its checkpoints may "
+            "be whole: `senet-jax evaluate` evaluates them."
+        )
+    return lines[-1]
+
+
+def _problem(line: dict[str, object]) -> str | None:
+    """The reason why a line is none that a run writes; None if it is one."""
+    for key, value in line.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"{key!r} is no number"
+        # A comparison, because a whole number of JSON may be too large for a float.
+        if not abs(value) <= LARGEST:
+            return f"{key!r} is no finite number of a metric"
+        if (key.endswith(_RATES) and not 0 <= value <= 1) or (key in _NEEDED and value < 0):
+            return f"{key!r} is out of range"
+    if missing := [key for key in _NEEDED if key not in line]:
+        return f"it lacks {missing[0]!r}"
+    if "val/top1" in line and "val/loss" not in line:
+        return "it lacks 'val/loss'"
+    return None
+
+
+_NEEDED = ("step", "epoch")
 
 
 def training_speed(lines: Sequence[Line]) -> float | None:
@@ -39,7 +86,7 @@ def training_speed(lines: Sequence[Line]) -> float | None:
 
     None where no step was timed, as in a run that resumed just before its end.
     """
-    timed = [line for line in lines if "time/images_per_s" in line]
+    timed = [line for line in lines if {"time/images_per_s", "time/steps_s"} <= line.keys()]
     seconds = sum(line["time/steps_s"] for line in timed)
     images = sum(line["time/images_per_s"] * line["time/steps_s"] for line in timed)
     return images / seconds if seconds else None
@@ -58,28 +105,36 @@ class MetricsLog:
     Args:
         run_dir: Folder of the run.
         step: Steps done.
+
+    Raises:
+        UsageError: The metrics that are there cannot be read, and stay as they are; or a file
+            cannot be written, as from every method.
     """
 
     def __init__(self, run_dir: Path, step: int) -> None:
-        self._path = run_dir / "metrics.jsonl"
+        self._path = metrics_file(run_dir)
         self._kept = [line for line in read_metrics(run_dir) if line["step"] <= step]
-        self._file: IO[str] | None = None
-        self._board = tensorboardX.SummaryWriter(
-            str(run_dir / "tensorboard"), purge_step=step + 1, write_to_disk=True
-        )
+        self._file: io.RawIOBase | None = None
+        self._board = EventFile(run_dir / "tensorboard", purge_step=step + 1)
 
     def write(self, line: Line) -> None:
         """Appends a line, on disk when this returns."""
-        if self._file is None:
-            write_text(self._path, "".join(json.dumps(each) + "\n" for each in (*self._kept, line)))
-            self._file = self._path.open("a")
-        else:
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        for key, value in line.items():
-            if "/" in key:
-                self._board.add_scalar(key, value, int(line["step"]))
+        try:
+            if self._file is None:
+                # With the new line in one go: no moment sees a file that is empty.
+                lines = (*self._kept, line)
+                write_text(self._path, "".join(json.dumps(each) + "\n" for each in lines))
+                # Without a buffer, which would be written again when a full disk has ended the run.
+                self._file = self._path.open("ab", buffering=0)
+            else:
+                rest = memoryview((json.dumps(line) + "\n").encode())
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._unwritable(error) from error
+        tags = {key: value for key, value in line.items() if "/" in key}
+        self._board.scalars(int(line["step"]), tags)
         self._board.flush()
 
     def images(self, step: int, images: UInt8[np.ndarray, "b h w c"]) -> None:
@@ -89,7 +144,7 @@ class MetricsLog:
             step: The step that trains on them, from 1.
             images: The batch.
         """
-        self._board.add_images("train/images", images[:16], step, dataformats="NHWC")
+        self._board.images(step, "train/images", images[:16])
         self._board.flush()
 
     def close(self) -> None:
@@ -97,6 +152,12 @@ class MetricsLog:
         if self._file is not None:
             self._file.close()
         self._board.close()
+
+    def _unwritable(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"{self._path} cannot be written: {os_reason(error)}; mend that, and the same command "
+            "goes on from the newest checkpoint."
+        )
 
 
 class Meter:
