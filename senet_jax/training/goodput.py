@@ -12,12 +12,15 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, get_args
 
 import jax
+
+from senet_jax.errors import UsageError
+from senet_jax.files import read_json_lines, write_text
 
 Kind = Literal["startup", "compile", "steps", "data_wait", "evaluation", "checkpoint", "other"]
 """What time goes to, each second to one:
@@ -112,11 +115,6 @@ class Session:
     hardware: str | None = None
     """What it computed on, as ``hardware.hardware`` says it; None in files of older versions."""
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """Reads what ``SessionLog`` writes."""
-        return cls(**values)
-
     @property
     def wall_s(self) -> float:
         """All of its time."""
@@ -124,11 +122,59 @@ class Session:
 
 
 def read_sessions(run_dir: Path) -> list[Session]:
-    """Reads the starts of a run, in order; empty for a run that wrote none."""
+    """Reads the starts of a run, in order; a torn last line is left out.
+
+    Returns:
+        The starts; none if there is no file, as in runs of older versions.
+
+    Raises:
+        UsageError: The file cannot be read, or a line is none that ``SessionLog`` writes.
+    """
     file = run_dir / "sessions.jsonl"
-    if not file.exists():
-        return []
-    return [Session.from_json(json.loads(line)) for line in file.read_text().splitlines()]
+    found = []
+    for number, values in enumerate(read_json_lines(file, "the starts of a run"), 1):
+        try:
+            found.append(_session(values))
+        except ValueError as error:
+            raise UsageError(
+                f"{file} is damaged in line {number}: {error}; it only says where the time went: "
+                "take it away, and the run goes on without."
+            ) from error
+    return found
+
+
+def _session(values: Mapping[str, Any]) -> Session:
+    """A line of the file.
+
+    Raises:
+        ValueError: It is none that ``SessionLog`` writes; the message says why.
+    """
+    names = {field.name for field in dataclasses.fields(Session)}
+    if missing := sorted(names - {"hardware"} - values.keys()):
+        raise ValueError(f"it lacks {missing[0]!r}")
+    if unknown := sorted(values.keys() - names):
+        raise ValueError(f"{unknown[0]!r} is unknown")
+    seconds, hardware = values["seconds"], values.get("hardware")
+    if not isinstance(seconds, dict) or not seconds.keys() <= set(KINDS):
+        raise ValueError(f"'seconds' are not those of {', '.join(KINDS)}")
+    for name, value in {**values, **seconds}.items():
+        whole = name in ("start", "step")
+        if name in ("seconds", "hardware"):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+            raise ValueError(f"{name!r} is no {'whole ' * whole}number")
+        # A clock that was never set begins in 1970, and the process began before.
+        if not (-_LONGEST if name == "began" else 0) <= value <= _LONGEST:
+            raise ValueError(f"{name!r} is out of range")
+    if hardware is not None and not isinstance(hardware, str):
+        raise ValueError("'hardware' is no text")
+    if values["step"] < values["start"]:
+        raise ValueError("'step' is before 'start'")
+    return Session(**{**values, "seconds": {**dict.fromkeys(KINDS, 0.0), **seconds}})
+
+
+_LONGEST = 1e12
+"""More seconds and steps than any run has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +238,10 @@ class SessionLog:
         account: The time of this process.
         start: Steps done before.
         hardware: What this start computes on.
+
+    Raises:
+        UsageError: The earlier starts cannot be read, or the file cannot be written, as from every
+            method.
     """
 
     def __init__(self, run_dir: Path, account: Account, start: int, hardware: str) -> None:
@@ -218,9 +268,7 @@ class SessionLog:
             json.dumps(dataclasses.asdict(session)) + "\n"
             for session in (*self._earlier, self._session(step))
         ]
-        partial = self._file.with_suffix(".partial")
-        partial.write_text("".join(lines))
-        partial.replace(self._file)
+        write_text(self._file, "".join(lines))
         now = time.perf_counter()
         self._due = now + max(_AT_MOST_EVERY_S, (now - began) / _SHARE)
 

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 import pytest
 
 from senet_jax.analysis.report import report_run
+from senet_jax.errors import UsageError
 from senet_jax.training import goodput, loop
 from senet_jax.training.goodput import (
     KINDS,
@@ -104,10 +106,8 @@ def test_a_session_is_written_at_most_once_a_second_and_less_where_writing_is_sl
     clock_time(0.5)
     log.beat(5)
     assert read_sessions(tmp_path)[-1] == session(3, 5, 6000.0, "2 x cpu", startup=1.0)
-    write = type(tmp_path).write_text
-    monkeypatch.setattr(
-        type(tmp_path), "write_text", lambda *args: (clock_time(0.25), write(*args))
-    )
+    write = goodput.write_text
+    monkeypatch.setattr(goodput, "write_text", lambda *args: (clock_time(0.25), write(*args)))
     log.write(6)
     clock_time(249.0)
     log.beat(7)
@@ -115,6 +115,54 @@ def test_a_session_is_written_at_most_once_a_second_and_less_where_writing_is_sl
     clock_time(1.0)
     log.beat(8)
     assert read_sessions(tmp_path)[-1].step == 8
+
+
+def test_a_torn_last_line_of_the_starts_is_left_out(tmp_path):
+    SessionLog(tmp_path, Account(), 3, "2 x cpu")
+    with (tmp_path / "sessions.jsonl").open("a") as file:
+        file.write('{"began": 1.0, "sta')
+    (first,) = read_sessions(tmp_path)
+    SessionLog(tmp_path, Account(), 5, "2 x cpu")
+    assert [s.start for s in read_sessions(tmp_path)] == [3, 5]
+    assert read_sessions(tmp_path)[0] == first
+
+
+LINE = {"began": 1.0, "start": 0, "step": 2, "seconds": {"steps": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seconds": None}, "'seconds' are not those of"),
+        ({"seconds": {"sleep": 1.0}}, "'seconds' are not those of"),
+        ({"seconds": {"steps": "1"}}, "'steps' is no number"),
+        ({"seconds": {"steps": float("nan")}}, "'steps' is out of range"),
+        ({"step": 2.5}, "'step' is no whole number"),
+        ({"start": True}, "'start' is no whole number"),
+        ({"start": 3}, "'step' is before 'start'"),
+        ({"step": 10**400}, "'step' is out of range"),
+        ({"hardware": 3}, "'hardware' is no text"),
+        ({"more": 3}, "'more' is unknown"),
+    ],
+)
+def test_a_start_that_no_run_writes_is_refused(tmp_path, changed, message):
+    lines = [json.dumps(line) + "\n" for line in (LINE, {**LINE, **changed})]
+    (tmp_path / "sessions.jsonl").write_text("".join(lines))
+    with pytest.raises(UsageError, match=f"sessions.jsonl is damaged in line 2: {message}"):
+        read_sessions(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["began", "start", "step", "seconds"])
+def test_a_start_without_a_field_is_refused(tmp_path, missing):
+    line = {name: value for name, value in LINE.items() if name != missing}
+    (tmp_path / "sessions.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(UsageError, match=f"in line 1: it lacks '{missing}'; .* take it away"):
+        read_sessions(tmp_path)
+
+
+def test_a_start_without_all_kinds_of_time_is_read(tmp_path):
+    (tmp_path / "sessions.jsonl").write_text(json.dumps(LINE) + "\n")
+    assert goodput_of(read_sessions(tmp_path)).share == 1.0
 
 
 def test_the_account_of_a_killed_run_is_whole(tiny, monkeypatch):
