@@ -10,6 +10,7 @@ from typing import Self
 import jax
 from tqdm import tqdm
 
+from senet_jax.terminal import unescaped
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.goodput import Account
 from senet_jax.training.hosts import is_first
@@ -190,6 +191,7 @@ class ProgressBar:
             initial=start,
             dynamic_ncols=True,
             disable=None if is_first() else True,
+            file=unescaped(sys.stderr),
             # tqdm's own time left knows nothing of validations.
             bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt}{postfix}",
         )
