@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +71,19 @@ def read_json_lines(path: PathLike, kind: str) -> list[dict[str, Any]]:
     A last line without its line break is left out: a process was killed while it wrote it.
 
     Args:
-        path: The file; one that does not exist has no lines.
+        path: The file; one that does not exist has no lines. A link to nothing is refused: what it
+            leads to may be on a disk that is not mounted.
         kind: As in ``read_text``.
 
     Raises:
         UsageError: The file cannot be read, or a line is no JSON object.
     """
-    if not Path(path).exists():
+    try:
+        Path(path).lstat()
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except (OSError, ValueError):
+        pass  # The reading says why.
     lines: list[dict[str, Any]] = []
     for number, text in enumerate(read_text(path, kind).split("\n")[:-1], 1):
         place = f"{path} is damaged in line {number}"

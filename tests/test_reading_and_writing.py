@@ -38,6 +38,12 @@ def test_json_lines_leave_a_torn_last_line_out(tmp_path):
     file.write_text('{"a": 1}\n7\n')
     with pytest.raises(UsageError, match="damaged in line 2: it is no JSON object"):
         files.read_json_lines(file, "lines")
+    file.unlink()
+    file.symlink_to("absent")
+    with pytest.raises(UsageError, match="cannot be read as lines: No such file"):
+        files.read_json_lines(file, "lines")
+    with pytest.raises(UsageError, match="cannot be read as lines: File name too long"):
+        files.read_json_lines(tmp_path / ("n" * 300), "lines")
 
 
 @pytest.mark.parametrize("write", [files.check_target, lambda path: files.write_text(path, "new")])
