@@ -36,7 +36,7 @@ def spreadsheet(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def figure(text: str) -> str:
+def figure_text(text: str) -> str:
     """Escapes text for a figure of matplotlib: it is drawn as it is.
 
     Two dollar signs would begin and end mathtext, whose errors end the drawing, and legends leave

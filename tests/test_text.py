@@ -39,7 +39,7 @@ def test_a_dollar_sign_opens_no_formula():
 def test_a_figure_draws_a_name_as_it_is(name, tmp_path):
     figure = Figure()
     axes = figure.subplots()
-    axes.plot([1, 2], label=text.figure(name))
+    axes.plot([1, 2], label=text.figure_text(name))
     axes.legend()
     figure.savefig(tmp_path / "drawn.svg")
     # The text of a glyph is in a comment, without what opens or closes mathtext.
