@@ -18,7 +18,7 @@ def printable(text: str) -> str:
 
 def markdown(text: str) -> str:
     """Escapes text for a cell of a Markdown table: it is shown as it is and opens no markup."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", printable(text))
+    return _MARKUP.sub(r"\\\g<0>", printable(text))
 
 
 def latex(text: str) -> str:
@@ -45,6 +45,9 @@ def figure_text(text: str) -> str:
     text = printable(text).replace("$", r"\$")
     return f"\u200b{text}" if text.startswith("_") else text
 
+
+_MARKUP = re.compile(r"[\\`*{}\[\]<>#|~&$]|(?<![^\W_])_|_(?![^\W_])")
+"""Markdown's markup; an underscore within a word is none."""
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a formula begins with; the last four are the full-width forms, which Excel reads too."""

@@ -13,6 +13,7 @@ def test_a_terminal_is_sent_no_control_characters():
 
 def test_markdown_shows_markup_as_text():
     assert text.markdown("a|b <i> *c*") == r"a\|b \<i\> \*c\*"
+    assert text.markdown("_a_b é_1 c__d e_") == r"\_a_b é_1 c\_\_d e\_"
 
 
 def test_latex_shows_its_special_characters():
