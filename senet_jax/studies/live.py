@@ -9,8 +9,12 @@ from typing import Self
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from senet_jax.errors import UsageError
 from senet_jax.studies.runner import Progress, State, log_of
+from senet_jax.terminal import unescaped
+from senet_jax.text import printable
 from senet_jax.training.logging import Line, read_metrics
 
 
@@ -21,7 +25,9 @@ class LiveTable:
     """
 
     def __init__(self) -> None:
-        self._console = Console()
+        # rich draws with control characters, which are not to be escaped, and reads markup in
+        # strings: the cells of the table are Text.
+        self._console = Console(file=unescaped(sys.stdout))
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._said: dict[str, str] = {}
 
@@ -64,7 +70,7 @@ def _table(progress: Sequence[Progress], most: int) -> Table:
         table.add_column(column)
     for one in progress:
         if one in shown:
-            table.add_row(*_row(one))
+            table.add_row(*map(Text, _row(one)))
     return table
 
 
@@ -72,12 +78,16 @@ _FIRST: tuple[State, ...] = ("running", "failed", "waiting", "done")
 
 
 def _row(one: Progress) -> list[str]:
-    lines: list[Line] = [] if one.state == "waiting" else read_metrics(one.job.config.run_dir)
+    try:
+        lines: list[Line] = [] if one.state == "waiting" else read_metrics(one.job.config.run_dir)
+    except UsageError:
+        # The run itself reads them, and fails with the sentence.
+        return [printable(one.job.name), one.state, "unreadable", "", "", ""]
     last: Line = lines[-1] if lines else {}
     validated = [line["val/top1"] for line in lines if "val/top1" in line]
     minutes, seconds = divmod(round(time.monotonic() - one.began), 60)
     return [
-        one.job.name,
+        printable(one.job.name),
         one.state,
         f"{last['epoch']:.0f} of {one.job.config.epochs}" if last else "",
         f"{1 - validated[-1]:.2%}" if validated else "",
@@ -87,7 +97,9 @@ def _row(one: Progress) -> list[str]:
 
 
 def _reason(one: Progress) -> list[str]:
-    return [f"{one.reason} (all of it: {log_of(one.job)})"] if one.state == "failed" else []
+    if one.state != "failed":
+        return []
+    return [printable(f"{one.reason} (all of it: {log_of(one.job)})")]
 
 
 def tell_failures(progress: Sequence[Progress]) -> int:
@@ -98,5 +110,6 @@ def tell_failures(progress: Sequence[Progress]) -> int:
         by_reason.setdefault(one.reason, []).append(one)
     for reason, those in by_reason.items():
         names = ", ".join(one.job.name for one in those)
-        print(f"{names} failed: {reason} (all of it: {log_of(those[0].job)})", file=sys.stderr)
+        sentence = f"{names} failed: {reason} (all of it: {log_of(those[0].job)})"
+        print(printable(sentence), file=sys.stderr)
     return len(failed)

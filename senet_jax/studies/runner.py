@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal
 
+from senet_jax.errors import UsageError
+from senet_jax.files import os_reason, read_bytes
 from senet_jax.studies.grid import Job
 from senet_jax.studies.places import Place
 from senet_jax.training.lock import is_held
@@ -62,8 +64,10 @@ class Progress:
             hint = ", as Linux does where memory is short" if -code == signal.SIGKILL else ""
             self.reason = f"its process was killed by {name}{hint}"
             return
-        log = log_of(self.job)
-        lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        try:
+            lines = read_bytes(log_of(self.job)).decode(errors="replace").strip().splitlines()
+        except OSError:
+            lines = []
         self.reason = lines[-1] if lines else f"exit code {code}"
 
 
@@ -145,15 +149,19 @@ class _Seat:
         self._orders.send({"config": one.job.config.to_json(), "log": str(log.absolute())})
 
     def _launch(self, log: Path) -> "tuple[subprocess.Popen[bytes], Connection]":
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            first = log.open("ab")
+        except OSError as error:
+            raise UsageError(f"{log} cannot be written: {os_reason(error)}.") from error
         ours, theirs = Pipe()
-        log.parent.mkdir(parents=True, exist_ok=True)
         variables = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(SOURCES), os.environ.get("PYTHONPATH", "")]),
             "JAX_COMPILATION_CACHE_DIR": str(self._cache.absolute()),
             **self._place.variables,
         }
-        with theirs, log.open("ab") as first:
+        with theirs, first:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "senet_jax.studies.worker", str(theirs.fileno())),

@@ -8,6 +8,8 @@ import contextlib
 import dataclasses
 import json
 import os
+import pickle
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from senet_jax.errors import UsageError, require
+from senet_jax.files import os_reason, read_json_object, write_text
 from senet_jax.studies.grid import Job
 from senet_jax.studies.runner import CACHE, SOURCES, Progress, Show, log_of, where_they_stand
 from senet_jax.training.allocator import keep_freed_memory
@@ -173,9 +176,7 @@ class _Queue:
     def __init__(self, submitit: Any, about: Path) -> None:
         self._submitit, self._about = submitit, about
         self._file = about / "tasks.json"
-        self._tasks: dict[str, str] = (
-            json.loads(self._file.read_text()) if self._file.exists() else {}
-        )
+        self._tasks = _read_tasks(self._file)
         states = _states({task.partition("_")[0] for task in self._tasks.values()})
         self._tasks = {name: task for name, task in self._tasks.items() if task in states}
         self._gone: dict[str, float] = {}
@@ -202,8 +203,12 @@ class _Queue:
                 submitted = [executor.submit(task) for task in tasks]
         except (RuntimeError, subprocess.CalledProcessError) as error:
             raise UsageError(f"SLURM takes no array here: {error}") from error
+        except OSError as error:
+            raise UsageError(
+                f"the array cannot be written to {self._about}: {os_reason(error)}."
+            ) from error
         self._tasks |= {job.name: task.job_id for job, task in zip(jobs, submitted, strict=True)}
-        self._file.write_text(json.dumps(self._tasks, indent=1))
+        write_text(self._file, json.dumps(self._tasks, indent=1))
 
     def look(self, progress: Sequence[Progress]) -> None:
         """Brings up to date where the jobs stand."""
@@ -226,9 +231,40 @@ class _Queue:
                 one.reason = one.reason and f"left SLURM's queue without a result: {one.reason}"
 
 
+def _read_tasks(file: Path) -> dict[str, str]:
+    """The tasks that were submitted, by the names of their jobs.
+
+    Raises:
+        UsageError: The file cannot be read, or is none that ``_Queue.submit`` writes.
+    """
+    if not file.exists():
+        return {}
+    instead = "take it away if none of these runs is in SLURM's queue."
+    try:
+        tasks = read_json_object(file, "the tasks of a study in SLURM")
+    except UsageError as error:
+        raise UsageError(f"{str(error).rstrip('.')}: {instead}") from error
+    if not all(isinstance(task, str) and _TASK.fullmatch(task) for task in tasks.values()):
+        raise UsageError(f"{file} has tasks that SLURM does not number so: {instead}")
+    return tasks
+
+
+_TASK = re.compile(r"\d+(_\d+)?")
+
+
+_UNREADABLE = (
+    *(OSError, EOFError, pickle.UnpicklingError),
+    # What unpickling a damaged file raises besides.
+    *(AttributeError, ImportError, LookupError, TypeError, ValueError),
+)
+
+
 def _result(task: Any) -> int:
-    """The exit code of a task that wrote its result, or 1 if that is an error."""
-    return int(task.result()) if task.exception() is None else 1
+    """The exit code of a task that wrote its result; 1 if that is an error, or is damaged."""
+    try:
+        return int(task.result()) if task.exception() is None else 1
+    except _UNREADABLE:
+        return 1
 
 
 def _states(arrays: set[str]) -> dict[str, str]:
@@ -237,7 +273,7 @@ def _states(arrays: set[str]) -> dict[str, str]:
         return {}
     command = ["squeue", "--noheader", "--array", "--format", "%i %T", "--jobs", ",".join(arrays)]
     try:
-        asked = subprocess.run(command, capture_output=True, text=True)
+        asked = subprocess.run(command, capture_output=True, text=True, errors="replace")
     except OSError as error:
         raise UsageError(
             f"squeue cannot be asked where the runs stand: {error.strerror}."

@@ -20,6 +20,8 @@ from typing import Any
 from senet_jax.commands.train import PREEMPTED, train_and_report
 from senet_jax.data.datasets import Dataset
 from senet_jax.errors import BAD_INPUT, UsageError
+from senet_jax.terminal import escaped_output
+from senet_jax.text import printable
 from senet_jax.training.allocator import keep_freed_memory
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.goodput import process_age_s
@@ -47,7 +49,7 @@ class Worker:
             config.validate()
             return train_and_report(config, age_s=age_s, run=self._run(config))
         except UsageError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(printable(f"error: {error}"), file=sys.stderr)
             return BAD_INPUT
 
     def _run(self, config: TrainConfig) -> Run:
@@ -71,10 +73,13 @@ def printing_to(log: str) -> Iterator[None]:
         for stream in streams:
             stream.flush()
             os.dup2(file, stream.fileno())
-        yield
-    except Exception:
-        traceback.print_exc()
-        raise
+        # The log is read on a terminal.
+        with escaped_output():
+            try:
+                yield
+            except Exception:
+                traceback.print_exc()
+                raise
     finally:
         for stream, own in zip(streams, before, strict=True):
             stream.flush()

@@ -59,7 +59,9 @@ def test_data_that_is_not_there_is_refused_unless_all_has_been_done(tmp_path):
     with pytest.raises(UsageError, match="cifar10 is not in"):
         check_data(grid)
     grid[0].config.run_dir.mkdir(parents=True)
-    (grid[0].config.run_dir / "metrics.jsonl").write_text('{"epoch": 1, "val/top1": 0.5}\n')
+    (grid[0].config.run_dir / "metrics.jsonl").write_text(
+        '{"step": 9, "epoch": 1, "val/top1": 0.5, "val/loss": 1}\n'
+    )
     check_data(grid)
 
 
@@ -68,13 +70,16 @@ def test_a_run_is_done_after_the_validation_of_its_last_epoch(tmp_path):
     job.config.run_dir.mkdir(parents=True)
     metrics = job.config.run_dir / "metrics.jsonl"
     for line, done in (
-        ({"epoch": 1, "val/top1": 0.5}, False),
+        ({"epoch": 1, "val/top1": 0.5, "val/loss": 1}, False),
         ({"epoch": 2}, False),
-        ({"epoch": 2, "val/top1": 0.5}, True),
+        ({"epoch": 2, "val/top1": 0.5, "val/loss": 1}, True),
     ):
         with metrics.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps({"step": 9, **line}) + "\n")
         assert job.done is done
+    metrics.write_text("null\n")
+    with pytest.raises(UsageError, match=r"metrics\.jsonl is damaged in line 1"):
+        _ = job.done
 
 
 def test_a_recipe_that_is_scaled_down_keeps_its_shape():

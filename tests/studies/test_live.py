@@ -1,6 +1,7 @@
 """The table of a study that is running, on terminals of any height."""
 
 import io
+import sys
 
 import pytest
 from rich.console import Console
@@ -8,6 +9,7 @@ from rich.console import Console
 from senet_jax.studies.grid import jobs
 from senet_jax.studies.live import LiveTable, tell_failures
 from senet_jax.studies.runner import Progress
+from senet_jax.terminal import escaped_output
 from senet_jax.training.config import TrainConfig
 
 
@@ -37,6 +39,35 @@ def test_what_runs_and_what_failed_is_seen_on_a_terminal_of_any_height(progress,
         assert name in text
     assert ("and 10 done, 16 waiting" in text) == (height == 20)
     assert ("a/seed39" in text) == (height == 60)
+
+
+def test_a_name_is_no_markup_and_acts_on_no_terminal(tmp_path, capsys):
+    grid = jobs({"[red]a[/red]\x1b[2J": TrainConfig()}, tmp_path, [0])
+    one = Progress(grid[0], "running")
+    grid[0].config.run_dir.mkdir(parents=True)
+    (grid[0].config.run_dir / "metrics.jsonl").write_text("null\n")
+    table = LiveTable()
+    table._console = Console(force_terminal=True, width=100, file=io.StringIO())
+    table._live.console = table._console
+    with table:
+        table.show([one])
+    shown = table._console.file.getvalue()
+    assert "[red]a[/red]\\x1b[2J" in shown
+    assert "unreadable" in shown
+    assert "\x1b[2J" not in shown
+    one.state, one.reason = "failed", "no\x1b disk"
+    LiveTable().show([one])
+    tell_failures([one])
+    captured = capsys.readouterr()
+    for text in (captured.out, captured.err):
+        assert "[red]a[/red]\\x1b[2J/seed0" in text
+        assert "no\\x1b disk" in text
+
+
+def test_the_table_draws_below_the_escaping_stream(capsys):
+    below = sys.stdout
+    with escaped_output():
+        assert LiveTable()._console.file is below
 
 
 def test_runs_that_failed_for_one_reason_are_named_together(progress, capsys):

@@ -59,6 +59,22 @@ def test_a_run_whose_process_is_killed_fails_for_that_reason(tmp_path):
         assert (one.state, one.reason) == ("failed", reason)
 
 
+def test_a_log_that_cannot_be_read_gives_no_reason(tmp_path):
+    (job,) = jobs({"a": SMALL}, tmp_path, [0])
+    log_of(job).parent.mkdir(parents=True)
+    os.mkfifo(log_of(job))
+    one = runner.Progress(job, "running")
+    one.settle(2)
+    assert one.reason == "exit code 2"
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    (job,) = jobs({"a": SMALL}, tmp_path, [0])
+    log_of(job).mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"seed0\.log cannot be written: Is a directory"):
+        runner._Seat(Place(), tmp_path)._launch(log_of(job))
+
+
 def test_asked_to_stop_it_stops_its_runs_and_they_go_on(tmp_path):
     long = dataclasses.replace(SMALL, epochs=400)
     grid = jobs({"long": long}, tmp_path / "study", [0])

@@ -137,6 +137,34 @@ def test_a_task_that_vanishes_has_failed(tmp_path, cluster, monkeypatch):
     assert progress[0].reason.startswith("left SLURM's queue without a result")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("null", "it holds no JSON object: take it away if none of"),
+        ('{"a', "Unterminated string .*: take it away if none of"),
+        ('{"small/seed0": 7}', "has tasks that SLURM does not number so"),
+        ('{"small/seed0": "--me"}', "has tasks that SLURM does not number so"),
+    ],
+)
+def test_a_damaged_list_of_tasks_is_named(tmp_path, cluster, text, message):
+    grid = jobs({"small": SMALL}, tmp_path / "study", [0])
+    file = tmp_path / "study" / ".slurm" / "tasks.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    with pytest.raises(UsageError, match=rf"tasks\.json .*{message}"):
+        run_array("gates", grid, tmp_path / "study", print, SlurmOptions())
+    assert not (cluster / "submitted").exists()
+
+
+def test_a_damaged_result_of_a_task_is_a_failure(tmp_path):
+    submitit = slurm._submitit()
+    task = submitit.SlurmJob(folder=tmp_path, job_id="7_0")
+    for data in (b"\x80\x04torn", b"cnowhere\nnothing\n.", b"N."):
+        task.paths.result_pickle.parent.mkdir(parents=True, exist_ok=True)
+        task.paths.result_pickle.write_bytes(data)
+        assert slurm._result(task) == 1
+
+
 def test_without_slurm_there_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     grid = jobs({"small": SMALL}, tmp_path / "study", [0])
