@@ -13,6 +13,7 @@ from senet_jax.commands.networks import (
     view_fields,
 )
 from senet_jax.errors import UsageError
+from senet_jax.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,7 +141,8 @@ def _count(
         tally.add(said.log_p, valid)
         unreadable += [source.name(index) for index in said.unreadable]
         for index, reason in said.errors.items():
-            print(f"senet-jax: {source.name(index)} is left out: {reason}", file=sys.stderr)
+            sentence = f"senet-jax: {source.name(index)} is left out: {reason}"
+            print(printable(sentence), file=sys.stderr)
     check_count(tally.count + tally.unlabelled + len(unreadable), len(source))
     if not tally.count:
         raise UsageError("not one image could be read and has a label: there is nothing to count.")
@@ -175,7 +177,7 @@ def _lines(result: dict[str, Any], tally: "Tally") -> list[str]:
         lines.append(f"{tally.unlabelled:,} images without a valid label are left out")
     if "unreadable" in result:
         lines.append(f"left out, because they cannot be read: {', '.join(result['unreadable'])}")
-    return lines
+    return list(map(printable, lines))
 
 
 def _error(wrong: int, count: int) -> str:
@@ -198,4 +200,4 @@ def _by_class(tally: "Tally", names: list[str]) -> list[str]:
         f"  {times:,} times {names[label]} taken for {names[taken]}"
         for label, taken, times in by_class.confusions(SHOWN)
     ]
-    return lines
+    return list(map(printable, lines))

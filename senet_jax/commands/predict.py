@@ -94,8 +94,8 @@ def run(options: argparse.Namespace) -> int:
         workers=options.workers,
     ):
         for index, reason in said.errors.items():
-            name = printable(images.name(index))
-            print(f"senet-jax: {name} cannot be read as an image: {reason}", file=sys.stderr)
+            sentence = f"senet-jax: {images.name(index)} cannot be read as an image: {reason}"
+            print(printable(sentence), file=sys.stderr)
             code = UNREADABLE
         for index, log_p in zip(said.index, said.log_p, strict=True):
             top = np.argsort(-log_p, kind="stable")[: options.top]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from senet_jax.text import spreadsheet
 from senet_jax.training.step import TOP
 
 
@@ -113,6 +114,7 @@ class ByClass:
             images = self.images[label]
             rates = [x[label] / images if images else "" for x in (self.right, self.right5)]
             taken, times = worst.get(label, (-1, 0))
-            taken_for = names[taken] if times else ""
-            writer.writerow([label, name, images, self.right[label], *rates, taken_for, times])
+            taken_for = spreadsheet(names[taken]) if times else ""
+            shown = spreadsheet(name)
+            writer.writerow([label, shown, images, self.right[label], *rates, taken_for, times])
         return text.getvalue()
