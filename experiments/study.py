@@ -9,8 +9,9 @@ from typing import Literal
 
 from experiments.imagenet import SENET
 from senet_jax.analysis.cells import check_baseline, read_study, write_baseline
-from senet_jax.analysis.report import write_report
+from senet_jax.analysis.report import check_report_folder, write_report
 from senet_jax.analysis.study_report import report_study
+from senet_jax.analysis.study_tables import markdown
 from senet_jax.commands.config import read_config
 from senet_jax.commands.output import reader_may_leave
 from senet_jax.commands.train import PREEMPTED
@@ -149,6 +150,7 @@ def _run(study: str, options: Options, cells: dict[str, TrainConfig], baseline: 
     check_baseline(baseline, cells)
     folder = options.out or Path("runs") / study / options.data
     grid = jobs(cells, folder, range(options.seeds))
+    check_report_folder(folder)
     if options.launcher == "local":
         check_data(grid)
     with held(folder, "choose another folder with --out"), LiveTable() as table:
@@ -161,6 +163,9 @@ def _run(study: str, options: Options, cells: dict[str, TrainConfig], baseline: 
     if failed == len(grid):
         print("no run has ended, so that there is nothing to report.", file=sys.stderr)
         return FAILED
-    text = write_report(report_study(read_study(folder)), folder)
-    print(f"\n{text}\n\n{folder}{os.sep}: report.md, report.tex, report.csv, runs.csv; figures")
+    report = report_study(read_study(folder))
+    # Before it is written: a disk that is full does not take it from who waited for it.
+    print(f"\n{markdown(report)}\n", flush=True)
+    write_report(report, folder)
+    print(f"{folder}{os.sep}: report.md, report.tex, report.csv, runs.csv; figures")
     return FAILED if failed else 0

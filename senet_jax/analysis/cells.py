@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from senet_jax.data.card import Card
 from senet_jax.errors import UsageError, choose
+from senet_jax.files import os_reason, read_json_object, write_text
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.goodput import read_sessions
 from senet_jax.training.logging import Line, reached, read_metrics, training_speed
@@ -87,9 +88,12 @@ def read_study(folder: Path) -> Study:
             have the same one, or runs are of several data sets; or the study says of itself what
             cannot be read.
     """
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise UsageError(f"{folder} {what}: name a folder of runs.")
+    try:
+        if not folder.is_dir():
+            what = "is a file" if folder.exists() else "does not exist"
+            raise UsageError(f"{folder} {what}: name a folder of runs.")
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read: {os_reason(error)}.") from error
     found = sorted(file.parent for file in folder.rglob("config.json"))
     if not found:
         raise UsageError(f"{folder} has no runs: they are folders with a config.json.")
@@ -122,21 +126,30 @@ def read_study(folder: Path) -> Study:
 
 
 def write_baseline(folder: Path, baseline: str) -> None:
-    """Writes into the folder of a study, made if need be, what its report compares with."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / STUDY).write_text(json.dumps({"baseline": baseline}) + "\n")
+    """Writes into the folder of a study, made if need be, what its report compares with.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be made: {os_reason(error)}.") from error
+    write_text(folder / STUDY, json.dumps({"baseline": baseline}) + "\n")
 
 
 def _read_baseline(folder: Path) -> str | None:
     file = folder / STUDY
     if not file.exists():
         return None
+    instead = "take it away, and give --baseline."
     try:
-        return str(json.loads(file.read_text())["baseline"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{file} does not name the baseline of a study: take it away, and give --baseline."
-        ) from error
+        baseline = read_json_object(file, "what a study says of itself").get("baseline")
+    except UsageError as error:
+        raise UsageError(f"{str(error).rstrip('.')}: {instead}") from error
+    if not isinstance(baseline, str):
+        raise UsageError(f"{file} does not name the baseline of a study: {instead}")
+    return baseline
 
 
 STUDY = "study.json"

@@ -1,7 +1,6 @@
 """The figures of gates: by channel as in the SENet paper, by depth, and after interventions."""
 
 import itertools
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,10 +12,11 @@ from matplotlib.figure import Figure
 
 from senet_jax.analysis.excitation import Gates
 from senet_jax.analysis.grad_cam import GradCAM
-from senet_jax.analysis.pictures import LINE
+from senet_jax.analysis.pictures import wrap
 from senet_jax.analysis.plots import STYLE, save_figure
 from senet_jax.analysis.pruning import GATE, OUTPUT, RANDOM, PruningReport
 from senet_jax.analysis.removal import RemovalReport, increase
+from senet_jax.text import figure_text
 
 FORMATS = ("png", "svg")
 COLORS = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
@@ -55,7 +55,7 @@ def draw_gates(
                         color=color,
                         linewidth=0.7,
                         alpha=0.9,
-                        label=classes[label],
+                        label=figure_text(classes[label]),
                     )
                 axes.plot(of_all.ravel(), **ALL)
                 axes.set_xlim(-0.5, of_all.size - 0.5)
@@ -196,7 +196,7 @@ def draw_grad_cam(
         grid = figure.subplots(count, columns, squeeze=False)
         for place, (row, title) in enumerate(zip(grid, titles, strict=True)):
             _show(row[0], images[0][place])
-            row[0].set_ylabel(_lines(title), fontsize=7)
+            row[0].set_ylabel(wrap(title), fontsize=7)
             for axes, shown, one in zip(row[1:], images, maps, strict=True):
                 _show(axes, shown[place])
                 heat = one.fine[place]
@@ -208,7 +208,7 @@ def draw_grad_cam(
                 )
         grid[0, 0].set_title("image", fontsize=8)
         for axes, name in zip(grid[0, 1:], networks, strict=True):
-            axes.set_title(_lines(name), fontsize=7)
+            axes.set_title(wrap(name), fontsize=7)
         figure.supxlabel("blue: 0, red: the map's maximum; p: probability of the class", fontsize=7)
         return save(figure, folder, "grad_cam")
 
@@ -219,11 +219,6 @@ def _show(axes: Axes, image: UInt8[np.ndarray, "h w c"]) -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
-
-
-def _lines(text: str) -> str:
-    """A title in lines that fit beside or over an image."""
-    return "\n".join(textwrap.wrap(text, LINE))
 
 
 def _small(labels: int) -> float:

@@ -12,12 +12,18 @@ from matplotlib.figure import Figure
 
 from senet_jax.analysis.plots import STYLE, save_figure
 from senet_jax.files import make_folder
+from senet_jax.text import figure_text, printable
 
 SIDE, TITLE_LINE = 1.4, 0.11
 """Side of an image and height of a line of its title, inches."""
 
 LINE = 26
 """Letters of a line of a title."""
+
+
+def wrap(line: str) -> str:
+    """Breaks a line of a title into lines that fit over an image, escaped for a figure."""
+    return "\n".join(map(figure_text, textwrap.wrap(printable(line), LINE)))
 
 
 def draw_images(file: Path, images: UInt8[np.ndarray, "n h w c"], titles: Sequence[str]) -> Path:
@@ -28,10 +34,7 @@ def draw_images(file: Path, images: UInt8[np.ndarray, "n h w c"], titles: Sequen
         images: Grey or RGB images, 0 to 255.
         titles: What stands over each; long lines are broken.
     """
-    wrapped = [
-        "\n".join(part for line in title.splitlines() for part in textwrap.wrap(line, LINE))
-        for title in titles
-    ]
+    wrapped = ["\n".join(map(wrap, title.split("\n"))) for title in titles]
     lines = max(title.count("\n") + 1 for title in wrapped)
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
@@ -43,7 +46,7 @@ def draw_images(file: Path, images: UInt8[np.ndarray, "n h w c"], titles: Sequen
             axes.axis("off")
         for axes, image, title in zip(grid.flat, images, wrapped, strict=False):
             axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
-            axes.set_title(title, fontsize=6, pad=2, parse_math=False)
+            axes.set_title(title, fontsize=6, pad=2)
         make_folder(file.parent)
         save_figure(figure, file)
     return file

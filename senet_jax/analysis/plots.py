@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from senet_jax.files import write_whole
+from senet_jax.text import figure_text
 from senet_jax.training.logging import Line, read_metrics
 
 STYLE: Any = {
@@ -52,17 +53,17 @@ def draw_curves(run_dir: Path, title: str) -> Path:
         # Early epochs are far off; on a linear axis the rest would be a flat line.
         loss.set_yscale("log")
         error.set_ylim(bottom=0)
-        final = [line for line in lines if "val/top1" in line][-1]
-        error.annotate(
-            f"{100 * (1 - final['val/top1']):.2f} %",
-            (final["epoch"], 100 * (1 - final["val/top1"])),
-            xytext=(0, 8),
-            textcoords="offset points",
-            ha="right",
-            color=VALIDATION["color"],
-        )
+        for final in [line for line in lines if "val/top1" in line][-1:]:
+            error.annotate(
+                f"{100 * (1 - final['val/top1']):.2f} %",
+                (final["epoch"], 100 * (1 - final["val/top1"])),
+                xytext=(0, 8),
+                textcoords="offset points",
+                ha="right",
+                color=VALIDATION["color"],
+            )
         error.legend(loc="upper right")
-        figure.suptitle(title, fontsize=9)
+        figure.suptitle(figure_text(title), fontsize=9)
         file = run_dir / "curves.png"
         save_figure(figure, file)
     return file
@@ -89,10 +90,9 @@ def _draw(axes: Axes, lines: list[Line], metric: str, scale: Callable[[float], f
             for line in lines
             if f"{split}/{metric}" in line
         ]
-        epochs, values = zip(*points, strict=True)
         axes.plot(
-            epochs,
-            [scale(value) for value in values],
+            [epoch for epoch, _ in points],
+            [scale(value) for _, value in points],
             marker="." if len(points) < 4 else "",
             **style,
         )

@@ -4,7 +4,7 @@ import datetime
 from pathlib import Path
 
 from senet_jax.analysis.plots import draw_curves
-from senet_jax.analysis.study_plots import draw_study
+from senet_jax.analysis.study_plots import FIGURES, FORMATS, draw_study
 from senet_jax.analysis.study_report import StudyReport
 from senet_jax.analysis.study_tables import (
     comma_separated,
@@ -13,20 +13,38 @@ from senet_jax.analysis.study_tables import (
     markdown,
 )
 from senet_jax.errors import UsageError
+from senet_jax.files import check_folder, os_reason, write_text
 from senet_jax.training.goodput import Goodput, goodput_of, read_sessions
-from senet_jax.training.logging import read_metrics, training_speed
+from senet_jax.training.logging import read_last_metrics, read_metrics, training_speed
 from senet_jax.training.run_dir import read_config
+
+WRITTEN = (
+    *("report.md", "report.tex", "report.csv", "runs.csv"),
+    *(f"{name}.{kind}" for name in FIGURES for kind in FORMATS),
+)
+"""The files of the report of a study."""
+
+
+def draw_run(run_dir: Path) -> Path:
+    """Draws the curves of a finished run into its folder, as ``curves.png``.
+
+    Raises:
+        UsageError: The run cannot be read, or the file cannot be written.
+    """
+    config = read_config(run_dir)
+    return draw_curves(run_dir, f"{config.model.name} on {config.data.name}")
 
 
 def report_run(run_dir: Path) -> str:
-    """Draws the curves of a finished run and says in a few lines what came out.
+    """Describes in a few lines what came out of a finished run.
 
     Args:
-        run_dir: Folder of a run that has metrics.
+        run_dir: Folder of the run.
+
+    Raises:
+        UsageError: The run has not ended, or its records cannot be read.
     """
-    config, lines = read_config(run_dir), read_metrics(run_dir)
-    last = lines[-1]
-    draw_curves(run_dir, f"{config.model.name} on {config.data.name}")
+    last, lines = read_last_metrics(run_dir), read_metrics(run_dir)
     rate = training_speed(lines)
     speed = "too short to time" if rate is None else f"{rate:,.0f} images/s"
     account = _account(goodput_of(read_sessions(run_dir)))
@@ -39,8 +57,19 @@ def report_run(run_dir: Path) -> str:
     )
 
 
+def check_report_folder(folder: Path) -> None:
+    """Checks that the report of a study can be written into a folder, and writes nothing.
+
+    Raises:
+        UsageError: It cannot.
+    """
+    check_folder(folder, WRITTEN)
+
+
 def write_report(report: StudyReport, folder: Path) -> str:
     """Writes the tables and figures of a study into a folder, which is made if it is not there.
+
+    Each file is written atomically: a report that was there before is never left half.
 
     Returns:
         The table in Markdown, which ``report.md`` has too.
@@ -49,15 +78,16 @@ def write_report(report: StudyReport, folder: Path) -> str:
         UsageError: The folder cannot be written.
     """
     text = markdown(report)
+    check_report_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.md").write_text(text + "\n")
-        (folder / "report.tex").write_text(latex(report))
-        (folder / "report.csv").write_text(comma_separated(report))
-        (folder / "runs.csv").write_text(comma_separated_runs(report))
+        write_text(folder / "report.md", text + "\n")
+        write_text(folder / "report.tex", latex(report))
+        write_text(folder / "report.csv", comma_separated(report))
+        write_text(folder / "runs.csv", comma_separated_runs(report))
         draw_study(report, folder)
     except OSError as error:
-        raise UsageError(f"{folder} cannot be written: {error.strerror or error}.") from error
+        raise UsageError(f"{folder} cannot be written: {os_reason(error)}.") from error
     return text
 
 

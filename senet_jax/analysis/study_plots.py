@@ -15,8 +15,9 @@ from senet_jax.analysis.cells import Cell
 from senet_jax.analysis.plots import STYLE, save_figure
 from senet_jax.analysis.statistics import Estimate
 from senet_jax.analysis.study_report import Row, StudyReport
+from senet_jax.text import figure_text
 
-FORMATS = ("png", "svg")
+FIGURES, FORMATS = ("curves", "errors", "differences", "cost"), ("png", "svg")
 
 Color = tuple[float, ...]
 Groups = Mapping[str, Sequence[Row]]
@@ -78,7 +79,7 @@ def _curves(rows: Sequence[Row], colors: Mapping[str, Color]) -> Figure:
     training, validation = figure.subplots(1, 2, sharey=True)
     for row in rows:
         for axes, split in ((training, "train"), (validation, "val")):
-            _band(axes, row.cell, f"{split}/top1", colors[_label(row)], label=_label(row))
+            _band(axes, row, f"{split}/top1", colors)
     training.set_ylabel(f"top-1 error (%){_band_note(rows)}")
     for axes, title in ((training, "training"), (validation, "validation")):
         axes.set_title(title, fontsize=9)
@@ -116,8 +117,9 @@ def _panels(groups: Groups, colors: Mapping[str, Color]) -> Figure:
             axes.plot(
                 epochs, values.mean(0), color=color, linewidth=0.7, linestyle="--", marker=marker
             )
-            shown[_label(row)] = _band(axes, row.cell, "val/top1", color, label=_label(row))
-        axes.set_title(group, fontsize=8)
+            line = _band(axes, row, "val/top1", colors)
+            shown[figure_text(_label(row))] = line
+        axes.set_title(figure_text(group), fontsize=8)
         _epochs(axes)
         axes.tick_params(labelsize=7)
         axes.set_xlabel("")
@@ -158,8 +160,9 @@ def _errors(cell: Cell, metric: str) -> tuple[list[float], np.ndarray]:
     return epochs, np.array([[curve[epoch] for epoch in epochs] for curve in curves])
 
 
-def _band(axes: Axes, cell: Cell, metric: str, color: Color, *, label: str) -> Line2D:
-    epochs, values = _errors(cell, metric)
+def _band(axes: Axes, row: Row, metric: str, colors: Mapping[str, Color]) -> Line2D:
+    color, label = colors[_label(row)], figure_text(_label(row))
+    epochs, values = _errors(row.cell, metric)
     (line,) = axes.plot(
         epochs, values.mean(0), color=color, linewidth=1.3, marker=_marker(epochs), label=label
     )
@@ -191,7 +194,8 @@ def _lanes(groups: Groups, height: float) -> tuple[Figure, Axes, list[tuple[floa
     places = _places(groups)
     figure = Figure(figsize=(6.5, height + BAR * (places[-1][0] + 1)), layout="constrained")
     axes = figure.subplots()
-    axes.set_yticks([place for place, _ in places], [row.cell.name for _, row in places])
+    names = [figure_text(row.cell.name) for _, row in places]
+    axes.set_yticks([place for place, _ in places], names)
     axes.set_ylim(places[-1][0] + 0.6, -0.6)
     axes.grid(visible=False, axis="y")
     return figure, axes, places
@@ -240,7 +244,7 @@ def _differences(groups: Groups, colors: Mapping[str, Color], baseline: str) -> 
                 [row.published_difference], [place], "D", color="black", fillstyle="none"
             )
     lines = _lines_note([row.difference.estimate for _, row in places if row.difference])
-    axes.set_xlabel(f"difference in top-1 error to {baseline} (points){lines}")
+    axes.set_xlabel(f"difference in top-1 error to {figure_text(baseline)} (points){lines}")
     if papers:
         figure.legend(papers[:1], ["paper"], fontsize=7, loc="outside upper right")
     return figure
@@ -271,7 +275,7 @@ def _cost(groups: Groups, colors: Mapping[str, Color]) -> Figure:
             markersize=4,
             color=colors[_label(row)],
             capsize=2,
-            label=_label(row),
+            label=figure_text(_label(row)),
         )
     if several:
         for group, members in groups.items():
@@ -279,7 +283,8 @@ def _cost(groups: Groups, colors: Mapping[str, Color]) -> Figure:
             for point in points[1:]:
                 pair = zip(points[0], point, strict=True)
                 axes.plot(*pair, color=GREY, linewidth=0.6, zorder=0)
-            axes.annotate(group, points[0], xytext=(5, -8), textcoords="offset points", fontsize=6)
+            name = figure_text(group)
+            axes.annotate(name, points[0], xytext=(5, -8), textcoords="offset points", fontsize=6)
     if max(costs) > 3 * min(costs):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import io
+from collections.abc import Callable, Iterable
 
+from senet_jax import text
 from senet_jax.analysis.statistics import LEVEL, Estimate
 from senet_jax.analysis.study_report import TOP1, Row, StudyReport
 
@@ -23,12 +25,12 @@ HEADER = (
 )
 
 
-def _cells_of(row: Row) -> tuple[str, ...]:
-    """A row as text, in the order of ``HEADER``."""
+def _cells_of(row: Row, escape: Callable[[str], str]) -> tuple[str, ...]:
+    """A row as text, in the order of ``HEADER``, with the name of the cell escaped."""
     error, gap = row.error, row.difference
     spread = "" if error.std is None else f" ± {error.std:.2f}"
     return (
-        row.cell.name,
+        escape(row.cell.name),
         str(error.count),
         f"{error.mean:.2f}{spread}",
         _interval(error),
@@ -68,9 +70,10 @@ def _verdict(row: Row) -> str:
 
 def markdown(report: StudyReport) -> str:
     """The table and what one must know to read it, in Markdown."""
-    lines = [HEADER, ("---",) * len(HEADER), *map(_cells_of, report.rows)]
+    rows = [_cells_of(row, text.markdown) for row in report.rows]
+    lines = [HEADER, ("---",) * len(HEADER), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n{notes(report)}"
+    return f"{table}\n\n{notes(report, text.markdown)}"
 
 
 def latex(report: StudyReport) -> str:
@@ -79,20 +82,21 @@ def latex(report: StudyReport) -> str:
     The notes stand before it as comments.
     """
     columns = "lr" + "r" * (len(HEADER) - 2)
-    parts: list[list[tuple[str, ...]]] = [[HEADER]]
-    parts += [[_cells_of(row) for row in rows] for rows in report.groups.values()]
+    parts = [[tuple(map(_escape, HEADER))]]
+    for rows in report.groups.values():
+        cells = [_cells_of(row, text.latex) for row in rows]
+        parts.append([(name, *map(_escape, others)) for name, *others in cells])
     body = "\\midrule\n".join(
-        "".join(" & ".join(map(_escape, line)) + " \\\\\n" for line in part) for part in parts
+        "".join(" & ".join(line) + " \\\\\n" for line in part) for part in parts
     )
-    comments = "".join(f"% {line}\n" for line in notes(report).splitlines())
+    comments = "".join(f"% {line}\n" for line in notes(report, text.printable).splitlines())
     top, bottom = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n", "\\bottomrule\n\\end{tabular}\n"
     return f"{comments}{top}{body}{bottom}"
 
 
-def _escape(text: str) -> str:
-    for character in "%_&#":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("±", r"$\pm$").replace("<", "$<$")
+def _escape(cell: str) -> str:
+    """Escapes what this module writes, whose plus-minus and less-than are mathematics."""
+    return cell.replace("%", r"\%").replace("±", r"$\pm$").replace("<", "$<$")
 
 
 def comma_separated(report: StudyReport) -> str:
@@ -111,8 +115,10 @@ def comma_separated(report: StudyReport) -> str:
         between = (None,) * 3 if gap is None else _bounds(gap.estimate)
         writer.writerow(
             [
-                *(row.cell.name, error.count, error.mean, error.std, error.low, error.high),
-                *(row.baseline, *between, gap and gap.p, gap and gap.corrected_p),
+                *(text.spreadsheet(row.cell.name), error.count, error.mean, error.std),
+                *(error.low, error.high),
+                *(row.baseline and text.spreadsheet(row.baseline), *between),
+                *(gap and gap.p, gap and gap.corrected_p),
                 *(row.cost.params, row.cost.macs, row.images_per_s),
                 *(figure and figure.top1, row.published_difference, figure and figure.source),
             ]
@@ -134,7 +140,7 @@ def comma_separated_runs(report: StudyReport) -> str:
             last = run.last
             writer.writerow(
                 [
-                    row.cell.name,
+                    text.spreadsheet(row.cell.name),
                     seed,
                     100 * (1 - last[TOP1]),
                     last["val/loss"],
@@ -146,31 +152,40 @@ def comma_separated_runs(report: StudyReport) -> str:
     return out.getvalue()
 
 
-def notes(report: StudyReport) -> str:
-    """How many runs, what was compared how, where the papers' figures come from, in sentences."""
+def notes(report: StudyReport, escape: Callable[[str], str]) -> str:
+    """How many runs, what was compared how, where the papers' figures come from, in sentences.
+
+    Args:
+        report: The study.
+        escape: Is applied to what others wrote, such as the names of cells.
+    """
     cells, study = report.study.cells, report.study
+
+    def listed(rows: Iterable[Row]) -> str:
+        return ", ".join(escape(row.cell.name) for row in rows)
+
     runs = sum(len(cell.runs) for cell in cells)
     config = cells[0].config
     said = [
-        f"{_count(runs, 'run')} of {_count(len(cells), 'cell')} on {config.data.name}, top-1 error "
-        "of the final validation: mean ± standard deviation over the seeds."
+        f"{_count(runs, 'run')} of {_count(len(cells), 'cell')} on {escape(config.data.name)}, "
+        "top-1 error of the final validation: mean ± standard deviation over the seeds."
     ]
     compared = [row for row in report.rows if row.difference is not None]
     tested = [row for row in compared if row.difference and row.difference.p is not None]
     if tested:
         said.append(
-            f"Differences to {report.compared_with}, paired by seed; p of the two-sided "
+            f"Differences to {escape(report.compared_with)}, paired by seed; p of the two-sided "
             f"paired t-test, corrected for {_count(len(tested), 'comparison')} (Holm); "
             f"intervals are of {LEVEL:.0%} and not corrected."
         )
-    single = [row.cell.name for row in report.rows if row.error.count == 1]
+    single = [row for row in report.rows if row.error.count == 1]
     if single:
-        said.append(f"One seed only, so neither interval nor test: {', '.join(single)}.")
-    equal = [row.cell.name for row in report.rows if row.error.std == 0]
+        said.append(f"One seed only, so neither interval nor test: {listed(single)}.")
+    equal = [row for row in report.rows if row.error.std == 0]
     if equal:
-        said.append(f"All seeds came out the same, which gives no interval: {', '.join(equal)}.")
+        said.append(f"All seeds came out the same, which gives no interval: {listed(equal)}.")
     fewer = [
-        f"{row.cell.name} ({row.difference.estimate.count})"
+        f"{escape(row.cell.name)} ({row.difference.estimate.count})"
         for row in compared
         if row.difference and row.difference.estimate.count < _most_seeds(row, report)
     ]
@@ -179,14 +194,14 @@ def notes(report: StudyReport) -> str:
             "Differences over the seeds that both have, which are fewer than the means are of: "
             f"{', '.join(fewer)}."
         )
-    said += _other_differences(report)
+    said += _other_differences(report, escape)
     unpaired = [row for row in report.rows if row.difference is None and not row.is_baseline]
     for reason, those in (
         ("No seed in common with the baseline", [row for row in unpaired if row.baseline]),
         ("No baseline to compare with", [row for row in unpaired if not row.baseline]),
     ):
         if those:
-            said.append(f"{reason}: {', '.join(row.cell.name for row in those)}.")
+            said.append(f"{reason}: {listed(those)}.")
     if study.unfinished:
         count = len(study.unfinished)
         words = "has not ended and is" if count == 1 else "have not ended and are"
@@ -194,7 +209,7 @@ def notes(report: StudyReport) -> str:
     hardware = sorted(set().union(*(r.hardware for cell in cells for r in cell.runs.values())))
     if hardware:
         mixed = ": images/s are no comparison" if len(hardware) > 1 else ""
-        said.append(f"Computed on {' and '.join(hardware)}{mixed}.")
+        said.append(f"Computed on {' and '.join(map(escape, hardware))}{mixed}.")
     sources: dict[str, list[str]] = {}
     for figure in filter(None, (row.published for row in report.rows)):
         whats = sources.setdefault(figure.source, [])
@@ -214,7 +229,7 @@ def _most_seeds(row: Row, report: StudyReport) -> int:
     return max(row.error.count, base.error.count)
 
 
-def _other_differences(report: StudyReport) -> list[str]:
+def _other_differences(report: StudyReport, escape: Callable[[str], str]) -> list[str]:
     """In what cells differ from their baselines besides the network, a sentence for each."""
     configs = {row.cell.name: row.cell.config for row in report.rows}
     found: dict[str, list[str]] = {}
@@ -224,7 +239,8 @@ def _other_differences(report: StudyReport) -> list[str]:
         base = configs[row.baseline]
         config = dataclasses.replace(row.cell.config, seed=base.seed, model=base.model)
         if differences := config.differences(base):
-            found.setdefault("; ".join(differences), []).append(row.cell.name)
+            names = found.setdefault(escape("; ".join(differences)), [])
+            names.append(escape(row.cell.name))
     return [
         f"Besides the network, {', '.join(names)} differ{'s' * (len(names) == 1)} from the "
         f"baseline in {differences}."

@@ -31,9 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command."""
     from senet_jax.analysis.cells import read_study
-    from senet_jax.analysis.report import write_report
+    from senet_jax.analysis.report import check_report_folder, write_report
     from senet_jax.analysis.study_report import report_study
+    from senet_jax.analysis.study_tables import markdown
 
-    report = report_study(read_study(options.dir), options.baseline)
-    print(write_report(report, options.out or options.dir))
+    study, out = read_study(options.dir), options.out or options.dir
+    check_report_folder(out)
+    report = report_study(study, options.baseline)
+    # Before it is written: a disk that is full does not take it from who asked.
+    print(markdown(report), flush=True)
+    write_report(report, out)
     return 0

@@ -92,7 +92,7 @@ def train_and_report(config: "TrainConfig", **arguments: Any) -> int:
     Raises:
         UsageError: The config cannot be run.
     """
-    from senet_jax.analysis.report import report_run
+    from senet_jax.analysis.report import draw_run, report_run
     from senet_jax.training.hosts import is_first
     from senet_jax.training.loop import Diverged, Preempted, train
 
@@ -103,7 +103,8 @@ def train_and_report(config: "TrainConfig", **arguments: Any) -> int:
             print(f"senet-jax: {stopped}", file=sys.stderr)
         return DIVERGED if isinstance(stopped, Diverged) else PREEMPTED
     if is_first():
-        print(report_run(config.run_dir))
+        print(report_run(config.run_dir), flush=True)
+        draw_run(config.run_dir)
     return 0
 
 
