@@ -8,7 +8,7 @@ import json
 import os
 import stat
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
