@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from senet_jax.data.card import Card
 from senet_jax.errors import UsageError, choose
-from senet_jax.files import os_reason, read_json_object, write_text
+from senet_jax.files import make_folder, os_reason, read_json_object, write_text
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.goodput import read_sessions
 from senet_jax.training.logging import Line, reached, read_metrics, training_speed
@@ -131,10 +131,7 @@ def write_baseline(folder: Path, baseline: str) -> None:
     Raises:
         UsageError: It cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be made: {os_reason(error)}.") from error
+    make_folder(folder)
     write_text(folder / STUDY, json.dumps({"baseline": baseline}) + "\n")
 
 

@@ -12,8 +12,7 @@ from senet_jax.analysis.study_tables import (
     latex,
     markdown,
 )
-from senet_jax.errors import UsageError
-from senet_jax.files import check_folder, os_reason, write_text
+from senet_jax.files import check_folder, check_target, make_folder, write_text
 from senet_jax.training.goodput import Goodput, goodput_of, read_sessions
 from senet_jax.training.logging import read_last_metrics, read_metrics, training_speed
 from senet_jax.training.run_dir import read_config
@@ -63,7 +62,9 @@ def check_report_folder(folder: Path) -> None:
     Raises:
         UsageError: It cannot.
     """
-    check_folder(folder, WRITTEN)
+    check_folder(folder)
+    for name in WRITTEN if folder.is_dir() else ():
+        check_target(folder / name)
 
 
 def write_report(report: StudyReport, folder: Path) -> str:
@@ -79,15 +80,12 @@ def write_report(report: StudyReport, folder: Path) -> str:
     """
     text = markdown(report)
     check_report_folder(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "report.md", text + "\n")
-        write_text(folder / "report.tex", latex(report))
-        write_text(folder / "report.csv", comma_separated(report))
-        write_text(folder / "runs.csv", comma_separated_runs(report))
-        draw_study(report, folder)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be written: {os_reason(error)}.") from error
+    make_folder(folder)
+    write_text(folder / "report.md", text + "\n")
+    write_text(folder / "report.tex", latex(report))
+    write_text(folder / "report.csv", comma_separated(report))
+    write_text(folder / "runs.csv", comma_separated_runs(report))
+    draw_study(report, folder)
     return text
 
 

@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import RecordWriter
 
 from senet_jax.errors import UsageError
-from senet_jax.files import os_reason
+from senet_jax.files import make_folder, os_reason
 
 _NAME = re.compile(r"events\.out\.tfevents\.(\d+)")
 
@@ -41,8 +41,8 @@ class EventFile:
         # tensorboardX takes a path such as s3:x for the address of a bucket.
         folder = folder.absolute()
         self._folder = folder
+        make_folder(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             self._writer = RecordWriter(str(folder / next_name(folder)))
         except OSError as error:
             raise self._unwritable(error) from error

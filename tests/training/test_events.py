@@ -84,5 +84,5 @@ def test_tensorboard_is_given_images(tmp_path):
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="file cannot be written: File exists"):
+    with pytest.raises(UsageError, match="file is no folder"):
         EventFile(tmp_path / "file", 1)
