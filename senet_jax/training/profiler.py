@@ -1,12 +1,16 @@
 """A trace of some steps by jax's profiler."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Self
 
 import jax
 
 from senet_jax.errors import UsageError, require
+from senet_jax.files import check_folder
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,21 +49,32 @@ class Profiler:
         run_dir: Folder of the run; the traces are in ``profile``, or where several hosts train
             together each host's in ``profile/hostN``.
         request: The steps.
+
+    Raises:
+        UsageError: The folder of the traces cannot be written, or a trace could not be.
     """
 
     def __init__(self, run_dir: Path, request: ProfileRequest) -> None:
         self.folder = run_dir / "profile"
         if jax.process_count() > 1:
             self.folder /= f"host{jax.process_index()}"
+        if request.steps:
+            check_folder(self.folder)
         self._wanted, self._left, self._from = request.steps, request.steps, request.start or 1
         self._first: int | None = None
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if self._first is not None:
-            jax.profiler.stop_trace()
+            try:
+                self._write()
+            except UsageError as unwritten:
+                if error is None:
+                    raise
+                # What ended the run comes first.
+                LOGGER.warning("%s", unwritten)
         if self._wanted:
             done = f"{self._wanted - self._left} of {self._wanted} steps are profiled"
             look = f"xprof --logdir {self.folder}, or open a *.trace.json.gz in Perfetto"
@@ -115,6 +130,17 @@ class Profiler:
             step: Its last step.
         """
         assert self._first is not None
-        jax.profiler.stop_trace()
+        self._write()
         self._left -= step + 1 - self._first
         self._first = None
+
+    def _write(self) -> None:
+        try:
+            jax.profiler.stop_trace()
+        except (RuntimeError, OSError) as error:  # RuntimeError: XLA writes the files.
+            self._first = None
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise UsageError(
+                f"the trace cannot be written to {self.folder}: {reason}; mend that, or leave "
+                "--profile-steps out: the same command goes on from the newest checkpoint."
+            ) from error

@@ -2,11 +2,12 @@ import dataclasses
 import gzip
 import json
 
+import jax
 import pytest
 
 from senet_jax.errors import UsageError
 from senet_jax.training.loop import train
-from senet_jax.training.profiler import ProfileRequest
+from senet_jax.training.profiler import Profiler, ProfileRequest
 
 
 def events_by_trace(run_dir):
@@ -49,3 +50,32 @@ def test_what_cannot_be_profiled_is_refused_before_anything_is_written(tiny, req
     with pytest.raises(UsageError, match=message):
         train(tiny, profile=request_)
     assert not tiny.run_dir.exists()
+
+
+def test_a_trace_that_cannot_be_written_is_told(tmp_path, monkeypatch, caplog):
+    def full():
+        raise RuntimeError("RESOURCE_EXHAUSTED: No space left on device\nmore")
+
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda *arguments, **options: None)
+    monkeypatch.setattr(jax.profiler, "stop_trace", full)
+    message = r"trace cannot be written to .*/profile: RESOURCE_EXHAUSTED: No space left on device;"
+
+    def profile(end):
+        with Profiler(tmp_path, ProfileRequest(2)) as profiler:
+            profiler.start(1)
+            end(profiler)
+
+    for end in (lambda profiler: profiler.stop(2), lambda profiler: None):
+        with pytest.raises(UsageError, match=message):
+            profile(end)
+    # What ended the run comes first.
+    with pytest.raises(ZeroDivisionError):
+        profile(lambda profiler: 1 / 0)
+    assert "No space left on device" in caplog.text
+
+
+def test_a_file_in_the_place_of_the_traces_is_refused(tmp_path):
+    (tmp_path / "profile").touch()
+    Profiler(tmp_path, ProfileRequest(0))
+    with pytest.raises(UsageError, match="profile is no folder"):
+        Profiler(tmp_path, ProfileRequest(1))
