@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from senet_jax.errors import UsageError
 from senet_jax.files import os_reason, read_json_lines, write_text
 from senet_jax.training.events import EventFile
+from senet_jax.training.goodput import read_sessions
 
 Line = dict[str, float]
 
@@ -107,13 +108,15 @@ class MetricsLog:
         step: Steps done.
 
     Raises:
-        UsageError: The metrics that are there cannot be read, and stay as they are; or a file
+        UsageError: The records that are there cannot be read, and stay as they are; or a file
             cannot be written, as from every method.
     """
 
     def __init__(self, run_dir: Path, step: int) -> None:
         self._path = metrics_file(run_dir)
         self._kept = [line for line in read_metrics(run_dir) if line["step"] <= step]
+        # What ``SessionLog`` would refuse is refused before anything is written.
+        read_sessions(run_dir)
         self._file: io.RawIOBase | None = None
         self._board = EventFile(run_dir / "tensorboard", purge_step=step + 1)
 

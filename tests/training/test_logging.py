@@ -89,6 +89,13 @@ def test_metrics_that_cannot_be_read_are_refused(tmp_path):
         read_metrics(tmp_path)
 
 
+def test_damaged_starts_are_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "sessions.jsonl").write_text("null\n")
+    with pytest.raises(UsageError, match=r"sessions\.jsonl is damaged in line 1"):
+        MetricsLog(tmp_path, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["sessions.jsonl"]
+
+
 def test_a_run_without_its_last_line_has_not_ended(tmp_path):
     for text in ("", '{"step": 1, "epoch": 1}\n'):
         (tmp_path / "metrics.jsonl").write_text(text)
