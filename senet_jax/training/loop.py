@@ -22,7 +22,14 @@ from senet_jax.training.flops import Utilization
 from senet_jax.training.goodput import Account, SessionLog
 from senet_jax.training.hardware import hardware
 from senet_jax.training.hosts import is_first, meet
-from senet_jax.training.logging import Line, Meter, MetricsLog, reached, read_metrics
+from senet_jax.training.logging import (
+    Line,
+    Meter,
+    MetricsLog,
+    reached,
+    read_last_metrics,
+    read_metrics,
+)
 from senet_jax.training.profiler import Profiler, ProfileRequest
 from senet_jax.training.progress import Clock, Forecast, ProgressBar
 from senet_jax.training.provenance import provenance
@@ -120,7 +127,7 @@ def train(
         finally:
             if log:
                 log.close()
-    return read_metrics(config.run_dir)[-1] if is_first() else {}
+    return read_last_metrics(config.run_dir) if is_first() else {}
 
 
 def _last_line(run: Run, position: "Position") -> Line:
@@ -132,7 +139,7 @@ def _last_line(run: Run, position: "Position") -> Line:
             log = MetricsLog(run.config.run_dir, position.step - 1)
             log.write({"step": position.step, "epoch": float(run.config.epochs), **validation})
             log.close()
-    return read_metrics(run.config.run_dir)[-1] if is_first() else {}
+    return read_last_metrics(run.config.run_dir) if is_first() else {}
 
 
 @dataclasses.dataclass
