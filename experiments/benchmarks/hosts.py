@@ -89,7 +89,7 @@ def train(benchmark: Benchmark) -> None:
         ema_decay=0.99,
         mesh=MeshConfig(fsdp=benchmark.fsdp[0]),
     )
-    with together(benchmark.hosts, config.shared_facts()):
+    with together(benchmark.hosts, config.shared_facts(), benchmark.out.parent):
         run = Run(config)
         state = run.fresh_state()
         for _, batch in zip(range(benchmark.steps), run.read_ahead(0), strict=False):

@@ -60,6 +60,7 @@ def run_flags(
     from senet_jax.commands.invocation import Invocation
     from senet_jax.errors import UsageError
     from senet_jax.training.hosts import together
+    from senet_jax.training.run_dir import check_run_dir
 
     asked = read_config(prog, positional, description, Invocation(default), flags)
     config = asked.config
@@ -68,7 +69,10 @@ def run_flags(
     if asked.dry_run:
         return _dry_run(config, asked.topology, asked.accelerators)
     config.validate()
-    with together(asked.hosts, config.shared_facts()):
+    if not asked.show_sharding:
+        # Each host says at once what speaks against the folder, before it waits for the others.
+        check_run_dir(config)
+    with together(asked.hosts, config.shared_facts(), config.run_dir):
         if asked.show_sharding:
             return _show_sharding(config)
         return _train(asked)

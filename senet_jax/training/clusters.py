@@ -1,12 +1,16 @@
 """Which of several processes this one is: told by flags, or by what started them."""
 
 import dataclasses
+import ipaddress
+import math
 import os
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from senet_jax.errors import UsageError
+from senet_jax.errors import UsageError, require
+from senet_jax.text import printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +24,15 @@ class HostsConfig:
     index: int | None = None
     """The number of this one, from 0."""
     timeout: float = 300.0
-    """Seconds that they wait for each other at the start."""
+    """Seconds that they wait for each other at the start, up to a day."""
+    token_file: Path | None = None
+    """A file with a secret, the same on all of them, by which they recognise each other; None means
+    that the first draws one and leaves it in the folder of the run until all have come, readable
+    for its user alone. It keeps others out of the start only: what jax's processes then say to each
+    other is neither encrypted nor authenticated, so that their network must be a private one."""
+    listen: str | None = None
+    """Address of the machine of the first at which it listens, where that is not the coordinator's,
+    as behind an address translation; 0.0.0.0 means all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +70,17 @@ def find_place(flags: HostsConfig, environ: Mapping[str, str] = os.environ) -> P
     Raises:
         UsageError: The flags are wrong, or say too little.
     """
+    require(
+        math.isfinite(flags.timeout) and 1 <= flags.timeout <= LONGEST_S,
+        "--hosts.timeout",
+        flags.timeout,
+        f"from 1 to {LONGEST_S:g} seconds",
+    )
+    if flags.listen is not None and not _is_listen(flags.listen):
+        raise UsageError(
+            "--hosts.listen must be an address of this machine, such as 10.0.0.1, without a port, "
+            f"not {printable(flags.listen)!r}."
+        )
     names = ("coordinator", "count", "index")
     told = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
     if told == {"count": 1}:
@@ -80,22 +103,64 @@ def find_place(flags: HostsConfig, environ: Mapping[str, str] = os.environ) -> P
             f"{'is' if len(missing) == 1 else 'are'} missing."
         )
     place = Place(**known)
-    if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]+):[0-9]{1,5}", place.coordinator):
+    _check(place)
+    return place
+
+
+def _check(place: Place) -> None:
+    """Checks what flags or the environment say of a process.
+
+    Raises:
+        UsageError: A number out of its range, or no address.
+    """
+    if not _is_address(place.coordinator):
         raise UsageError(
-            f"--hosts.coordinator must be HOST:PORT, such as 10.0.0.1:1234, not "
-            f"{place.coordinator!r}."
+            "--hosts.coordinator must be HOST:PORT, such as 10.0.0.1:1234 or [fd00::2]:1234, with "
+            f"a port from 1 to {LAST_PORT}, not {printable(place.coordinator)!r}."
         )
+    require(1 <= place.count <= MOST, "--hosts.count", place.count, f"from 1 to {MOST}")
     if not 0 <= place.index < place.count:
         raise UsageError(
             f"--hosts.index must be from 0 to {place.count - 1}, one less than --hosts.count, not "
             f"{place.index}."
         )
-    return place
+
+
+def _is_address(text: str) -> bool:
+    """Tells whether a text is HOST:PORT, with a name, an IPv4 or, in brackets, an IPv6 address."""
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", text)
+    if match is None or not 1 <= int(match[3]) <= LAST_PORT:
+        return False
+    if match[1] is not None:
+        return _is_ip(match[1], ipaddress.IPv6Address)
+    if re.fullmatch(r"[0-9.]+", match[2]):
+        return _is_ip(match[2], ipaddress.IPv4Address)
+    # The limits of the domain name system, RFC 1035.
+    labels = match[2].removesuffix(".").split(".")
+    return len(match[2]) <= 253 and all(1 <= len(label) <= 63 for label in labels)
+
+
+def _is_listen(text: str) -> bool:
+    return _is_ip(text, ipaddress.ip_address)
+
+
+def _is_ip(text: str, kind: Callable[[str], object]) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _flags(*names: str) -> str:
     return ", ".join(f"--hosts.{name}" for name in names)
 
+
+LAST_PORT = 65535
+MOST = 65536
+"""Processes of a run at most."""
+LONGEST_S = 86400.0
+"""Seconds that they wait for each other at most."""
 
 Found = Place | None
 FIRST_PORT, PORTS = 61440, 4000
@@ -107,30 +172,63 @@ def _port(*parts: str) -> int:
     return FIRST_PORT + zlib.crc32(" ".join(parts).encode()) % PORTS
 
 
+_ALONE = "mend it, or give --hosts.count 1 to run alone"
+
+
+def _variable(environ: Mapping[str, str], name: str) -> str:
+    """A variable of a launcher.
+
+    Raises:
+        UsageError: It is missing, though the launcher sets it beside others that are there.
+    """
+    if not environ.get(name):
+        raise UsageError(f"{name} is missing in the environment: {_ALONE}.")
+    return environ[name]
+
+
+def _number(environ: Mapping[str, str], name: str, default: int | None = None) -> int:
+    """A variable that is a whole number from 0 on; errors as ``_variable``."""
+    if default is not None and name not in environ:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", _variable(environ, name)):
+        raise _unclear(environ, name, "a whole number")
+    return int(environ[name])
+
+
+def _unclear(environ: Mapping[str, str], name: str, allowed: str) -> UsageError:
+    return UsageError(f"{name} must be {allowed}, not {printable(environ[name])!r}: {_ALONE}.")
+
+
 def _from_jax_variables(environ: Mapping[str, str]) -> Found:
     """An indexed Job of Kubernetes, or whoever else sets these by hand."""
     coordinator, count = environ.get("JAX_COORDINATOR_ADDRESS"), environ.get("JAX_NUM_PROCESSES")
     index = environ.get("JAX_PROCESS_ID") or environ.get("JOB_COMPLETION_INDEX")
-    if not (coordinator and count and index) or int(count) == 1:
+    if not (coordinator and count and index):
         return None
-    return Place(coordinator, int(count), int(index))
+    number = "JAX_PROCESS_ID" if environ.get("JAX_PROCESS_ID") else "JOB_COMPLETION_INDEX"
+    if _number(environ, "JAX_NUM_PROCESSES") == 1:
+        return None
+    return Place(coordinator, _number(environ, "JAX_NUM_PROCESSES"), _number(environ, number))
 
 
 def _from_slurm(environ: Mapping[str, str]) -> Found:
     """A step of `srun`. The tasks of a job that no step runs are none."""
-    count = int(environ.get("SLURM_STEP_NUM_TASKS", 1))
+    count = _number(environ, "SLURM_STEP_NUM_TASKS", 1)
     if count == 1:
         return None
-    host = _first_host(environ["SLURM_STEP_NODELIST"])
-    port = _port(environ["SLURM_JOB_ID"], environ["SLURM_STEP_ID"])
-    node = int(environ["SLURM_NODEID"])
-    shared_by = _tasks_per_node(environ["SLURM_STEP_TASKS_PER_NODE"])[node]
+    host = _first_host(_variable(environ, "SLURM_STEP_NODELIST"))
+    port = _port(_variable(environ, "SLURM_JOB_ID"), _variable(environ, "SLURM_STEP_ID"))
+    tasks = _tasks_per_node(_variable(environ, "SLURM_STEP_TASKS_PER_NODE"))
+    node = _number(environ, "SLURM_NODEID")
+    if node >= len(tasks):
+        raise _unclear(environ, "SLURM_NODEID", f"less than {len(tasks)}")
+    shared_by = tasks[node]
     return Place(
         f"{host}:{port}",
         count,
-        int(environ["SLURM_PROCID"]),
+        _number(environ, "SLURM_PROCID"),
         _share_of_gpus(
-            int(environ["SLURM_LOCALID"]),
+            _number(environ, "SLURM_LOCALID"),
             shared_by,
             None if _bound_to_gpus(environ) else environ.get("SLURM_GPUS_ON_NODE"),
         ),
@@ -152,8 +250,11 @@ def _tasks_per_node(text: str) -> list[int]:
     """Reads "2(x3),1" as 2, 2, 2, 1."""
     tasks: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
-        assert match, text
+        match = re.fullmatch(r"([1-9]\d{0,4})(?:\(x(\d{1,5})\))?", part)
+        if match is None:
+            raise UsageError(
+                f"SLURM_STEP_TASKS_PER_NODE must be as 2(x3),1, not {printable(text)!r}: {_ALONE}."
+            )
         tasks += [int(match[1])] * int(match[2] or 1)
     return tasks
 
@@ -162,6 +263,8 @@ def _share_of_gpus(local: int, shared_by: int, gpus: str | None) -> tuple[int, .
     """An equal share of a machine's GPUs, where several processes see all of them."""
     if shared_by == 1 or not gpus:
         return None
+    if not gpus.isdecimal():
+        raise UsageError(f"SLURM_GPUS_ON_NODE must be a number, not {printable(gpus)!r}: {_ALONE}.")
     own = int(gpus) // shared_by
     if not own:
         raise UsageError(
@@ -172,11 +275,12 @@ def _share_of_gpus(local: int, shared_by: int, gpus: str | None) -> tuple[int, .
 
 
 def _from_open_mpi(environ: Mapping[str, str]) -> Found:
-    count = int(environ.get("OMPI_COMM_WORLD_SIZE", 1))
+    count = _number(environ, "OMPI_COMM_WORLD_SIZE", 1)
     if count == 1:
         return None
-    local = environ["OMPI_COMM_WORLD_LOCAL_RANK"]
-    here = int(environ["OMPI_COMM_WORLD_LOCAL_SIZE"])
+    local = _number(environ, "OMPI_COMM_WORLD_LOCAL_RANK")
+    here = _number(environ, "OMPI_COMM_WORLD_LOCAL_SIZE")
+    require(here >= 1, "OMPI_COMM_WORLD_LOCAL_SIZE", here, "at least 1")
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     gpus = str(len(visible.split(","))) if visible else None
     job = environ.get("PMIX_NAMESPACE") or environ.get("OMPI_MCA_ess_base_jobid", "")
@@ -187,8 +291,8 @@ def _from_open_mpi(environ: Mapping[str, str]) -> Found:
     return Place(
         f"{host}:{_port(job)}" if host else "",
         count,
-        int(environ["OMPI_COMM_WORLD_RANK"]),
-        _share_of_gpus(int(local), here, gpus),
+        _number(environ, "OMPI_COMM_WORLD_RANK"),
+        _share_of_gpus(local, here, gpus),
     )
 
 

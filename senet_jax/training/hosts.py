@@ -8,25 +8,33 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from senet_jax.errors import BAD_INPUT, UsageError
 from senet_jax.training.clusters import HostsConfig, Place, find_place
+from senet_jax.training.host_token import ReadToken, token_of_start
 from senet_jax.training.meeting import SILENCE_S, Meeting, exit_now
 
 CRASHED = 1
 
 
 @contextlib.contextmanager
-def together(flags: HostsConfig, facts: Mapping[str, str]) -> Iterator[None]:
+def together(flags: HostsConfig, facts: Mapping[str, str], folder: Path) -> Iterator[None]:
     """Joins this process with the others that train, if there are any, for what is done within.
 
     Must come before the first use of a device. If one of the others is gone, or stops before the
     end, this process ends with a sentence that names it, within a minute and wherever it stands;
     if this one fails, the others do. At the end they wait for each other.
 
+    A process that does not know the token of this start cannot join and is told nothing. What the
+    processes say to each other afterwards, through jax's coordinator and in collectives, is neither
+    authenticated nor encrypted: their network must be a private one.
+
     Args:
         flags: Which one this is; what it leaves open, the environment says.
         facts: What must be the same on all of them, by name.
+        folder: The folder of the run, which all of them see: the token is there until all have
+            come, unless the flags name a file.
 
     Raises:
         UsageError: The flags are wrong, or the others did not come or do not fit.
@@ -35,7 +43,8 @@ def together(flags: HostsConfig, facts: Mapping[str, str]) -> Iterator[None]:
     if place is None:
         yield
         return
-    meeting = Meeting(place, facts, flags.timeout)
+    with _token(place, flags, folder) as read_token:
+        meeting = Meeting(place, facts, flags.timeout, read_token, flags.listen)
     try:
         _start_jax(place, meeting, flags.timeout)
         yield
@@ -44,6 +53,14 @@ def together(flags: HostsConfig, facts: Mapping[str, str]) -> Iterator[None]:
         raise
     meeting.finish()
     _stop_jax()
+
+
+def _token(
+    place: Place, flags: HostsConfig, folder: Path
+) -> contextlib.AbstractContextManager[ReadToken]:
+    if place.count == 1:
+        return contextlib.nullcontext(lambda: None)
+    return token_of_start(folder, flags.token_file, place.index == 0)
 
 
 def is_first() -> bool:
@@ -83,6 +100,7 @@ def _start_jax(place: Place, meeting: Meeting, timeout: float) -> None:
         meeting.jax_coordinator,
         place.count,
         place.index,
+        coordinator_bind_address=meeting.jax_bind,
         local_device_ids=place.local_devices,
         # It would give each task of SLURM one device, even if it has a whole machine.
         cluster_detection_method="deactivate",

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from senet_jax.errors import UsageError
@@ -46,11 +48,66 @@ def test_flags_say_which_process_it_is():
         ({"coordinator": "a:1", "count": 2}, r"--hosts.index is missing"),
         ({"coordinator": "a", "count": 2, "index": 0}, "must be HOST:PORT.*not 'a'"),
         ({"coordinator": "a:1", "count": 2, "index": 2}, "must be from 0 to 1.*not 2"),
+        ({"coordinator": "a:1", "count": 2, "index": -1}, "must be from 0 to 1.*not -1"),
+        ({"coordinator": "a:1", "count": 0, "index": 0}, "count must be from 1 to 65536, not 0"),
+        ({"coordinator": "a:1", "count": 2**63, "index": 0}, "count must be from 1 to 65536"),
+        ({"timeout": 0.0}, "timeout must be from 1 to 86400 seconds, not 0"),
+        ({"timeout": -5.0}, "timeout must be from 1"),
+        ({"timeout": 1e300}, "timeout must be from 1"),
+        ({"timeout": math.inf}, "timeout must be from 1"),
+        ({"timeout": math.nan}, "timeout must be from 1"),
+        ({"listen": "10.0.0.1:80"}, "listen must be an address of this machine"),
+        ({"listen": "\x1b"}, r"listen .*'\\\\x1b'"),
     ],
 )
 def test_flags_that_are_wrong_are_refused(flags, message):
     with pytest.raises(UsageError, match=message):
         place(**flags)
+
+
+@pytest.mark.parametrize(
+    "coordinator",
+    [
+        *("a:0", "a:99999", "a:65536", "a:123456", "a:", "a:b", "a:-1", ":1", "a b:1", "\x1b:1"),
+        *("a..b:1", ".a:1", f"{'a' * 64}:1", f"{'a.' * 150}a:1", "::1:80", "[::1]", "[::g]:1"),
+        *("[1.2.3.4]:1", "256.0.0.1:1", "1.2.3:1", "http://a:1", "ä:1", "a:1\n", ""),
+    ],
+)
+def test_an_address_that_is_none_is_refused(coordinator):
+    with pytest.raises(UsageError, match="coordinator") as refused:
+        place(coordinator=coordinator, count=2, index=0)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "coordinator",
+    ["a:1", "node-08.rack_2.example.:65535", "10.0.0.1:80", "[::1]:80", "[fd00::2]:1"],
+)
+def test_an_address_is_taken(coordinator):
+    assert place(coordinator=coordinator, count=2, index=0).coordinator == coordinator
+
+
+@pytest.mark.parametrize(
+    ("environ", "changes", "message"),
+    [
+        (SLURM, {"SLURM_STEP_NUM_TASKS": "four"}, "SLURM_STEP_NUM_TASKS must be a whole number"),
+        (SLURM, {"SLURM_STEP_NUM_TASKS": ""}, "SLURM_STEP_NUM_TASKS is missing"),
+        (SLURM, {"SLURM_STEP_NODELIST": ""}, "SLURM_STEP_NODELIST is missing"),
+        (SLURM, {"SLURM_PROCID": "-1"}, "SLURM_PROCID must be a whole number, not '-1'"),
+        (SLURM, {"SLURM_PROCID": "9"}, "must be from 0 to 3"),
+        (SLURM, {"SLURM_NODEID": "7"}, "SLURM_NODEID must be less than 2"),
+        (SLURM, {"SLURM_STEP_TASKS_PER_NODE": "two"}, r"must be as 2\(x3\),1"),
+        (SLURM, {"SLURM_STEP_TASKS_PER_NODE": "0"}, r"must be as 2\(x3\),1"),
+        (SLURM, {"SLURM_GPUS_ON_NODE": "all"}, "SLURM_GPUS_ON_NODE must be a number"),
+        (OPEN_MPI, {"OMPI_COMM_WORLD_RANK": "\x1b"}, r"OMPI_COMM_WORLD_RANK .*'\\\\x1b'"),
+        (OPEN_MPI, {"OMPI_COMM_WORLD_LOCAL_SIZE": "0"}, "at least 1"),
+        (JAX, {"JAX_PROCESS_ID": "zero"}, "JAX_PROCESS_ID must be a whole number"),
+        (JAX, {"JAX_PROCESS_ID": "0", "JAX_NUM_PROCESSES": "1e3"}, "JAX_NUM_PROCESSES must be"),
+    ],
+)
+def test_an_environment_that_is_wrong_is_refused(environ, changes, message):
+    with pytest.raises(UsageError, match=message):
+        place({**environ, **changes})
 
 
 def test_the_tasks_of_a_step_of_slurm():
