@@ -15,6 +15,10 @@ class UsageError(ValueError):
     """
 
 
+_LISTED = 30
+"""Names that a message lists at most."""
+
+
 def choose(kind: str, name: str, valid: Iterable[str]) -> str:
     """Returns ``name`` if it is one of ``valid``.
 
@@ -30,7 +34,13 @@ def choose(kind: str, name: str, valid: Iterable[str]) -> str:
     if name in valid:
         return name
     near = difflib.get_close_matches(name, valid, n=4, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(valid)}."
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    elif len(valid) <= _LISTED:
+        hint = f"choose from {', '.join(valid)}."
+    else:
+        some = difflib.get_close_matches(name, valid, n=3, cutoff=0.0)
+        hint = f"there are {len(valid)}, such as {', '.join(some)}."
     raise UsageError(f"unknown {kind} {name!r}: {hint}")
 
 

@@ -35,3 +35,10 @@ def test_at_most_four_names_are_suggested():
     with pytest.raises(UsageError) as error:
         choose("model", "resnet", [f"resnet{depth}" for depth in range(10, 20)])
     assert str(error.value).count(" or ") == 3
+
+
+def test_of_many_names_three_are_given_and_their_number():
+    with pytest.raises(UsageError) as error:
+        choose("class", "zzz", [f"class{number}" for number in range(1000)])
+    assert str(error.value).startswith("unknown class 'zzz': there are 1000, such as class")
+    assert str(error.value).count(", ") == 3

@@ -1,9 +1,11 @@
 """What `train`, `show-data` and scripts take: a config whose every field is a flag."""
 
-from typing import Any, TypeVar
+import contextlib
+import io
+from typing import TypeVar
 
-from senet_jax.errors import UsageError, choose
-from senet_jax.training.config import field_names
+from senet_jax.commands.wrong_flags import flags_of, unknown_argument, wrong_value
+from senet_jax.errors import BAD_INPUT
 
 Config = TypeVar("Config")
 
@@ -21,25 +23,27 @@ def read_config(
         arguments: The flags.
 
     Raises:
-        UsageError: A flag that there is not; the message gives the nearest ones.
+        UsageError: A flag that there is not (the message gives the nearest ones), or a value that
+            its field does not take.
     """
     import tyro
 
-    config, unknown = tyro.cli(
-        type(default),
-        prog=f"{prog} {positional}".strip(),
-        description=description,
-        default=default,
-        args=arguments,
-        return_unknown_args=True,
-    )
+    said = io.StringIO()
+    try:
+        # tyro draws a box of up to twenty lines around each error.
+        with contextlib.redirect_stderr(said):
+            config, unknown = tyro.cli(
+                type(default),
+                prog=f"{prog} {positional}".strip(),
+                description=description,
+                default=default,
+                args=arguments,
+                return_unknown_args=True,
+            )
+    except SystemExit as end:
+        if end.code != BAD_INPUT:
+            raise
+        raise wrong_value(prog, default, arguments, said.getvalue()) from None
     if unknown:
-        flags = [f"--{name.replace('_', '-')}" for name in _flag_names(default)]
-        choose("argument", unknown[0].partition("=")[0].replace("_", "-"), flags)
-        raise UsageError(f"{unknown[0]!r} is no argument of {prog}: see {prog} --help.")
+        raise unknown_argument(prog, unknown[0], flags_of(default))
     return config
-
-
-def _flag_names(default: Any) -> list[str]:
-    """The fields by their flags: those of an invocation's config have no prefix."""
-    return [name.removeprefix("config.") for name in field_names(default)]
