@@ -27,7 +27,8 @@ import sys
 from pathlib import Path
 
 from senet_jax.commands import train
-from senet_jax.commands.output import reader_may_leave
+from senet_jax.commands.interruption import say_interrupted, watch_interrupts
+from senet_jax.commands.output import open_streams, reader_may_leave
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import BAD_INPUT, UsageError, choose
 from senet_jax.training.allocator import keep_freed_memory
@@ -145,8 +146,12 @@ def main() -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except KeyboardInterrupt:
+        return say_interrupted()
 
 
 if __name__ == "__main__":
+    watch_interrupts()
+    open_streams()
     keep_freed_memory()
     sys.exit(main())

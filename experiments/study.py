@@ -13,7 +13,8 @@ from senet_jax.analysis.report import check_report_folder, write_report
 from senet_jax.analysis.study_report import report_study
 from senet_jax.analysis.study_tables import markdown
 from senet_jax.commands.config import read_config
-from senet_jax.commands.output import reader_may_leave
+from senet_jax.commands.interruption import say_interrupted
+from senet_jax.commands.output import open_streams, reader_may_leave
 from senet_jax.commands.train import PREEMPTED
 from senet_jax.errors import BAD_INPUT, UsageError, require
 from senet_jax.studies.grid import check_data, jobs, with_model
@@ -26,6 +27,11 @@ from senet_jax.training.lock import held
 from senet_jax.training.presets import preset
 
 FAILED = 1
+
+
+class Stopped(Exception):
+    """The study was interrupted, and its runs have saved their state."""
+
 
 Cells = Callable[[TrainConfig], dict[str, TrainConfig]]
 """From the recipe of a data set to the named configs of a study."""
@@ -119,9 +125,10 @@ def main(
         imagenet: The recipe for ImageNet.
 
     Returns:
-        The exit code: 0, or 1 if a run failed, 2 if the input cannot be used, or 75 if it was
-        stopped with Ctrl-C.
+        The exit code: 0, or 1 if a run failed, 2 if the input cannot be used, 75 if its runs were
+        stopped with Ctrl-C, or 130 if there were none yet or no more.
     """
+    open_streams()
     try:
         with reader_may_leave():
             prog = f"python -m experiments.{study}"
@@ -133,14 +140,11 @@ def main(
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except (Stopped, Detached) as stopped:
+        print(stopped, file=sys.stderr)
+        return PREEMPTED
     except KeyboardInterrupt:
-        print(
-            "stopped; the runs have saved their state: the same command goes on.", file=sys.stderr
-        )
-        return PREEMPTED
-    except Detached as detached:
-        print(detached, file=sys.stderr)
-        return PREEMPTED
+        return say_interrupted()
 
 
 def _run(study: str, options: Options, cells: dict[str, TrainConfig], baseline: str) -> int:
@@ -158,7 +162,13 @@ def _run(study: str, options: Options, cells: dict[str, TrainConfig], baseline: 
         if options.launcher == "slurm":
             progress = run_array(study, grid, folder, table.show, options.slurm, options.at_once)
         else:
-            progress = run_jobs(grid, places(options.at_once), folder / CACHE, table.show)
+            seats = places(options.at_once)
+            try:
+                progress = run_jobs(grid, seats, folder / CACHE, table.show)
+            except KeyboardInterrupt:
+                raise Stopped(
+                    "stopped; the runs have saved their state: the same command goes on."
+                ) from None
     failed = tell_failures(progress)
     if failed == len(grid):
         print("no run has ended, so that there is nothing to report.", file=sys.stderr)

@@ -1,79 +1,76 @@
 """Train, evaluate and take apart networks with channel attention.
 
 Exit codes: 0, done; 2, the input cannot be used as it is; 3, the training diverged; 75, stopped
-by a signal with the state saved, so that the same command resumes; 141, nobody reads the output.
+by a signal with the state saved, so that the same command resumes; 130, interrupted by Ctrl-C; 141,
+nobody reads the output.
 """
 
-import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn
 
-from senet_jax.commands import (
-    average,
-    checkpoints,
-    convert,
-    evaluate,
-    excitation,
-    export,
-    models,
-    predict,
-    prepare,
-    report,
-    show_data,
-    train,
-)
-from senet_jax.commands.output import reader_may_leave
-from senet_jax.errors import BAD_INPUT, UsageError
-from senet_jax.training.allocator import keep_freed_memory
+# All else is imported where Ctrl-C is looked after.
+from senet_jax.commands.interruption import say_interrupted, watch_interrupts
 
-COMMANDS = {
-    "evaluate": evaluate,
-    "predict": predict,
-    "checkpoints": checkpoints,
-    "average": average,
-    "report": report,
-    "excitation": excitation,
-    "convert": convert,
-    "export": export,
-    "models": models,
-    "prepare": prepare,
-}
-"""The commands that argparse reads."""
-
-CONFIG_COMMANDS = {"train": train, "show-data": show_data}
-"""The commands that tyro reads: a flag for every field of a config."""
-
-EXAMPLES = {name: module.EXAMPLES for name, module in {**CONFIG_COMMANDS, **COMMANDS}.items()}
+if TYPE_CHECKING:
+    import argparse
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Args:
-        argv: The arguments; None means those of the process.
+        argv: The arguments; None means those of the process, which this function then prepares:
+            its streams, its handling of Ctrl-C and its memory.
 
     Returns:
         The exit code.
     """
+    if argv is None:
+        watch_interrupts()
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:
+        return say_interrupted()
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    import logging
+
+    from senet_jax.commands.output import open_streams, reader_may_leave
+    from senet_jax.errors import BAD_INPUT, UsageError
+
+    if argv is None:
+        open_streams()
     logging.basicConfig(format="senet-jax: %(message)s", level=logging.WARNING)
     # Orbax and TFDS speak through absl of what is no concern of a user, and say again what they
     # raise.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     sys.excepthook = _report_crash
     if argv is None:
+        from senet_jax.training.allocator import keep_freed_memory
+
         keep_freed_memory()
-    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with reader_may_leave():
-            if arguments and arguments[0] in CONFIG_COMMANDS:
-                return CONFIG_COMMANDS[arguments[0]].run(arguments[1:])
-            options = _parser().parse_args(arguments)
-            return options.run(options)
+            return _run(list(sys.argv[1:] if argv is None else argv))
     except UsageError as error:
         print(f"senet-jax: error: {error}", file=sys.stderr)
         return BAD_INPUT
+
+
+def _run(arguments: list[str]) -> int:
+    from senet_jax.commands.table import COMMANDS, CONFIG_COMMANDS
+    from senet_jax.errors import choose
+
+    if arguments and not arguments[0].startswith("-"):
+        name = choose("command", arguments[0], {*CONFIG_COMMANDS, *COMMANDS})
+        if name in CONFIG_COMMANDS:
+            return CONFIG_COMMANDS[name].run(arguments[1:])
+    options = _parse(arguments)
+    code: int = options.run(options)
+    return code
 
 
 def _report_crash(
@@ -84,9 +81,28 @@ def _report_crash(
         sys.__excepthook__(kind, error, trace)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse(arguments: list[str]) -> "argparse.Namespace":
+    """Reads the arguments of the commands that argparse reads.
+
+    Raises:
+        UsageError: An argument that is unknown, missing or wrong.
+    """
+    import argparse
+    import re
+
+    from senet_jax.commands.table import COMMANDS, CONFIG_COMMANDS
+    from senet_jax.commands.wrong_flags import unknown_argument
+    from senet_jax.errors import UsageError
+    from senet_jax.text import printable
+
+    class Parser(argparse.ArgumentParser):
+        """Says in one sentence what is wrong, where argparse prints all options before."""
+
+        def error(self, message: str) -> NoReturn:
+            raise UsageError(f"{printable(message)}; see `{self.prog} --help`.")
+
     summary = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="senet-jax", description=summary)
+    parser = Parser(prog="senet-jax", description=summary)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     # Only for the list of commands: what follows these does not come here.
     for name, config_command in CONFIG_COMMANDS.items():
@@ -100,8 +116,12 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_arguments(own)
-        own.set_defaults(run=command.run)
-    return parser
+        own.set_defaults(run=command.run, parser=own)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flags = re.findall(r"--[\w-]+", options.parser.format_usage())
+        raise unknown_argument(options.parser.prog, unknown[0], dict.fromkeys(flags))
+    return options
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 
 from senet_jax import cli
+from senet_jax.commands.table import EXAMPLES
 from senet_jax.interchange import load_arrays, load_stablehlo
 from senet_jax.models import zoo
 from senet_jax.training import loop
@@ -43,11 +44,11 @@ def test_help_answers_at_once_and_without_jax():
         "assert not {'jax', 'tensorflow'} & {*sys.modules}"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for command in cli.EXAMPLES:
+    for command in EXAMPLES:
         assert f"\n    {command}" in done.stdout
 
 
-@pytest.mark.parametrize("command", cli.EXAMPLES)
+@pytest.mark.parametrize("command", EXAMPLES)
 def test_every_command_has_examples(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0

@@ -1,13 +1,35 @@
-"""What becomes of a command whose output nobody reads any longer, as in ``... | head``."""
+"""The standard streams of a command: closed ones, a reader that has left, a full disk."""
 
+import io
 import os
 import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from senet_jax.errors import UsageError
+
 READER_GONE = 141
 """Exit code then: what a shell says of programs that SIGPIPE ends."""
+
+
+def open_streams() -> None:
+    """Opens standard streams that are closed, as ``>&-`` does, to read and write nothing.
+
+    Otherwise ``sys.stdout`` is None, and the next file that is opened gets the number of a standard
+    stream, into which libraries then print. What a stream's encoding lacks is escaped.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free, which is this one.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
@@ -18,7 +40,11 @@ def reader_may_leave() -> Iterator[None]:
 
     Raises:
         SystemExit: With ``READER_GONE``.
+        UsageError: Standard output cannot be written, as on a full disk.
     """
+    if sys.stdout is None:
+        yield
+        return
     try:
         try:
             yield
@@ -27,9 +53,23 @@ def reader_may_leave() -> Iterator[None]:
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
-        # Python flushes once more at its end, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_nothing()
         sys.exit(READER_GONE)
+    except OSError as error:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            # What could not be written is still there: it was the output and no other file.
+            _write_nothing()
+            raise UsageError(
+                f"standard output cannot be written: {error.strerror or error}."
+            ) from error
+        raise
+
+
+def _write_nothing() -> None:
+    """Lets Python's last flush, at its end, succeed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _reader_is_gone() -> bool:

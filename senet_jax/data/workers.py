@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,7 +82,8 @@ def _read_ahead(
         )
     iterator = iter(ahead)
     try:
-        for step, batch in enumerate(iterator, start):
+        own = _without_interrupts(iterator) if workers else iterator
+        for step, batch in enumerate(own, start):
             # Out of the shared memory, since these may be held until the process ends.
             yield copy.deepcopy(batch) if workers and step >= len(batches) - 2 else batch
     except RuntimeError as error:
@@ -93,6 +95,26 @@ def _read_ahead(
         ) from error
     finally:
         iterator.close()
+
+
+def _without_interrupts(iterator: Iterator[Any]) -> Iterator[Any]:
+    """Takes batches so that the processes that start meanwhile are not interrupted by Ctrl-C.
+
+    They inherit the signals that are blocked. Before they come to ``_start_worker`` they import for
+    seconds, in which an interrupt would end them with a traceback.
+    """
+    # Its start unblocks SIGINT, which was not blocked for the standard library.
+    resource_tracker.ensure_running()
+    end = object()
+    while True:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            batch = next(iterator, end)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if batch is end:
+            return
+        yield batch
 
 
 def _start_worker(index: int, count: int) -> None:

@@ -43,7 +43,10 @@ def places(at_once: int | None) -> Sequence[Place]:
     if at_once is not None and at_once < 1:
         raise UsageError(f"at_once must be at least 1, not {at_once}.")
     # In another process, because this one must not take the devices.
-    done = subprocess.run([sys.executable, "-c", _ASK], stdout=subprocess.PIPE, check=True)
+    # In a session of its own, since it would print a traceback at Ctrl-C.
+    done = subprocess.run(
+        [sys.executable, "-c", _ASK], stdout=subprocess.PIPE, check=True, start_new_session=True
+    )
     backend, devices = json.loads(done.stdout.splitlines()[-1])
     if backend == "cpu":
         return _on_cores(at_once)

@@ -16,6 +16,8 @@ from senet_jax.training.host_token import ReadToken, token_of_start
 from senet_jax.training.meeting import SILENCE_S, Meeting, exit_now
 
 CRASHED = 1
+INTERRUPTED = 130
+"""Exit code after Ctrl-C where the training has no state to save yet."""
 
 
 @contextlib.contextmanager
@@ -130,6 +132,9 @@ def _fail(meeting: Meeting, error: BaseException) -> None:
     if isinstance(error, UsageError):
         meeting.leave(str(error), BAD_INPUT)
         exit_now(f"error: {error}", BAD_INPUT)
+    if isinstance(error, KeyboardInterrupt):
+        meeting.leave("it was interrupted.", INTERRUPTED)
+        exit_now("interrupted.", INTERRUPTED)
     if _may_come_from_another(error):
         # Then the watch ends this process with the name of the one that is gone.
         time.sleep(SILENCE_S + 5)
