@@ -6,6 +6,7 @@ disk ends in a ``UsageError`` and never in a traceback or a hang.
 
 import json
 import os
+import re
 import stat
 import uuid
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import Any
 from senet_jax.errors import UsageError
 
 PathLike = str | os.PathLike[str]
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+"""The beginning of an address; a single letter is a drive of Windows."""
 
 
 def read_bytes(path: PathLike) -> bytes:
@@ -108,6 +111,48 @@ def parse_json(text: str, place: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{place}: {error}.") from error
+
+
+def user_path(name: PathLike) -> Path:
+    """The path on this machine that a user names; ``~`` and ``~user`` are expanded.
+
+    Raises:
+        UsageError: An address of a bucket, complete or with a slash missing, an unknown user, or a
+            name that no file can have.
+    """
+    text = os.fspath(name)
+    scheme = _SCHEME.match(text)
+    if scheme:
+        # pathlib has made one slash of two.
+        raise UsageError(
+            f"{text} is no path on this machine: {scheme[1]}:// would be the address of a bucket, "
+            "which only --checkpoint.dir takes; name a folder, or write ./ before the name."
+        )
+    if "\0" in text:
+        raise UsageError(f"{text!r} is no name of a file: it has a NUL character.")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"{text} cannot be found: there is no such user; write ./ before the name if it begins "
+            "with a tilde."
+        ) from error
+
+
+def user_address(name: str) -> str:
+    """The folder or the bucket that a user names, gs://BUCKET/FOLDER; ``~`` is expanded.
+
+    Raises:
+        UsageError: As ``user_path``, or an address of another scheme, or without a bucket.
+    """
+    if re.match(r"gs://[^/]", name):
+        return name
+    if _SCHEME.match(name):
+        raise UsageError(
+            f"{name} must be a folder or gs://BUCKET/FOLDER: Orbax writes to no other kind of "
+            "address; mount the bucket and give its folder."
+        )
+    return str(user_path(name))
 
 
 def check_target(path: PathLike) -> None:

@@ -9,13 +9,14 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import GATES
-from senet_jax.attention.mlp import check_reduction, mlp, reduced_width
+from senet_jax.attention.mlp import mlp, reduced_width
 from senet_jax.attention.squeeze import squeeze_avg, squeeze_max
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import choose
 from senet_jax.ops.conv import conv
 from senet_jax.ops.moments import scale
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.precision import accurate
+from senet_jax.ranges import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +26,7 @@ class CBAMConfig(Attention):
     The defaults are those of the authors' code.
 
     Raises:
-        UsageError: An unknown gate, a reduction that is not positive, or a kernel size that is not
-            odd and positive.
+        UsageError: An unknown gate, or a number out of range.
     """
 
     name: ClassVar[str] = "cbam"
@@ -45,9 +45,7 @@ class CBAMConfig(Attention):
 
     def __post_init__(self) -> None:
         choose("gate", self.gate, GATES)
-        check_reduction(self.reduction)
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise UsageError(f"kernel_size must be odd and positive, not {self.kernel_size}.")
+        check_fields(self)
 
     def build(self, *, train: bool, norm_group: int | None = None, dtype: Any = None) -> "CBAM":
         return CBAM(self, train, norm_group, dtype, name=self.name)

@@ -11,9 +11,10 @@ from jaxtyping import Array, Float
 from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import GATES
 from senet_jax.attention.squeeze import SQUEEZES
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import choose
 from senet_jax.ops.moments import scale
 from senet_jax.ops.precision import accurate
+from senet_jax.ranges import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +22,7 @@ class ECAConfig(Attention):
     """Description of an ECA block: each channel's gate comes from its neighbours alone.
 
     Raises:
-        UsageError: An unknown squeeze or gate, or a kernel size that is not odd and positive.
+        UsageError: An unknown squeeze or gate, or a kernel size that is even or out of range.
     """
 
     name: ClassVar[str] = "eca"
@@ -36,8 +37,7 @@ class ECAConfig(Attention):
     def __post_init__(self) -> None:
         choose("squeeze", self.squeeze, SQUEEZES)
         choose("gate", self.gate, GATES)
-        if self.kernel_size is not None and (self.kernel_size < 1 or self.kernel_size % 2 == 0):
-            raise UsageError(f"kernel_size must be odd and positive, not {self.kernel_size}.")
+        check_fields(self)
 
     def kernel(self, channels: int) -> int:
         """Kernel size for a tensor of ``channels`` channels: (log2 c + 1) / 2 made odd, 3 or more.

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import GATES
-from senet_jax.attention.mlp import check_reduction, mlp, reduced_width
+from senet_jax.attention.mlp import mlp, reduced_width
 from senet_jax.attention.squeeze import squeeze_avg
 from senet_jax.errors import UsageError, choose
 from senet_jax.ops.conv import conv
@@ -18,6 +18,7 @@ from senet_jax.ops.moments import scale
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import avg_pool
 from senet_jax.ops.precision import accurate
+from senet_jax.ranges import check_fields
 
 EXTENTS = {0: 1, 2: 1, 4: 2, 8: 3}
 """The extent ratios and how many convolutions, each of stride 2, gather over them; 0 is the whole
@@ -34,7 +35,7 @@ class GatherExciteConfig(Attention):
     ``gather="conv", mlp=True`` GE-theta-plus. ``mlp=True`` alone is Squeeze-and-Excitation.
 
     Raises:
-        UsageError: An unknown extent, gather or gate, or a reduction that is not positive.
+        UsageError: An unknown extent, gather or gate, or a reduction out of range.
     """
 
     name: ClassVar[str] = "ge"
@@ -58,11 +59,11 @@ class GatherExciteConfig(Attention):
     """Whether the layers of ``mlp`` have biases."""
 
     def __post_init__(self) -> None:
-        if self.extent not in EXTENTS:
+        if isinstance(self.extent, bool) or self.extent not in EXTENTS:
             raise UsageError(f"extent must be 2, 4, 8, or 0 for the whole map, not {self.extent}.")
         choose("gather", self.gather, GATHERS)
         choose("gate", self.gate, GATES)
-        check_reduction(self.reduction)
+        check_fields(self)
 
     @property
     def averages(self) -> bool:

@@ -9,16 +9,6 @@ from senet_jax.errors import UsageError
 from senet_jax.ops.precision import accurate
 
 
-def check_reduction(reduction: float) -> None:
-    """Refuses a ratio that is none.
-
-    Raises:
-        UsageError: It is not positive.
-    """
-    if reduction <= 0:
-        raise UsageError(f"reduction must be positive, not {reduction}.")
-
-
 def reduced_width(channels: int, reduction: float) -> int:
     """Width of the hidden layer: channels // reduction.
 

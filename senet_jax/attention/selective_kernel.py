@@ -15,6 +15,7 @@ from senet_jax.ops.conv import conv
 from senet_jax.ops.drop import DropBlock, Rate
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.precision import accurate
+from senet_jax.ranges import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +40,7 @@ class SelectiveKernelConfig(ConvAttention):
 
     def __post_init__(self) -> None:
         choose("squeeze", self.squeeze, SQUEEZES)
-        if len(self.dilations) < 2 or min(self.dilations) < 1:
-            raise UsageError(
-                f"dilations must be two or more positive numbers, not {self.dilations}."
-            )
-        if self.reduction <= 0:
-            raise UsageError(f"reduction must be positive, not {self.reduction}.")
-        if self.min_width < 1:
-            raise UsageError(f"min_width must be at least 1, not {self.min_width}.")
+        check_fields(self)
 
     def build_conv(
         self,

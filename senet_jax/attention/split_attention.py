@@ -17,6 +17,7 @@ from senet_jax.ops.drop import DropBlock, Rate
 from senet_jax.ops.moments import scale
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.precision import accurate
+from senet_jax.ranges import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +42,7 @@ class SplitAttentionConfig(ConvAttention):
 
     def __post_init__(self) -> None:
         choose("squeeze", self.squeeze, SQUEEZES)
-        if self.radix < 0:
-            raise UsageError(f"radix must be at least 0, not {self.radix}.")
-        for field in ("reduction", "min_width"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"{field} must be at least 1, not {getattr(self, field)}.")
+        check_fields(self)
 
     @property
     def replaces(self) -> bool:

@@ -9,11 +9,12 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import ACTIVATIONS, GATES
-from senet_jax.attention.mlp import check_reduction, mlp, reduced_width
+from senet_jax.attention.mlp import mlp, reduced_width
 from senet_jax.attention.squeeze import SQUEEZES
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import choose
 from senet_jax.ops.moments import scale
 from senet_jax.ops.precision import accurate
+from senet_jax.ranges import check_fields
 
 NO_SQUEEZE = "none"
 
@@ -26,7 +27,7 @@ class SqueezeExciteConfig(Attention):
     ablations of its Tables 10 to 16 drop the biases (``bias=False``).
 
     Raises:
-        UsageError: An unknown squeeze, gate or activation, or a width that is not positive.
+        UsageError: An unknown squeeze, gate or activation, or a number out of range.
     """
 
     name: ClassVar[str] = "se"
@@ -53,11 +54,7 @@ class SqueezeExciteConfig(Attention):
         choose("squeeze", self.squeeze, [*SQUEEZES, NO_SQUEEZE])
         choose("gate", self.gate, GATES)
         choose("activation", self.activation, ACTIVATIONS)
-        check_reduction(self.reduction)
-        if self.divisor < 1:
-            raise UsageError(f"divisor must be at least 1, not {self.divisor}.")
-        if self.width is not None and self.width < 1:
-            raise UsageError(f"width must be at least 1, not {self.width}.")
+        check_fields(self)
 
     @property
     def averages(self) -> bool:

@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
     default = _named(arguments.pop(0)) if named else ShowDataConfig()
     description = f"{SUMMARY}\n\n{EXAMPLES}"
     config = read_config("senet-jax show-data", "[PRESET | DATA]", description, default, arguments)
-    require(config.images >= 1, "images", config.images, "at least 1")
+    config.validate()
     out = config.out or Path(f"{config.data.name}-{config.step}.png")
     require(out.suffix == ".png", "out", out, "a file that ends in .png")
     check_folder(out.parent)

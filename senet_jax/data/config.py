@@ -1,11 +1,11 @@
 """What images a run reads, and how it changes them: plain values, without any import of jax."""
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any, Literal
 
 from senet_jax.errors import UsageError, require
+from senet_jax.ranges import check_numbers
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -56,17 +56,11 @@ class AugmentConfig:
         Raises:
             UsageError: A field that is outside its range, or needs another.
         """
-        for field, greatest in _GREATEST.items():
-            value = getattr(self, field)
-            allowed = "at least 0" if greatest == math.inf else f"in [0, {greatest}]"
-            holds = 0 <= value <= greatest and math.isfinite(value)
-            require(holds, f"data.augment.{field}", value, allowed)
-        least, greatest = self.crop_area
-        area = "a least and a greatest share of the area, in (0, 1]"
-        require(0 < least <= greatest <= 1, "data.augment.crop_area", self.crop_area, area)
-        least, greatest = self.crop_ratio
-        ratio = "a least and a greatest width over height, above 0"
-        require(0 < least <= greatest < math.inf, "data.augment.crop_ratio", self.crop_ratio, ratio)
+        check_numbers(self, "data.augment.")
+        for field in ("crop_area", "crop_ratio"):
+            least, greatest = getattr(self, field)
+            allowed = "the least and the greatest, in this order"
+            require(least <= greatest, f"data.augment.{field}", (least, greatest), allowed)
         changed = _changed(self, "randaugment_ops", "randaugment_magnitude")
         if changed and self.policy != "randaugment":
             raise UsageError(f"data.augment.{changed[0]} needs --data.augment.policy randaugment.")
@@ -91,21 +85,6 @@ class AugmentConfig:
                 "pad, flip, cutout, mixup and cutmix."
             )
 
-
-_GREATEST = {
-    "pad": math.inf,
-    "cutout": math.inf,
-    "rotation": 180,
-    "pixel_shift": 255,
-    "color_jitter": 1,
-    "lighting": math.inf,
-    "randaugment_ops": math.inf,
-    "randaugment_magnitude": 30,
-    "erasing": 1,
-    "mixup": math.inf,
-    "cutmix": math.inf,
-}
-"""Fields that go from 0 to these."""
 
 _FOR_PHOTOGRAPHS = (
     "crop_area",
@@ -174,15 +153,7 @@ class DataConfig:
         Raises:
             UsageError: A field whose value is outside its range.
         """
-        for field in ("batch_size", "eval_batch_size", "image_size"):
-            value = getattr(self, field)
-            require(value is None or value >= 1, f"data.{field}", value, "at least 1")
-        sizes = self.train_sizes
-        require(all(size >= 1 for size in sizes), "data.train_sizes", sizes, "at least 1 each")
-        require(0 < self.crop_pct <= 1, "data.crop_pct", self.crop_pct, "in (0, 1]")
-        require(0 < self.fraction <= 1, "data.fraction", self.fraction, "in (0, 1]")
-        require(self.workers >= 0, "data.workers", self.workers, "at least 0")
-        require(0 <= self.max_corrupt <= 1, "data.max_corrupt", self.max_corrupt, "in [0, 1]")
+        check_numbers(self, "data.")
         self.augment.validate()
 
     def check_images(self, photographs: bool) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -11,6 +13,7 @@ from senet_jax.attention import ConvAttention, Mechanism
 from senet_jax.attention.base import check_mechanism
 from senet_jax.errors import UsageError
 from senet_jax.ops.precision import accurate
+from senet_jax.ranges import check_fields
 
 
 class Backbone(nn.Module, kw_only=True):
@@ -48,6 +51,7 @@ class Backbone(nn.Module, kw_only=True):
     in a batch norm."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_mechanism(self.attention)
         if isinstance(self.attention, ConvAttention) and not self.replaces_convolutions:
             raise UsageError(
@@ -61,11 +65,6 @@ class Backbone(nn.Module, kw_only=True):
                 raise UsageError(
                     f"stage {stage} does not exist: the stages are {numbers[0]} to {numbers[-1]}."
                 )
-        self.check_rate("dropout")
-        if self.norm_group is not None and self.norm_group < 1:
-            raise UsageError(f"norm_group must be at least 1, not {self.norm_group}.")
-        if self.num_classes < 1:
-            raise UsageError(f"num_classes must be at least 1, not {self.num_classes}.")
         super().__post_init__()
 
     @property
@@ -82,16 +81,6 @@ class Backbone(nn.Module, kw_only=True):
     def head_modules(self) -> Sequence[str]:
         """Modules of the classifier, which ``features_only`` leaves out."""
         return ("head",)
-
-    def check_rate(self, field: str) -> None:
-        """Refuses a field that is no rate.
-
-        Raises:
-            UsageError: It is negative, one or above.
-        """
-        rate = getattr(self, field)
-        if not 0 <= rate < 1:
-            raise UsageError(f"{field} must be at least 0 and below 1, not {rate}.")
 
     def attention_of(self, stage: int) -> Mechanism | None:
         """The attention that the blocks of a stage carry."""
@@ -121,6 +110,10 @@ class Stage(nn.Module):
         return x
 
 
+MOST_CHANNELS = 4
+"""Channels of images that are told from their sides: RGB with alpha, or CMYK."""
+
+
 def check_images(images: Array, smallest: int = 1) -> None:
     """Refuses what is not a batch of float images.
 
@@ -129,13 +122,22 @@ def check_images(images: Array, smallest: int = 1) -> None:
         smallest: The smallest side that the network can take, pixels.
 
     Raises:
-        UsageError: The array is not (n, h, w, c), not floating or too small.
+        UsageError: The array is not (n, h, w, c) but perhaps (n, c, h, w), not floating, or too
+            small.
     """
-    if images.ndim != 4 or 0 in images.shape:
-        raise UsageError(f"images must be (n, h, w, c), not {images.shape}.")
+    if not isinstance(images, jax.Array | np.ndarray):
+        raise UsageError(f"images must be an array (n, h, w, c), not a {type(images).__name__}.")
+    shape = images.shape
+    if len(shape) != 4 or 0 in shape:
+        raise UsageError(f"images must be (n, h, w, c), not {shape}.")
+    if shape[1] in (1, 3) and min(shape[2:]) > MOST_CHANNELS:
+        raise UsageError(
+            f"images must be (n, h, w, c), not {shape}, which is (n, c, h, w), PyTorch's layout: "
+            "transpose them with images.transpose(0, 2, 3, 1)."
+        )
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise UsageError(f"images must be float, not {images.dtype}: normalise them first.")
-    height, width = images.shape[1:3]
+    height, width = shape[1:3]
     if min(height, width) < smallest:
         raise UsageError(
             f"images of {height}x{width} pixels are too small: this network takes {smallest} or "

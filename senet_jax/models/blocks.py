@@ -15,6 +15,7 @@ from senet_jax.ops.conv import conv
 from senet_jax.ops.drop import DropBlock, Rate, StochasticDepth
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import avg_pool
+from senet_jax.ranges import check_fields
 
 Placement = Literal["standard", "pre", "post", "identity", "conv3x3"]
 ShortcutOption = Literal["A", "B", "C", "D"]
@@ -96,9 +97,7 @@ class BlockConfig:
         choose("shortcut", self.shortcut, get_args(ShortcutOption))
         choose("stride_on", self.stride_on, ("conv1", "conv2"))
         choose("stride_by", self.stride_by, get_args(StrideBy))
-        for field in ("projection_kernel", "cardinality", "base_width", "reduce_first"):
-            if getattr(self, field) < 1:
-                raise UsageError(f"{field} must be at least 1, not {getattr(self, field)}.")
+        check_fields(self)
         if isinstance(self.attention, ConvAttention) and self.placement != "standard":
             raise UsageError(
                 f"{type(self.attention).__name__} replaces the 3x3 convolution and cannot be "

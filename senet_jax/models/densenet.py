@@ -20,6 +20,7 @@ from senet_jax.models.stem import Stem
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import avg_pool
+from senet_jax.ranges import check_fields
 
 Placement = Literal["layer", "block"]
 StemKind = Literal["imagenet", "cifar"]
@@ -172,19 +173,7 @@ class DenseNet(Backbone):
     def __post_init__(self) -> None:
         choose("stem", self.stem, get_args(StemKind))
         choose("placement", self.placement, get_args(Placement))
-        self.check_rate("drop_rate")
-        if not self.blocks or min(self.blocks) < 1:
-            raise UsageError(
-                f"blocks must have one dense block or more, each of at least 1 layer, "
-                f"not {self.blocks}."
-            )
-        for field, value in (("growth_rate", self.growth_rate), ("stem_width", self.stem_width)):
-            if value is not None and value < 1:
-                raise UsageError(f"{field} must be at least 1, not {value}.")
-        if not 0 < self.compression <= 1:
-            raise UsageError(
-                f"compression must be above 0 and at most 1, not {self.compression:g}."
-            )
+        check_fields(self)
         if 0 in self._transition_widths():
             raise UsageError(
                 f"compression {self.compression:g} leaves no channel after a dense block: use a "

@@ -19,6 +19,7 @@ from senet_jax.errors import UsageError, choose
 from senet_jax.models.backbone import Backbone, Stage, check_images
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
+from senet_jax.ranges import check_fields
 
 StemKind = Literal["imagenet", "cifar"]
 
@@ -84,12 +85,8 @@ class MobileNetV1(Backbone):
     """"imagenet": of stride 2; "cifar": of stride 1, for images of 32x32 pixels and smaller."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         choose("stem", self.stem, get_args(StemKind))
-        if not self.width * STEM_WIDTH >= 1:
-            raise UsageError(
-                f"width must be at least 1/{STEM_WIDTH}, which leaves one channel in the stem, "
-                f"not {self.width}."
-            )
         if len(self.blocks) > len(WIDTHS):
             raise UsageError(f"blocks {self.blocks} are of more than {len(WIDTHS)} stages.")
         super().__post_init__()

@@ -19,6 +19,7 @@ from senet_jax.models.backbone import Backbone, Stage, check_images
 from senet_jax.models.resnet import SE
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
+from senet_jax.ranges import check_fields
 
 
 class PreactBlock(nn.Module):
@@ -101,10 +102,10 @@ class PreactResNet(Backbone):
     3x3, after the ReLU (1605.07146, section 2.4)."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if len(self.blocks) != len(self.widths):
             raise UsageError(f"blocks {self.blocks} and widths {self.widths} differ in length.")
         choose("stride_on", self.stride_on, ("conv1", "conv2"))
-        self.check_rate("block_dropout")
         super().__post_init__()
 
     @property

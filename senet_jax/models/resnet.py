@@ -28,6 +28,7 @@ from senet_jax.models.blocks import (
 )
 from senet_jax.models.stem import Stem, StemKind, StemWidth
 from senet_jax.ops.drop import Rate
+from senet_jax.ranges import WIDTHS, check_fields
 
 
 class Stage(nn.Module):
@@ -110,6 +111,9 @@ class ResNet(Backbone):
     """Rate of DropBlock after each batch norm of the residual branches of the last two stages."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        widths = self.stem_width if isinstance(self.stem_width, tuple) else (self.stem_width,)
+        WIDTHS.check("stem_width", widths)
         choose("stem", self.stem, get_args(StemKind))
         if self.stem == "cifar" and isinstance(self.stem_width, tuple):
             raise UsageError(
@@ -118,8 +122,6 @@ class ResNet(Backbone):
             )
         if len(self.blocks) != len(self.widths):
             raise UsageError(f"blocks {self.blocks} and widths {self.widths} differ in length.")
-        self.check_rate("stochastic_depth")
-        self.check_rate("drop_block")
         if self.stochastic_depth and not self.residual:
             raise UsageError(
                 "stochastic_depth drops branches, and without shortcuts nothing would be left: "

@@ -21,6 +21,7 @@ from senet_jax.models.resnet import SE
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.shake import Backward, Forward, Shake
+from senet_jax.ranges import check_fields
 
 
 class Layers(nn.Module):
@@ -169,12 +170,11 @@ class ShakeShake(Backbone):
     of the forward pass."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if len(self.blocks) != len(self.widths):
             raise UsageError(f"blocks {self.blocks} and widths {self.widths} differ in length.")
         choose("forward", self.forward, get_args(Forward))
         choose("backward", self.backward, get_args(Backward))
-        if self.cardinality < 1:
-            raise UsageError(f"cardinality must be at least 1, not {self.cardinality}.")
         if not self.bottleneck and self.cardinality > 1:
             raise UsageError("basic blocks have no cardinality: leave it at 1 or set bottleneck.")
         if not self.bottleneck and any(width % 2 for width in self.widths):

@@ -20,6 +20,7 @@ from senet_jax.models.mobilenet import Stem, StemKind
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import avg_pool, max_pool
+from senet_jax.ranges import check_fields
 
 WIDTHS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 """Channels of stage 2 at width multiplier 1 by the number of groups (Table 1); they double from
@@ -106,6 +107,7 @@ class ShuffleNetV1(Backbone):
     no pool, for images of 32x32 pixels and smaller."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         choose("stem", self.stem, get_args(StemKind))
         if self.groups not in WIDTHS:
             raise UsageError(

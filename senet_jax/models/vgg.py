@@ -18,6 +18,7 @@ from senet_jax.models.backbone import Backbone, check_images
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import adaptive_avg_pool, max_pool
+from senet_jax.ranges import check_fields
 
 FC_WINDOW = 7
 """Side of the maps that ``fc6`` takes: those of the last stage for images of 224 pixels."""
@@ -105,6 +106,7 @@ class VGG(Backbone):
     """Whether the third convolution of a stage is 1x1 rather than 3x3 (configuration C)."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if len(self.blocks) != len(self.widths):
             raise UsageError(f"blocks {self.blocks} and widths {self.widths} differ in length.")
         super().__post_init__()

@@ -3,11 +3,36 @@
 from typing import Any
 
 from flax import linen as nn
+from jaxtyping import Array, Float
 
+from senet_jax.errors import UsageError
 from senet_jax.ops.conv_lowering import lowered
+from senet_jax.ranges import MOST_WIDTH
 
 HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """He et al. (arXiv 1502.01852), eq. 14: variance 2 / fan_out, not truncated."""
+
+
+class Conv(nn.Conv):
+    """``nn.Conv`` of feature maps that says in one sentence which channels do not fit."""
+
+    def __call__(self, inputs: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
+        channels, groups, where = inputs.shape[-1], self.feature_group_count, "/".join(self.path)
+        if channels % groups or self.features % groups:
+            raise UsageError(
+                f"the convolution {where} from {channels} to {self.features} channels cannot have "
+                f"{groups} groups: choose a cardinality that divides both, or other widths."
+            )
+        if self.has_variable("params", "kernel"):
+            made_for = self.get_variable("params", "kernel").shape[-2] * groups
+            if channels != made_for:
+                raise UsageError(
+                    f"the convolution {where} was made for {made_for} channels, not {channels}: "
+                    "images are (n, h, w, c), with as many channels as those that the network was "
+                    "initialised with."
+                )
+        outputs: Array = super().__call__(inputs)
+        return outputs
 
 
 def conv(
@@ -21,7 +46,7 @@ def conv(
     use_bias: bool = False,
     dtype: Any = None,
     name: str | None = None,
-) -> nn.Conv:
+) -> "Conv":
     """Builds a convolution padded by ``dilation * (kernel_size - 1) / 2`` on both sides.
 
     ``SAME`` pads a strided convolution on the far side only, which is another network than the
@@ -37,10 +62,19 @@ def conv(
         use_bias: Whether a bias is added (not where a batch norm follows).
         dtype: Compute precision; parameters stay float32.
         name: Name of the submodule.
+
+    Raises:
+        UsageError: No channel, or more than any memory holds the weights of; when it is called,
+            channels that the groups do not divide or the kernel was not made for.
     """
+    if not 1 <= features <= MOST_WIDTH:
+        raise UsageError(
+            f"a convolution must have at least 1 and at most {MOST_WIDTH:,} channels, not "
+            f"{features:,}: choose other widths, or another cardinality, base_width or radix."
+        )
     kernel = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
     pads = [dilation * (side - 1) // 2 if pad is None else pad for side in kernel]
-    return nn.Conv(
+    return Conv(
         features,
         kernel,
         strides=(stride, stride),

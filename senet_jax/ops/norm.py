@@ -1,5 +1,6 @@
 """Batch normalisation with the constants of the published networks."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -52,7 +53,8 @@ class BatchNorm(nn.Module):
                 joins the scale, so that neither costs a pass over the maps.
 
         Raises:
-            UsageError: Groups that do not divide the batch.
+            UsageError: In training, groups that do not divide the batch, or a single value in each
+                channel of a group, whose normalised value is zero whatever it is.
         """
         channels = x.shape[-1]
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
@@ -65,7 +67,7 @@ class BatchNorm(nn.Module):
             return ((x - mean.value) * factor + bias).astype(dtype)
 
         sample_mean, sample_var = sample_moments(x)
-        group_mean, group_var = self._join(sample_mean, sample_var)
+        group_mean, group_var = self._join(sample_mean, sample_var, math.prod(x.shape[1:-1]))
         if not self.is_initializing():
             for running, batch in ((mean, group_mean), (var, group_var)):
                 running.value = MOMENTUM * running.value + (1 - MOMENTUM) * batch.mean((0, 1))
@@ -82,15 +84,22 @@ class BatchNorm(nn.Module):
         return affine(x, centre, factor, offset).astype(dtype)
 
     def _join(
-        self, mean: Float[Array, "n c"], var: Float[Array, "n c"]
+        self, mean: Float[Array, "n c"], var: Float[Array, "n c"], pixels: int
     ) -> tuple[Float[Array, "groups 1 c"], Float[Array, "groups 1 c"]]:
-        """Means and variances of the groups from those of their samples."""
+        """Means and variances of the groups from those of their samples, each of ``pixels``."""
         n, channels = mean.shape
         size = self.group or n
         if n % size:
             raise UsageError(
                 f"a batch of {n} cannot be divided into groups of {size} for batch norm: choose a "
                 "batch that is a multiple of norm_group, or another norm_group."
+            )
+        if size * pixels == 1 and not self.is_initializing():
+            # PyTorch's "Expected more than 1 value per channel when training".
+            raise UsageError(
+                f"the batch norm {'/'.join(self.path) or BatchNorm.__name__} needs more than one "
+                "value in each channel in training, and has one image of one pixel: use a larger "
+                "batch, part of a batch (accumulate) or norm_group, or larger images."
             )
         mean, var = (each.reshape(n // size, size, channels) for each in (mean, var))
         joined = mean.mean(axis=1, keepdims=True)

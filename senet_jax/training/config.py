@@ -5,6 +5,7 @@ This file imports neither jax nor the models, so that ``--help`` answers at once
 
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 from collections.abc import Collection
 from pathlib import Path
@@ -14,6 +15,8 @@ import dacite
 
 from senet_jax.data.config import DataConfig
 from senet_jax.errors import UsageError, require
+from senet_jax.files import user_address
+from senet_jax.ranges import check_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,63 +248,63 @@ class TrainConfig:
         Raises:
             UsageError: A field whose value is outside its range.
         """
-        require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        require(self.seed >= 0, "seed", self.seed, "at least 0")
+        check_numbers(self)
         self.data.validate()
-        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "in [0, 1)")
-        require(self.body_rate >= 0, "body_rate", self.body_rate, "at least 0")
         if self.drop_head and self.init_weights is None:
             raise UsageError("drop_head needs weights whose head is dropped: --init-weights.")
         if self.weights_of != "auto" and self.init_weights is None:
             raise UsageError("weights_of needs the weights to choose from: --init-weights.")
-        decay = self.ema_decay
-        require(decay is None or 0 < decay < 1, "ema_decay", decay, "in (0, 1)")
-        for field in ("eval_every_epochs", "log_every_steps"):
-            value = getattr(self, field)
-            require(value is None or value >= 1, field, value, "at least 1")
-        require(self.accumulate >= 1, "accumulate", self.accumulate, "at least 1")
-        for field in ("data", "fsdp"):
-            value = getattr(self.mesh, field)
-            require(value is None or value >= 1, f"mesh.{field}", value, "at least 1")
-        for field in ("every_epochs", "every_steps", "keep_last", "keep_every_epochs"):
-            value = getattr(self.checkpoint, field)
-            require(value is None or value >= 1, f"checkpoint.{field}", value, "at least 1")
-        address = self.checkpoint.dir
-        if address is not None and "://" in address and not address.startswith("gs://"):
+        if self.checkpoint.dir is not None:
+            user_address(self.checkpoint.dir)
+        sizes = self.data.train_sizes
+        if len(sizes) > self.epochs:
             raise UsageError(
-                f"checkpoint.dir must be a folder or gs://BUCKET/FOLDER, not {address}: Orbax "
-                "writes to no other kind of address; mount the bucket and give its folder."
+                f"data.train_sizes has {len(sizes)} sizes and the run {self.epochs} epochs: each "
+                "size needs one or more."
             )
-        for field in ("dropout", "stochastic_depth", "drop_block"):
-            value = getattr(self.model, field)
-            require(0 <= value < 1, f"model.{field}", value, "in [0, 1)")
-        for field in ("blocks", "widths"):
-            value = getattr(self.model, field)
-            require(value is None or min(value, default=0) >= 1, f"model.{field}", value, _EACH)
-        for field in ("fc_width", "cardinality", "base_width", "growth_rate"):
-            value = getattr(self.model, field)
-            require(value is None or value >= 1, f"model.{field}", value, "at least 1")
-        for field in (
-            "learning_rate",
-            "warmup_epochs",
-            "weight_decay",
-            "momentum",
-            "decay",
-            "power",
-            "trust_coefficient",
-        ):
-            value = getattr(self.optimizer, field)
-            require(value >= 0, f"optimizer.{field}", value, "at least 0")
-        for field in ("base_batch", "patience", "max_drops"):
-            value = getattr(self.optimizer, field)
-            require(value is None or value >= 1, f"optimizer.{field}", value, "at least 1")
-        if self.optimizer.schedule == "plateau":
-            decay = self.optimizer.decay
+        self._check_norm_group()
+        self._check_schedule()
+
+    def _check_norm_group(self) -> None:
+        """Refuses statistics over more images than a batch norm sees, or over a part that is left.
+
+        Batch norm takes its statistics over a part of the batch (``accumulate``), over all devices.
+        """
+        group, (part, rest) = self.model.norm_group, divmod(self.data.batch_size, self.accumulate)
+        if group is None or rest:  # The mesh refuses a batch that its parts do not divide.
+            return
+        if part % group:
+            parts = f" in {self.accumulate} parts" if self.accumulate > 1 else ""
+            raise UsageError(
+                f"model.norm_group must divide the {part} images whose statistics are taken "
+                f"together (data.batch_size {self.data.batch_size}{parts}), not {group}."
+            )
+
+    def _check_schedule(self) -> None:
+        optimizer, milestones = self.optimizer, self.optimizer.milestones
+        warmup = optimizer.warmup_epochs
+        if warmup >= self.epochs:
+            raise UsageError(
+                f"optimizer.warmup_epochs must be below the {self.epochs} epochs of the run, not "
+                f"{warmup:g}: the rate would never reach its peak."
+            )
+        if optimizer.schedule == "plateau":
+            decay = optimizer.decay
             require(0 < decay < 1, "optimizer.decay of the plateau schedule", decay, "in (0, 1)")
-        if self.optimizer.milestones and self.optimizer.schedule != "step":
+        if milestones and optimizer.schedule != "step":
             raise UsageError("optimizer.milestones need --optimizer.schedule step.")
-        if self.optimizer.schedule == "step" and not self.optimizer.milestones:
+        if optimizer.schedule == "step" and not milestones:
             raise UsageError("the step schedule needs epochs to step at: --optimizer.milestones.")
+        if any(late <= early for early, late in itertools.pairwise((warmup, *milestones))):
+            raise UsageError(
+                "optimizer.milestones must be after the warm-up and each later than the one before "
+                f"it, not {tuple(milestones)} after {warmup:g} epochs of warm-up."
+            )
+        if milestones and milestones[-1] >= self.epochs:
+            raise UsageError(
+                f"optimizer.milestones must be before the end of the {self.epochs} epochs of the "
+                f"run, not {tuple(milestones)}."
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The resolved config as plain values."""
@@ -378,8 +381,6 @@ class TrainConfig:
         packages = ("jax", "jaxlib", "flax", "optax")
         return facts | {name: importlib.metadata.version(name) for name in packages}
 
-
-_EACH = "one number or more, each at least 1"
 
 _EACH_ITS_OWN = ("compilation_cache", "data.dir", "data.workers")
 """What may differ from host to host."""

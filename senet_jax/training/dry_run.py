@@ -27,6 +27,7 @@ from senet_jax.training import mesh as meshes
 from senet_jax.training.accelerators import Accelerator
 from senet_jax.training.collectives import Collective, read_collectives
 from senet_jax.training.config import TrainConfig
+from senet_jax.training.optimizer import check_schedule
 from senet_jax.training.run import Run
 
 MOST_DEVICES = 1024
@@ -130,6 +131,7 @@ def set_up(config: TrainConfig, topology: str | None) -> Run:
     known = training_share(card.stand_in(), config.data.fraction) if card else None
     run = Run(config, known, devices)
     meshes.check_batch_size(config.data.batch_size, run.mesh, config.accumulate)
+    check_schedule(config.optimizer, run.batches.steps_per_epoch, config.epochs)
     return run
 
 

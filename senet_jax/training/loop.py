@@ -30,6 +30,7 @@ from senet_jax.training.logging import (
     read_last_metrics,
     read_metrics,
 )
+from senet_jax.training.optimizer import check_schedule
 from senet_jax.training.profiler import Profiler, ProfileRequest
 from senet_jax.training.progress import Clock, Forecast, ProgressBar
 from senet_jax.training.provenance import provenance
@@ -87,6 +88,7 @@ def train(
     profile = profile or ProfileRequest()
     profile.check(run.batches.steps)
     meshes.check_batch_size(config.data.batch_size, run.mesh, config.accumulate)
+    check_schedule(config.optimizer, run.batches.steps_per_epoch, config.epochs)
     print(run.describe(), flush=True)
     checkpoints = Checkpoints(
         checkpoints_of(config.run_dir, config),

@@ -9,6 +9,7 @@ from flax import linen as nn
 from senet_jax.attention import ATTENTIONS, Mechanism
 from senet_jax.errors import UsageError, choose
 from senet_jax.models import zoo
+from senet_jax.ranges import range_of
 from senet_jax.training.config import AttentionOverrides, ModelConfig
 
 
@@ -87,4 +88,7 @@ def _override(own: Mechanism | None, overrides: AttentionOverrides, model: str) 
     valid = [field.name for field in dataclasses.fields(own)]
     for field in changes:
         choose(f"field of {type(own).__name__}", field, valid)
+        row = range_of(type(own), field)
+        if row and row.whole and isinstance(changes[field], float) and changes[field].is_integer():
+            changes[field] = int(changes[field])  # A config has one type for all mechanisms.
     return dataclasses.replace(own, **changes)

@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import functools
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from optax.contrib import ReduceLROnPlateauState as PlateauState
 
 from senet_jax.errors import UsageError
+from senet_jax.ranges import MOST_STEPS
 from senet_jax.training.config import OptimizerConfig
 
 
@@ -53,6 +55,38 @@ def make_schedule(config: OptimizerConfig, steps_per_epoch: int, epochs: int) ->
     if not warmup:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+
+
+def check_schedule(config: OptimizerConfig, steps_per_epoch: int, epochs: int) -> None:
+    """Checks a schedule in steps: epochs that are apart can fall on one step.
+
+    Args:
+        config: The schedule.
+        steps_per_epoch: Steps of an epoch.
+        epochs: Epochs of the run.
+
+    Raises:
+        UsageError: More steps than int32 counts, no step after the warm-up, or a milestone that
+            does not change the rate of any step.
+    """
+    total, warmup = epochs * steps_per_epoch, round(config.warmup_epochs * steps_per_epoch)
+    if total > MOST_STEPS:
+        raise UsageError(
+            f"{epochs:,} epochs of {steps_per_epoch:,} steps are {total:,} steps, and at most "
+            f"{MOST_STEPS:,} can be counted: lower --epochs."
+        )
+    if warmup >= total:
+        raise UsageError(
+            f"optimizer.warmup_epochs {config.warmup_epochs:g} are all of the {total:,} steps of "
+            "the run: the rate would never reach its peak."
+        )
+    steps = [round(epoch * steps_per_epoch) for epoch in config.milestones]
+    if any(late <= early for early, late in itertools.pairwise((warmup, *steps, total))):
+        raise UsageError(
+            f"optimizer.milestones must be steps apart, after the warm-up ({warmup:,} steps) and "
+            f"before the end ({total:,}), not {tuple(config.milestones)}, which are the steps "
+            f"{steps}."
+        )
 
 
 def decayed(params: PyTree[jax.Array]) -> PyTree[bool]:
@@ -112,7 +146,8 @@ def make_optimizer(
 
 
 def _update(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    clipped = config.clip_norm is not None
+    clip = optax.clip_by_global_norm(config.clip_norm) if clipped else optax.identity()
     if config.name == "adamw":
         update = optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed)
         return optax.chain(clip, update)

@@ -20,7 +20,7 @@ PRESETS: dict[str, TrainConfig] = {
         epochs=30,
         model=ModelConfig(name="cifar_seresnet8"),
         data=DataConfig(name="digits", batch_size=64, augment=AugmentConfig(pad=1)),
-        optimizer=OptimizerConfig(warmup_epochs=1),
+        optimizer=OptimizerConfig(warmup_epochs=0.5),
     ),
     "cifar10": _CIFAR,
     "cifar100": dataclasses.replace(

@@ -83,7 +83,7 @@ class Run:
         dataset: Dataset | None = None,
         devices: Sequence[jax.Device] | None = None,
     ) -> None:
-        config.validate()
+        # Not validated: a run that older code accepted is still evaluated.
         self.config = config
         if config.deterministic:
             _set_deterministic()

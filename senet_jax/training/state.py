@@ -9,6 +9,11 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Int, Key, PyTree
 
+from senet_jax.errors import UsageError
+
+MOST_PARAMETERS = 2**36
+"""With a momentum they have 550 GB, more than any network of the zoo by a thousand times."""
+
 
 @flax.struct.dataclass
 class TrainState:
@@ -52,6 +57,12 @@ def draw_variables(
 ) -> dict[str, Any]:
     """Draws ``params`` and ``batch_stats``; arguments as ``init_state``."""
     variables = model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    if count > MOST_PARAMETERS:
+        raise UsageError(
+            f"the network has {count:,} parameters, and at most {MOST_PARAMETERS:,} are trained "
+            "here: choose smaller widths or fewer blocks."
+        )
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 

@@ -109,8 +109,8 @@ def test_parameters_of_resnet50_are_those_of_the_authors_network():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kernel_size": 4}, "kernel_size must be odd and positive, not 4"),
-        ({"reduction": 0}, "reduction must be positive, not 0"),
+        ({"kernel_size": 4}, "kernel_size must be odd, at least 1 and at most 63, not 4"),
+        ({"reduction": 0}, "reduction must be at least 0.01, not 0"),
         ({"gate": "sigmod"}, "did you mean sigmoid"),
     ],
 )

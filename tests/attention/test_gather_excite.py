@@ -177,7 +177,7 @@ def test_a_gather_over_the_whole_map_is_of_one_size():
         ({"extent": 3}, "extent must be 2, 4, 8, or 0 for the whole map, not 3"),
         ({"gather": "convolution"}, "did you mean conv"),
         ({"gate": "sigmod"}, "did you mean sigmoid"),
-        ({"reduction": -1}, "reduction must be positive, not -1"),
+        ({"reduction": -1}, "reduction must be at least 0.01, not -1"),
     ],
 )
 def test_wrong_fields_are_refused(fields, message):

@@ -96,9 +96,9 @@ def test_channels_that_do_not_divide_are_refused():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"dilations": (1,)}, "two or more positive numbers"),
-        ({"dilations": (0, 1)}, "two or more positive numbers"),
-        ({"reduction": 0}, "reduction must be positive"),
+        ({"dilations": (1,)}, "at most 16, each at least 1 and at most 64"),
+        ({"dilations": (0, 1)}, "at most 16, each at least 1 and at most 64"),
+        ({"reduction": 0}, "reduction must be at least 0.01"),
         ({"min_width": 0}, "min_width must be at least 1"),
     ],
 )

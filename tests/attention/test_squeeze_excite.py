@@ -191,9 +191,9 @@ def test_description_is_a_value():
         ({"squeeze": "nome"}, "unknown squeeze 'nome': did you mean none"),
         ({"gate": "sigmiod"}, "unknown gate 'sigmiod': did you mean sigmoid"),
         ({"activation": "sulu"}, "unknown activation 'sulu': did you mean silu"),
-        ({"reduction": 0}, "reduction must be positive, not 0"),
-        ({"reduction": -16}, "reduction must be positive, not -16"),
-        ({"width": 0}, "width must be at least 1, not 0"),
+        ({"reduction": 0}, "reduction must be at least 0.01, not 0"),
+        ({"reduction": -16}, "reduction must be at least 0.01, not -16"),
+        ({"width": 0}, "width must be at least 1, or None .*, not 0"),
         ({"divisor": 0}, "divisor must be at least 1, not 0"),
     ],
 )
