@@ -126,16 +126,18 @@ def user_path(name: PathLike) -> Path:
         # pathlib has made one slash of two.
         raise UsageError(
             f"{text} is no path on this machine: {scheme[1]}:// would be the address of a bucket, "
-            "which only --checkpoint.dir takes; name a folder, or write ./ before the name."
+            "which only --checkpoint.dir takes; name a folder of this machine."
         )
+    if not text:
+        raise UsageError("the name of a file or folder is empty: leave it out, or give one.")
     if "\0" in text:
         raise UsageError(f"{text!r} is no name of a file: it has a NUL character.")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise UsageError(
-            f"{text} cannot be found: there is no such user; write ./ before the name if it begins "
-            "with a tilde."
+            f"{text} cannot be found: there is no such user; if the name begins with a tilde, give "
+            "its absolute path."
         ) from error
 
 
@@ -153,6 +155,15 @@ def user_address(name: str) -> str:
             "address; mount the bucket and give its folder."
         )
     return str(user_path(name))
+
+
+def user_weights(name: str) -> str:
+    """The file of weights, or the hf-hub:OWNER/REPOSITORY, that a user names; ``~`` is expanded.
+
+    Raises:
+        UsageError: As ``user_path``.
+    """
+    return name if name.startswith("hf-hub:") else str(user_path(name))
 
 
 def check_target(path: PathLike) -> None:

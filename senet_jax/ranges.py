@@ -127,7 +127,8 @@ def check_numbers(config: Any, prefix: str = "") -> None:
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            check_numbers(value, f"{prefix}{field.name}.")
+            # The flags of an invocation's config have no prefix.
+            check_numbers(value, prefix if field.name == "config" else f"{prefix}{field.name}.")
 
 
 def check_fields(config: Any, prefix: str = "") -> None:

@@ -4,7 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from senet_jax.commands.arguments import count, path
 from senet_jax.errors import UsageError
+from senet_jax.ranges import MOST_STEPS
 
 if TYPE_CHECKING:
     from senet_jax.training.average import Average
@@ -25,15 +27,17 @@ for. A run keeps checkpoints to average with --checkpoint.keep-last or .keep-eve
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command takes."""
-    parser.add_argument("path", nargs="+", type=Path, help="folders of runs or of checkpoints")
-    parser.add_argument("--last", type=int, help="of a run only so many of the newest")
+    parser.add_argument("path", nargs="+", type=path, help="folders of runs or of checkpoints")
+    parser.add_argument(
+        "--last", type=count(1, MOST_STEPS), help="of a run only so many of the newest"
+    )
     parser.add_argument(
         "--bn-batches",
-        type=int,
+        type=count(1, MOST_STEPS),
         metavar="N",
         help="take the batch norm statistics over so many training batches",
     )
-    parser.add_argument("--out", type=Path, default=Path("average.safetensors"))
+    parser.add_argument("--out", type=path, default=Path("average.safetensors"))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,8 +47,6 @@ def run(options: argparse.Namespace) -> int:
     from senet_jax.training.average import average_checkpoints, batch_norm_statistics
     from senet_jax.training.network import model_fields
 
-    if options.last is not None and options.last < 1:
-        raise UsageError(f"--last must be at least 1, not {options.last}.")
     check_arrays_target(options.out)
     again = options.bn_batches is not None
     average = average_checkpoints(options.path, options.last, with_data=again)

@@ -5,6 +5,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
+from senet_jax.commands.arguments import address
 from senet_jax.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ COLUMNS = ("step", "epoch", "{metric}", "MB", "saved (UTC)", "kept", "state", "c
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command takes."""
-    parser.add_argument("dir", help="folder of a run or of its checkpoints, or a bucket's")
+    parser.add_argument(
+        "dir", type=address, help="folder of a run or of its checkpoints, or a bucket's"
+    )
     parser.add_argument("--verify", action="store_true", help="read them all; of a large run, long")
     parser.add_argument("--json", action="store_true", help="print a list of JSON objects")
 

@@ -1,11 +1,18 @@
 """What `train`, `show-data` and scripts take: a config whose every field is a flag."""
 
 import contextlib
+import dataclasses
 import io
-from typing import TypeVar
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
 
 from senet_jax.commands.wrong_flags import flags_of, unknown_argument, wrong_value
 from senet_jax.errors import BAD_INPUT
+from senet_jax.files import user_address, user_path, user_weights
+from senet_jax.ranges import check_numbers
+from senet_jax.terminal import unescaped
+from senet_jax.training.config import CheckpointConfig, TrainConfig
 
 Config = TypeVar("Config")
 
@@ -23,15 +30,18 @@ def read_config(
         arguments: The flags.
 
     Raises:
-        UsageError: A flag that there is not (the message gives the nearest ones), or a value that
-            its field does not take.
+        UsageError: A flag that there is not (the message gives the nearest ones), a value that its
+            field does not take, a number out of range, or a path that no file can have.
     """
     import tyro
 
     said = io.StringIO()
     try:
         # tyro draws a box of up to twenty lines around each error.
-        with contextlib.redirect_stderr(said):
+        with (
+            contextlib.redirect_stderr(said),
+            contextlib.redirect_stdout(unescaped(sys.stdout)),
+        ):
             config, unknown = tyro.cli(
                 type(default),
                 prog=f"{prog} {positional}".strip(),
@@ -46,4 +56,25 @@ def read_config(
         raise wrong_value(prog, default, arguments, said.getvalue()) from None
     if unknown:
         raise unknown_argument(prog, unknown[0], flags_of(default))
-    return config
+    check_numbers(config)
+    return expand_paths(config)
+
+
+def expand_paths(config: Config) -> Config:
+    """The same config with ``~`` expanded in all its paths, those of the configs in it too.
+
+    Raises:
+        UsageError: A path that is the address of a bucket where only a folder can be.
+    """
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            changes[field.name] = expand_paths(value)
+        elif isinstance(value, Path):
+            changes[field.name] = user_path(value)
+    if isinstance(config, CheckpointConfig) and config.dir is not None:
+        changes["dir"] = user_address(config.dir)
+    if isinstance(config, TrainConfig) and config.init_weights is not None:
+        changes["init_weights"] = user_weights(config.init_weights)
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]

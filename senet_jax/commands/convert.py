@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from senet_jax.commands.arguments import path
 from senet_jax.commands.source import add_source, read_source
 
 SUMMARY = "Check weights against a network and write them to a file."
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command takes."""
     add_source(parser)
     parser.add_argument("--drop-head", action="store_true", help="start a fresh classifier")
-    parser.add_argument("--out", type=Path, help=".safetensors or .npz; default MODEL.safetensors")
+    parser.add_argument("--out", type=path, help=".safetensors or .npz; default MODEL.safetensors")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,9 +3,9 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from senet_jax.commands.arguments import path, weights
 from senet_jax.commands.networks import (
     add_networks,
     add_views,
@@ -49,18 +49,24 @@ SHOWN = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command takes."""
     parser.add_argument(
-        "path", nargs="*", help="folders of runs or of checkpoints, and files of weights"
+        "path",
+        nargs="*",
+        type=weights,
+        help="folders of runs or of checkpoints, and files of weights",
     )
     add_networks(parser)
     parser.add_argument(
-        "--weights", nargs="+", help="instead of a run: files, or hf-hub:owner/repository"
+        "--weights",
+        nargs="+",
+        type=weights,
+        help="instead of a run: files, or hf-hub:owner/repository",
     )
     parser.add_argument("--data", help="name of the data set to evaluate on; a run knows its own")
-    parser.add_argument("--data-dir", type=Path, help="where the data set lies")
+    parser.add_argument("--data-dir", type=path, help="where the data set lies")
     add_views(parser)
-    parser.add_argument("--labels", type=Path, help="a JSON file of other labels for the images")
+    parser.add_argument("--labels", type=path, help="a JSON file of other labels for the images")
     parser.add_argument(
-        "--per-class", type=Path, metavar="CSV", help="write what is right by class"
+        "--per-class", type=path, metavar="CSV", help="write what is right by class"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from senet_jax.commands.arguments import count, number, path, weights
 from senet_jax.commands.networks import (
     add_networks,
     add_view,
@@ -15,6 +16,7 @@ from senet_jax.commands.networks import (
 )
 from senet_jax.errors import UsageError
 from senet_jax.files import check_folder, check_target, make_folder, remove, write_text
+from senet_jax.ranges import MOST_STEPS, Range
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,15 +62,23 @@ MOST_PICTURES = 32
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command takes."""
     parser.add_argument(
-        "path", nargs="?", help="folder of a run or of a checkpoint, or a file of weights"
+        "path",
+        nargs="?",
+        type=weights,
+        help="folder of a run or of a checkpoint, or a file of weights",
     )
     add_networks(parser)
     parser.add_argument(
-        "--weights", nargs=1, help="instead of a run: a file, or hf-hub:owner/repository"
+        "--weights",
+        nargs=1,
+        type=weights,
+        help="instead of a run: a file, or hf-hub:owner/repository",
     )
     parser.add_argument("--data", help="name of the data set to look at; a run knows its own")
-    parser.add_argument("--data-dir", type=Path, help="where the data set lies")
-    parser.add_argument("--limit", type=int, help="look at so many of the held-out images")
+    parser.add_argument("--data-dir", type=path, help="where the data set lies")
+    parser.add_argument(
+        "--limit", type=count(1, MOST_STEPS), help="look at so many of the held-out images"
+    )
     parser.add_argument(
         "--classes", nargs="+", help="classes to draw; default: four, evenly over all"
     )
@@ -87,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prune",
         nargs="*",
-        type=float,
+        type=number(Range(0, 100, open_below=True, open_above=True)),
         metavar="PERCENT",
         help="measure the error with the channels of the lowest gates shut; default: 10 25 50 75",
     )
@@ -99,12 +109,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "or image files, for the most probable class",
     )
     parser.add_argument(
-        "--against", metavar="RUN", help="another network for --grad-cam, such as one without"
+        "--against",
+        type=weights,
+        metavar="RUN",
+        help="another network for --grad-cam, such as one without",
     )
     add_view(parser)
     parser.set_defaults(views="center", sizes=[])
     parser.add_argument(
-        "--out", type=Path, help="folder of what is written; default: excitation/NAME"
+        "--out", type=path, help="folder of what is written; default: excitation/NAME"
     )
 
 
@@ -191,8 +204,6 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     if (options.path is None) == (options.weights is None):
         raise UsageError("give either the folder of a run or --weights.")
-    if options.limit is not None and options.limit < 1:
-        raise UsageError(f"--limit must be at least 1, not {options.limit}.")
     if options.against and not options.grad_cam:
         raise UsageError(
             "--against is what --grad-cam compares with: name images with --grad-cam, or leave it "

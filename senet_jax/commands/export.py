@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from senet_jax.commands.arguments import number_of, path
 from senet_jax.commands.source import add_source, read_source
 from senet_jax.errors import UsageError
 
@@ -27,9 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=("stablehlo", "onnx", "safetensors", "npz"), required=True
     )
     parser.add_argument(
-        "--image-size", type=int, help="side of the images, pixels; default: the network's own"
+        "--image-size",
+        type=number_of("DataConfig", "image_size"),
+        help="side of the images, pixels; default: the network's own",
     )
-    parser.add_argument("--out", type=Path, help="the file; default MODEL.FORMAT")
+    parser.add_argument("--out", type=path, help="the file; default MODEL.FORMAT")
 
 
 def run(options: argparse.Namespace) -> int:

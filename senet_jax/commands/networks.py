@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from senet_jax.commands.arguments import number_of
 from senet_jax.errors import UsageError
 from senet_jax.files import is_folder
 
@@ -43,7 +44,7 @@ def add_views(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--sizes",
-        type=int,
+        type=number_of("DataConfig", "image_size"),
         nargs="+",
         default=[],
         help="sides of the views, pixels; several are averaged",
@@ -53,15 +54,33 @@ def add_views(parser: argparse.ArgumentParser) -> None:
 
 def add_view(parser: argparse.ArgumentParser) -> None:
     """Declares how images are shown that have one view."""
-    parser.add_argument("--image-size", type=int, help="the side of the views, pixels")
     parser.add_argument(
-        "--crop-pct", type=float, help="side of the crop over the scaled image's shorter side"
+        "--image-size",
+        type=number_of("DataConfig", "image_size"),
+        help="the side of the views, pixels",
+    )
+    parser.add_argument(
+        "--crop-pct",
+        type=number_of("DataConfig", "crop_pct"),
+        help="side of the crop over the scaled image's shorter side",
     )
     parser.add_argument("--interpolation", choices=("bilinear", "bicubic"))
-    parser.add_argument("--devices", type=int, help="how many devices share a batch; default: all")
-    parser.add_argument("--batch-size", type=int, default=256, help="views of a step")
     parser.add_argument(
-        "--workers", type=int, default=0, help="processes that decode; 0 decodes in threads"
+        "--devices",
+        type=number_of("MeshConfig", "data"),
+        help="how many devices share a batch; default: all",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=number_of("DataConfig", "batch_size"),
+        default=256,
+        help="views of a step",
+    )
+    parser.add_argument(
+        "--workers",
+        type=number_of("DataConfig", "workers"),
+        default=0,
+        help="processes that decode; 0 decodes in threads",
     )
 
 
@@ -82,15 +101,10 @@ def view_fields(options: argparse.Namespace) -> dict[str, Any]:
     """The views as ``Trained.member`` takes them.
 
     Raises:
-        UsageError: Numbers out of range.
+        UsageError: Two flags that say the same.
     """
     if options.sizes and options.image_size is not None:
         raise UsageError("--image-size N is short for --sizes N: give one of them.")
-    for name, least in (("batch_size", 1), ("workers", 0), ("devices", 1)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            flag = name.replace("_", "-")
-            raise UsageError(f"--{flag} must be at least {least}, not {value}.")
     sizes = options.sizes if options.image_size is None else [options.image_size]
     return {
         "sizes": tuple(sizes),

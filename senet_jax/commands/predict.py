@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from senet_jax.commands.arguments import number_of, path, weights
 from senet_jax.commands.networks import (
     add_networks,
     add_views,
@@ -40,23 +41,39 @@ that is no image is named on standard error, the others are still predicted, and
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command takes."""
-    parser.add_argument("image", nargs="+", help="image files, folders of images, or patterns")
     parser.add_argument(
-        "--run", dest="runs", nargs="+", default=[], help="folders of runs or of checkpoints"
+        "image", nargs="+", type=weights, help="image files, folders of images, or patterns"
     )
     parser.add_argument(
-        "--weights", nargs="+", default=[], help="files of weights, or hf-hub:owner/repository"
+        "--run",
+        dest="runs",
+        nargs="+",
+        type=weights,
+        default=[],
+        help="folders of runs or of checkpoints",
+    )
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        type=weights,
+        default=[],
+        help="files of weights, or hf-hub:owner/repository",
     )
     add_networks(parser)
     parser.add_argument("--data", help="name of the data set that weights were trained on")
-    parser.add_argument("--data-dir", type=Path, help="where that data set lies")
+    parser.add_argument("--data-dir", type=path, help="where that data set lies")
     add_views(parser)
     parser.add_argument(
         "--exif-orientation",
         action="store_true",
         help="turn images as the orientation in their EXIF says; a run that was trained so does",
     )
-    parser.add_argument("--top", type=int, default=5, help="how many classes are given")
+    parser.add_argument(
+        "--top",
+        type=number_of("Backbone", "num_classes"),
+        default=5,
+        help="how many classes are given",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 
 
@@ -69,8 +86,6 @@ def run(options: argparse.Namespace) -> int:
     from senet_jax.training.ensemble import Ensemble
     from senet_jax.training.mesh import make_mesh
 
-    if options.top < 1:
-        raise UsageError(f"--top must be at least 1, not {options.top}.")
     views = view_fields(options)
     if options.exif_orientation:
         views["exif_orientation"] = True

@@ -1,7 +1,8 @@
 """`senet-jax prepare`."""
 
 import argparse
-from pathlib import Path
+
+from senet_jax.commands.arguments import path
 
 SUMMARY = "Build a data set of TensorFlow Datasets and read every record of it."
 
@@ -23,13 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", help="name of the data set, as TFDS writes it")
     parser.add_argument(
         "--data-dir",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="where to; default: TFDS_DATA_DIR, else TFDS's (~/tensorflow_datasets)",
     )
     parser.add_argument(
         "--manual-dir",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="folder of the files that TFDS cannot download; default: downloads/manual in the "
         "data directory",

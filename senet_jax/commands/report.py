@@ -1,7 +1,8 @@
 """`senet-jax report`."""
 
 import argparse
-from pathlib import Path
+
+from senet_jax.commands.arguments import path
 
 SUMMARY = "Compare the runs of a study: tables with intervals and tests, and figures."
 
@@ -18,14 +19,14 @@ report.csv and runs.csv, and curves, errors, differences and cost as PNG and SVG
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("dir", type=Path, metavar="DIR", help="folder with runs under it")
+    parser.add_argument("dir", type=path, metavar="DIR", help="folder with runs under it")
     parser.add_argument(
         "--baseline",
         metavar="NAME",
         help="cell that the others are compared with, or what it is called in every group; "
         "default: the study's, else plain, else the one without attention, else the first by name",
     )
-    parser.add_argument("--out", type=Path, help="folder of what is written; default: DIR")
+    parser.add_argument("--out", type=path, help="folder of what is written; default: DIR")
 
 
 def run(options: argparse.Namespace) -> int:

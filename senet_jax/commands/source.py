@@ -6,19 +6,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from senet_jax.commands.arguments import count, number_of, weights
 from senet_jax.commands.networks import add_weights_of, check_weights_of
 from senet_jax.errors import UsageError
 from senet_jax.files import is_folder
+from senet_jax.ranges import MOST_WIDTH
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments that :func:`read_source` reads."""
-    parser.add_argument("source", help="a weight file, hf-hub:owner/repository, or a run")
+    parser.add_argument(
+        "source", type=weights, help="a weight file, hf-hub:owner/repository, or a run"
+    )
     parser.add_argument("--model", help="name of the network; a run knows its own")
     parser.add_argument(
-        "--num-classes", type=int, help="classes of the weights, if not the model's"
+        "--num-classes",
+        type=number_of("Backbone", "num_classes"),
+        help="classes of the weights, if not the model's",
     )
-    parser.add_argument("--channels", type=int, default=3, help="channels of the images")
+    parser.add_argument(
+        "--channels", type=count(1, MOST_WIDTH), default=3, help="channels of the images"
+    )
     add_weights_of(parser)
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import importlib.metadata
 import itertools
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import dacite
 
 from senet_jax.data.config import DataConfig
 from senet_jax.errors import UsageError, require
-from senet_jax.files import user_address
+from senet_jax.files import user_address, user_path, user_weights
 from senet_jax.ranges import check_numbers
 
 
@@ -254,8 +254,7 @@ class TrainConfig:
             raise UsageError("drop_head needs weights whose head is dropped: --init-weights.")
         if self.weights_of != "auto" and self.init_weights is None:
             raise UsageError("weights_of needs the weights to choose from: --init-weights.")
-        if self.checkpoint.dir is not None:
-            user_address(self.checkpoint.dir)
+        self._check_paths()
         sizes = self.data.train_sizes
         if len(sizes) > self.epochs:
             raise UsageError(
@@ -264,6 +263,24 @@ class TrainConfig:
             )
         self._check_norm_group()
         self._check_schedule()
+
+    def _check_paths(self) -> None:
+        """Refuses paths that the system would not find; the command line has expanded them."""
+        paths: dict[str, tuple[Callable[..., object], Path | str | None]] = {
+            "run_dir": (user_path, self.run_dir),
+            "data.dir": (user_path, self.data.dir),
+            "checkpoint.dir": (user_address, self.checkpoint.dir),
+            "init_weights": (user_weights, self.init_weights),
+        }
+        for field, (check, path) in paths.items():
+            if path is None:
+                continue
+            check(path)
+            if str(path).startswith("~"):
+                raise UsageError(
+                    f"{field} must be a path that the system knows, not {path}: call "
+                    "Path.expanduser on it."
+                )
 
     def _check_norm_group(self) -> None:
         """Refuses statistics over more images than a batch norm sees, or over a part that is left.
