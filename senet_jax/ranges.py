@@ -98,7 +98,7 @@ class Range:
         high = f"{'below' if self.open_above else 'at most'} {_number(self.greatest)}"
         text = f"{low} and {high}"
         if self.greatest > 1000 and isinstance(refused, int | float):
-            text = low if refused < self.greatest else high if refused > self.least else text
+            text = low if refused <= self.least else high if refused >= self.greatest else text
         if self.odd:
             text = f"odd, {text}"
         if self.whole and not all(map(_is_whole, _as_tuple(refused))):
@@ -178,8 +178,8 @@ _WIDTH = _count(1, MOST_WIDTH)
 _BLOCKS = Range(1, MOST_BLOCKS, whole=True, count=(1, MOST_STAGES))
 WIDTHS = dataclasses.replace(_BLOCKS, greatest=MOST_WIDTH)
 """The range of the widths of stages."""
-# A network has a stage 1 to a stage MOST_STAGES + 1.
-_STAGES = Range(1, MOST_STAGES + 1, whole=True, none="all", count=(1, MOST_STAGES))
+# The network says which stages there are: at most those from 1 to MOST_STAGES + 1.
+_STAGES = Range(0, MOST_STAGES + 1, whole=True, none="all", count=(1, MOST_STAGES))
 _NORM_GROUP = _count(1, MOST_BATCH, none="the whole batch")
 _COMPRESSION = Range(0, 1, open_below=True)
 # Below 1 the hidden layer is wider than the map: by at most 100 times.
@@ -348,7 +348,7 @@ RANGES: dict[str, dict[str, Range]] = {
         "base_width": _WIDTH,
         "reduce_first": _WIDTH,
         # The module says which of these numbers there are.
-        "output_stride": _count(8, 32),
+        "output_stride": _count(1, 32),
         "stochastic_depth": _RATE,
         "drop_block": _RATE,
     },

@@ -15,7 +15,7 @@ from senet_jax.ops.conv import conv
 from senet_jax.ops.drop import DropBlock, Rate, StochasticDepth
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import avg_pool
-from senet_jax.ranges import check_fields
+from senet_jax.ranges import MOST_WIDTH, check_fields
 
 Placement = Literal["standard", "pre", "post", "identity", "conv3x3"]
 ShortcutOption = Literal["A", "B", "C", "D"]
@@ -113,6 +113,21 @@ class BlockConfig:
                 "zero_init_last starts the branch of a block at zero, and without a shortcut "
                 "nothing would pass: leave it out, or residual=False."
             )
+
+    def inner_width(self, width: int) -> int:
+        """Channels of the 3x3 convolution of a bottleneck in a stage of this width.
+
+        Raises:
+            UsageError: There are none, or more than any memory holds the weights of.
+        """
+        channels = int(width * self.base_width / 64) * self.cardinality
+        if not self.reduce_first <= channels <= MOST_WIDTH:
+            raise UsageError(
+                f"base_width {self.base_width} and cardinality {self.cardinality} give a "
+                f"bottleneck of width {width} {channels:,} channels, which must be at least "
+                f"{self.reduce_first:,} and at most {MOST_WIDTH:,}: choose others."
+            )
+        return channels
 
     def attend(
         self, x: Float[Array, "n h w c"], placement: Placement, train: bool
@@ -314,7 +329,7 @@ class Bottleneck(nn.Module):
         self, x: Float[Array, "n h w c"], train: bool, drop_rate: Rate | None = None
     ) -> Float[Array, "n h2 w2 c2"]:
         c, s = self.config, self.sampling
-        inner = int(self.width * c.base_width / 64) * c.cardinality
+        inner = c.inner_width(self.width)
         outer = self.width * self.expansion
         stride1, stride2 = (s.stride, 1) if c.stride_on == "conv1" else (1, s.stride)
 

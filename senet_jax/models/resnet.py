@@ -130,6 +130,8 @@ class ResNet(Backbone):
         if self.output_stride not in (8, 16, 32):
             raise UsageError(f"output_stride must be 8, 16 or 32, not {self.output_stride}.")
         config = self._block_config()
+        for width in self.widths if self.bottleneck else ():
+            config.inner_width(width)
         if not self.bottleneck:
             for field, only in (("cardinality", 1), ("base_width", 64), ("reduce_first", 1)):
                 if getattr(config, field) != only:

@@ -251,7 +251,7 @@ def test_a_zero_last_scale_makes_a_fresh_block_the_identity(block, channels):
         ({"cardinality": 0}, "cardinality must be at least 1, not 0"),
         ({"base_width": -1}, "base_width must be at least 1, not -1"),
         ({"reduce_first": 0}, "reduce_first must be at least 1, not 0"),
-        ({"projection_kernel": 0}, "projection_kernel must be at least 1, not 0"),
+        ({"projection_kernel": 0}, "projection_kernel must be odd, at least 1, not 0"),
     ],
 )
 def test_a_description_that_makes_no_sense_is_refused(fields, message):

@@ -271,7 +271,7 @@ def test_the_stem_for_small_images_changes_the_resolution_alone(family):
         ("shufflenet", {"stages": (1,)}, "stage 1 does not exist: the stages are 2 to 3"),
         ("vgg", {"dropout": 1.0}, "dropout must be at least 0 and below 1, not 1.0"),
         ("vgg", {"widths": (4,)}, r"blocks \(1, 2\) and widths \(4,\) differ in length"),
-        ("mobilenet", {"width": 0.01}, "width must be at least 1/32.*, not 0.01"),
+        ("mobilenet", {"width": 0.01}, "width must be at least 0.03125 and at most 64, not 0.01"),
         ("mobilenet", {"blocks": (1,) * 6}, "blocks .* are of more than 5 stages"),
         ("shufflenet", {"groups": 5}, "groups must be one of 1, 2, 3, 4, 8, not 5"),
         ("mobilenet", {"stem": "caffe"}, "unknown stem 'caffe'"),

@@ -113,6 +113,39 @@ def test_groups_that_do_not_divide_the_batch_are_refused():
         batch_norm(True, group=2).apply(variables(), jnp.float32(X), mutable=["batch_stats"])
 
 
+class _Block(nn.Module):
+    group: int | None = None
+
+    @nn.compact
+    def __call__(self, x, train):
+        return batch_norm(train, group=self.group, name="bn1")(x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "group"), [((1, 2), None), ((1, 1, 1, 2), None), ((4, 2), 1), ((4, 1, 1, 2), 1)]
+)
+def test_statistics_of_a_single_value_are_refused(shape, group):
+    class Network(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            return _Block(group, name="block2")(x, train)
+
+    x, network = jnp.ones(shape), Network()
+    state = network.init(jax.random.key(0), x, train=True)
+    network.apply(state, x, train=False)
+    with pytest.raises(UsageError, match="the batch norm block2/bn1 needs more than one value"):
+        jax.eval_shape(lambda: network.apply(state, x, train=True, mutable=["batch_stats"]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "group"), [((2, 2), None), ((1, 1, 2, 2), None), ((4, 2), 2), ((4, 2, 1, 2), 1)]
+)
+def test_two_values_are_enough(shape, group):
+    block, x = _Block(group), jnp.ones(shape)
+    state = block.init(jax.random.key(0), x, train=True)
+    jax.eval_shape(lambda: block.apply(state, x, train=True, mutable=["batch_stats"]))
+
+
 @pytest.mark.parametrize("group", [None, 1])
 def test_a_gate_is_applied_as_if_after_the_norm(group):
     weights = jnp.float32(np.random.default_rng(2).standard_normal((2, 2)))
