@@ -109,6 +109,56 @@ def test_values_outside_their_range_are_refused(fields, message):
         TrainConfig(**fields).validate()
 
 
+STEP = {"schedule": "step", "warmup_epochs": 2}
+
+
+@pytest.mark.parametrize(
+    ("fields", "optimizer", "message"),
+    [
+        ({}, {"clip_norm": -1}, "optimizer.clip_norm must be above 0, .*, not -1"),
+        ({}, {"clip_norm": 0}, "optimizer.clip_norm"),
+        ({}, {"momentum": 1.0}, "optimizer.momentum"),
+        ({"epochs": 1}, {"warmup_epochs": 1}, "warmup_epochs must be below the 1 epochs"),
+        ({"epochs": 3}, {"warmup_epochs": 5}, "warmup_epochs must be below the 3 epochs"),
+        ({}, {**STEP, "milestones": (5, 5)}, "each later than the one before"),
+        ({}, {**STEP, "milestones": (7, 5)}, "each later than the one before"),
+        ({}, {**STEP, "milestones": (2, 5)}, "after the warm-up"),
+        ({}, {**STEP, "milestones": (-5, 5)}, "optimizer.milestones must be .*each above 0"),
+        ({}, {**STEP, "milestones": (5, 90)}, "before the end of the 90 epochs"),
+        ({"epochs": 2, "data": DataConfig(train_sizes=(8, 9, 10))}, {}, "3 sizes and .* 2 epochs"),
+        ({"model": ModelConfig(norm_group=48)}, {}, "norm_group must divide the 128 images"),
+        (
+            {"model": ModelConfig(norm_group=64), "accumulate": 4},
+            {},
+            "norm_group must divide the 32 images .*128 in 4 parts.*, not 64",
+        ),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(fields, optimizer, message):
+    with pytest.raises(UsageError, match=message):
+        TrainConfig(**fields, optimizer=OptimizerConfig(**optimizer)).validate()
+
+
+def test_values_that_just_go_together_are_taken():
+    TrainConfig(
+        epochs=3,
+        accumulate=4,
+        model=ModelConfig(norm_group=32),
+        data=DataConfig(train_sizes=(8, 9, 10)),
+        optimizer=OptimizerConfig(schedule="step", warmup_epochs=0.5, milestones=(0.6, 2.9)),
+    ).validate()
+
+
+def test_a_run_that_older_code_accepted_is_read():
+    config = TrainConfig(epochs=1, optimizer=OptimizerConfig(warmup_epochs=1, clip_norm=0.0))
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_the_demo_can_be_as_short_as_one_epoch(epochs):
+    dataclasses.replace(preset("demo"), epochs=epochs).validate()
+
+
 def test_an_unknown_preset_gives_the_nearest():
     with pytest.raises(UsageError, match="did you mean demo"):
         preset("dem")

@@ -112,6 +112,14 @@ def test_what_cannot_be_built_is_said(fields, message):
         build(**fields)
 
 
+def test_a_ratio_of_split_attention_is_a_whole_number():
+    changed = attention("resnest14d", reduction=2.0)
+    assert changed == SplitAttentionConfig(reduction=2)
+    assert isinstance(changed.reduction, int)
+    with pytest.raises(UsageError, match=r"reduction must be a whole number, .*not 2.5"):
+        attention("resnest14d", reduction=2.5)
+
+
 def test_statistics_of_groups_are_one_field():
     assert build(norm_group=4) == create_model(
         "cifar_seresnet8", num_classes=7, dtype=jnp.float32, norm_group=4

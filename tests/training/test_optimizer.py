@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from senet_jax.errors import UsageError
 from senet_jax.models.zoo import create_model
 from senet_jax.training.config import OptimizerConfig
 from senet_jax.training.optimizer import (
+    check_schedule,
     decayed,
     make_optimizer,
     make_schedule,
@@ -36,6 +38,28 @@ def test_steps_at_the_milestones(warmup):
     rate = make_schedule(config, steps_per_epoch=10, epochs=8)
     rates = [float(rate(step)) for step in (29, 30, 54, 55, 79)]
     assert rates == pytest.approx([1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("fields", "steps_per_epoch", "epochs", "message"),
+    [
+        ({}, 2**21, 2**10, "at most 2,147,483,647 can be counted"),
+        ({"warmup_epochs": 0.9}, 1, 1, "are all of the 1 steps"),
+        ({"schedule": "step", "milestones": (2, 2.01)}, 10, 5, r"are the steps \[20, 20\]"),
+        ({"schedule": "step", "milestones": (4.99,)}, 10, 5, r"before the end \(50\)"),
+        ({"schedule": "step", "milestones": (0.01,)}, 10, 5, "steps apart"),
+    ],
+)
+def test_a_schedule_that_steps_cannot_follow_is_refused(fields, steps_per_epoch, epochs, message):
+    config = OptimizerConfig(**fields)
+    with pytest.raises(UsageError, match=message):
+        check_schedule(config, steps_per_epoch, epochs)
+
+
+def test_a_schedule_that_steps_can_follow_is_taken():
+    check_schedule(OptimizerConfig(), 2**21, 2**10 - 1)
+    step = OptimizerConfig(schedule="step", warmup_epochs=0.1, milestones=(0.2, 4.9))
+    check_schedule(step, 10, 5)
 
 
 def test_kernels_decay_and_nothing_else():
