@@ -194,7 +194,7 @@ RANGES: dict[str, dict[str, Range]] = {
         "epochs": _count(1, MOST_EPOCHS),
         "seed": _count(0, MOST_SEED),
         # A fraction, and above 1 still a learning rate.
-        "body_rate": Range(0, LARGE),
+        "body_rate": Range(0, 1e6),
         "label_smoothing": _RATE,
         "ema_decay": Range(0, 1, open_below=True, open_above=True, none="no average"),
         "eval_every_epochs": _count(1, MOST_EPOCHS),
@@ -272,8 +272,8 @@ RANGES: dict[str, dict[str, Range]] = {
         # The scale is decay ** max_drops, which is 0 in float32 long before.
         "max_drops": _count(1, 1000),
         "momentum": _RATE,
-        "weight_decay": Range(0, LARGE),
-        "trust_coefficient": Range(0, LARGE, open_below=True),
+        "weight_decay": Range(0, 1e6),
+        "trust_coefficient": Range(0, 1e6, open_below=True),
         "clip_norm": Range(0, LARGE, open_below=True, none="no clipping"),
     },
     "CheckpointConfig": {

@@ -110,3 +110,16 @@ def test_groups_that_do_not_divide_the_channels_are_refused(channels, features, 
 def test_a_convolution_of_no_channel_is_refused(features):
     with pytest.raises(UsageError, match="a convolution must have at least 1"):
         conv(features, 3)
+
+
+def test_groups_of_one_image_are_refused_where_a_map_is_one_pixel():
+    fields = {"blocks": (1,), "widths": (16,), "norm_group": 1, "stem": "cifar", "stem_width": 16}
+    model = create_model("resnest14d", **fields)
+
+    def train():
+        images = jnp.zeros((2, 8, 8, 3))
+        variables = model.init(jax.random.key(0), images, train=False)
+        return model.apply(variables, images, train=True, mutable=["batch_stats"])
+
+    with pytest.raises(UsageError, match="batch norm stage2/block1/conv2/reduce_bn needs more"):
+        jax.eval_shape(train)
