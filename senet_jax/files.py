@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from senet_jax.errors import UsageError
+from senet_jax.text import printable
 
 PathLike = str | os.PathLike[str]
+MOST_NAME_BYTES, MOST_PATH_BYTES = 255, 4096
+"""The limits of Linux and of nearly all of its file systems; the second counts a final NUL."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 """The beginning of an address; a single letter is a drive of Windows."""
 
@@ -121,11 +124,11 @@ def user_path(name: PathLike) -> Path:
             name that no file can have.
     """
     text = os.fspath(name)
-    scheme = _SCHEME.match(text)
+    scheme, shown = _SCHEME.match(text), printable(text)
     if scheme:
         # pathlib has made one slash of two.
         raise UsageError(
-            f"{text} is no path on this machine: {scheme[1]}:// would be the address of a bucket, "
+            f"{shown} is no path on this machine: {scheme[1]}:// would be the address of a bucket, "
             "which only --checkpoint.dir takes; name a folder of this machine."
         )
     if not text:
@@ -133,11 +136,26 @@ def user_path(name: PathLike) -> Path:
     if "\0" in text:
         raise UsageError(f"{text!r} is no name of a file: it has a NUL character.")
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        # pathlib's exists() raises for a name that is too long.
+        if len(os.fsencode(path)) >= MOST_PATH_BYTES:
+            raise UsageError(
+                f"{printable(text[:60])}... is too long for a path: {MOST_PATH_BYTES - 1:,} bytes "
+                "at most."
+            )
+        for part in path.parts:
+            if len(os.fsencode(part)) > MOST_NAME_BYTES:
+                raise UsageError(
+                    f"{printable(part[:60])}... is too long for the name of a file: "
+                    f"{MOST_NAME_BYTES} bytes at most."
+                )
+        return path
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{shown} is no name of a file: {error.reason}.") from error
     except RuntimeError as error:
         raise UsageError(
-            f"{text} cannot be found: there is no such user; if the name begins with a tilde, give "
-            "its absolute path."
+            f"{shown} cannot be found: there is no such user; if the name begins with a tilde, "
+            "give its absolute path."
         ) from error
 
 
@@ -151,8 +169,8 @@ def user_address(name: str) -> str:
         return name
     if _SCHEME.match(name):
         raise UsageError(
-            f"{name} must be a folder or gs://BUCKET/FOLDER: Orbax writes to no other kind of "
-            "address; mount the bucket and give its folder."
+            f"{printable(name)} must be a folder or gs://BUCKET/FOLDER: Orbax writes to no other "
+            "kind of address; mount the bucket and give its folder."
         )
     return str(user_path(name))
 

@@ -73,6 +73,10 @@ def test_the_home_folder_is_written_in_full(home):
         ("~nobody-x/run", "there is no such user"),
         ("", "is empty"),
         ("a\0b", "has a NUL character"),
+        ("a/" + "é" * 128, "too long for the name of a file: 255 bytes"),
+        ("a/" * 2049, "too long for a path: 4,095 bytes"),
+        ("\ud800", "is no name of a file: surrogates not allowed"),
+        ("gs:/a\nb", r"gs:/a\\nb"),
     ],
 )
 def test_names_of_no_file_are_refused(read, name, message):
