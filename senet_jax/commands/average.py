@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from senet_jax.commands.arguments import count, path
-from senet_jax.errors import UsageError
 from senet_jax.ranges import MOST_STEPS
 
 if TYPE_CHECKING:

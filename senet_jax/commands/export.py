@@ -42,8 +42,6 @@ def run(options: argparse.Namespace) -> int:
     from senet_jax.models.zoo import create_model
 
     arrays = options.format in ("safetensors", "npz")
-    if options.image_size is not None and options.image_size < 1:
-        raise UsageError(f"--image-size must be at least 1, not {options.image_size}.")
     if options.out is not None:
         if arrays and options.out.suffix != f".{options.format}":
             raise UsageError(f"{options.out}: name a file that ends in .{options.format}.")

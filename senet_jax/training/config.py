@@ -317,11 +317,6 @@ class TrainConfig:
                 "optimizer.milestones must be after the warm-up and each later than the one before "
                 f"it, not {tuple(milestones)} after {warmup:g} epochs of warm-up."
             )
-        if milestones and milestones[-1] >= self.epochs:
-            raise UsageError(
-                f"optimizer.milestones must be before the end of the {self.epochs} epochs of the "
-                f"run, not {tuple(milestones)}."
-            )
 
     def to_json(self) -> dict[str, Any]:
         """The resolved config as plain values."""

@@ -314,6 +314,9 @@ class Run:
     def _describe_rate(self) -> str:
         batch, base = self.config.data.batch_size, self.config.optimizer.base_batch
         text = f"peak learning rate {scaled_to(self.config.optimizer, batch).learning_rate:g}"
+        late = [f"{m:g}" for m in self.config.optimizer.milestones if m >= self.config.epochs]
+        if late:
+            text += f" (it does not fall at epochs {', '.join(late)}, after the end of the run)"
         if base in (None, batch):
             return text
         rate = self.config.optimizer.learning_rate
