@@ -91,8 +91,8 @@ def test_a_recipe_that_is_scaled_down_keeps_its_shape():
     # For half the batch, half the rate.
     assert short.optimizer.base_batch == 128
     short.validate()
-    assert recipe(Options(data="digits")).optimizer.warmup_epochs == 1
-    assert recipe(Options(data="digits", epochs=3)).optimizer.warmup_epochs == pytest.approx(0.1)
+    assert recipe(Options(data="digits")).optimizer.warmup_epochs == 0.5
+    assert recipe(Options(data="digits", epochs=3)).optimizer.warmup_epochs == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize("data", ["digits", "cifar10", "cifar100", "imagenet2012"])

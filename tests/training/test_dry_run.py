@@ -211,7 +211,7 @@ def test_the_command_prints_what_a_step_needs_and_writes_nothing(plain, capsys):
 
 def test_the_largest_of_several_sizes_is_compiled(plain):
     data = DataConfig(name="imagenet2012", image_size=16, train_sizes=(8, 24, 16), batch_size=8)
-    step = compiled(dataclasses.replace(plain, data=data))
+    step = compiled(dataclasses.replace(plain, epochs=3, data=data))
     assert step.image_shape == (24, 24, 3)
 
 
