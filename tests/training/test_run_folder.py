@@ -21,6 +21,7 @@ from senet_jax.training.lock import held
 from senet_jax.training.logging import MetricsLog, read_metrics
 from senet_jax.training.loop import train
 from senet_jax.training.restore import evaluate_run
+from senet_jax.training.run import Run
 from senet_jax.training.run_dir import (
     check_data,
     check_run_dir,
@@ -334,3 +335,10 @@ def test_damaged_metadata_of_a_checkpoint_is_a_damaged_one(trained, tmp_path, va
     file.write_text(json.dumps(values))
     assert train(trained)["epoch"] == 1
     assert "falling back to the checkpoint of step 10" in caplog.text
+
+
+def test_milestones_after_the_end_are_described(tiny):
+    late = changed(
+        tiny, optimizer={"schedule": "step", "milestones": (1, 2, 5), "warmup_epochs": 0}
+    )
+    assert "(it does not fall at epochs 2, 5, after the end of the run)" in Run(late).describe()
