@@ -22,6 +22,8 @@ from senet_jax.studies.live import LiveTable, tell_failures
 from senet_jax.studies.places import places
 from senet_jax.studies.runner import CACHE, run_jobs
 from senet_jax.studies.slurm import Detached, SlurmOptions, run_array
+from senet_jax.terminal import escaped_output
+from senet_jax.text import printable
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.lock import held
 from senet_jax.training.presets import preset
@@ -130,7 +132,7 @@ def main(
     """
     open_streams()
     try:
-        with reader_may_leave():
+        with escaped_output(), reader_may_leave():
             prog = f"python -m experiments.{study}"
             options = read_config(prog, "", description, Options(), sys.argv[1:])
             if own_networks and options.model is not None:
@@ -138,7 +140,7 @@ def main(
             grid = cells(recipe(options, imagenet))
             return _run(study, options, grid, options.baseline or baseline)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return BAD_INPUT
     except (Stopped, Detached) as stopped:
         print(stopped, file=sys.stderr)

@@ -40,10 +40,14 @@ def _main(argv: Sequence[str] | None) -> int:
 
     from senet_jax.commands.output import open_streams, reader_may_leave
     from senet_jax.errors import BAD_INPUT, UsageError
+    from senet_jax.terminal import OneLine, escaped_output
+    from senet_jax.text import printable
 
     if argv is None:
         open_streams()
-    logging.basicConfig(format="senet-jax: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLine("senet-jax: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     # Orbax and TFDS speak through absl of what is no concern of a user, and say again what they
     # raise.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -52,12 +56,13 @@ def _main(argv: Sequence[str] | None) -> int:
         from senet_jax.training.allocator import keep_freed_memory
 
         keep_freed_memory()
-    try:
-        with reader_may_leave():
-            return _run(list(sys.argv[1:] if argv is None else argv))
-    except UsageError as error:
-        print(f"senet-jax: error: {error}", file=sys.stderr)
-        return BAD_INPUT
+    with escaped_output():
+        try:
+            with reader_may_leave():
+                return _run(list(sys.argv[1:] if argv is None else argv))
+        except UsageError as error:
+            print(printable(f"senet-jax: error: {error}"), file=sys.stderr)
+            return BAD_INPUT
 
 
 def _run(arguments: list[str]) -> int:

@@ -155,6 +155,7 @@ def test_train_evaluate_and_train_again(capsys, tiny_run):
             "tensorboard",
             "curves.png",
             ".lock",
+            "newest_checkpoint.json",
         )
     }
     assert (run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")

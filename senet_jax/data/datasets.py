@@ -97,7 +97,9 @@ def _digits(name: str, directory: Path | None, size: int) -> Dataset:
 def _folder(name: str, directory: Path | None, size: int) -> Dataset:
     """``directory/train/<class>/<image>`` and ``directory/val/<class>/<image>``."""
     if directory is None:
-        raise UsageError("a folder of images needs --data.dir.")
+        raise UsageError(
+            "a folder of images needs its path: give --data.dir in training, --data-dir elsewhere."
+        )
     classes = class_names(directory / "train")
     return Dataset(
         name=name,

@@ -365,7 +365,8 @@ def class_names(folder: Path, left_out: LeftOut | None = None) -> list[str]:
     if not is_folder(folder):
         raise UsageError(
             f"there is no folder {printable(str(folder))}: a folder of images is "
-            "DIR/train/<class>/<image> and DIR/val/<class>/<image>; give DIR with --data.dir."
+            "DIR/train/<class>/<image> and DIR/val/<class>/<image>; give DIR with --data.dir in "
+            "training, with --data-dir elsewhere."
         )
     left_out = LeftOut() if left_out is None else left_out
     names = []

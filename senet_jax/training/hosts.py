@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from senet_jax.errors import BAD_INPUT, UsageError
+from senet_jax.terminal import OneLine
 from senet_jax.training.clusters import HostsConfig, Place, find_place
 from senet_jax.training.host_token import ReadToken, token_of_start
 from senet_jax.training.meeting import SILENCE_S, Meeting, exit_now
@@ -115,7 +116,7 @@ def _start_jax(place: Place, meeting: Meeting, timeout: float) -> None:
         for package in ("training", "interchange"):
             logging.getLogger(f"senet_jax.{package}").setLevel(logging.ERROR)
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(logging.Formatter(f"senet-jax, {meeting.title}: %(message)s"))
+        handler.setFormatter(OneLine(f"senet-jax, {meeting.title}: %(message)s"))
 
 
 def _stop_jax() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import senet_jax
-from senet_jax import cli
+from senet_jax.commands import table
 from senet_jax.commands.invocation import Invocation
 from senet_jax.commands.show_data import ShowDataConfig
 from senet_jax.training.config import TrainConfig, field_names
@@ -47,7 +47,7 @@ def flags_of(command):
         names = (name.removeprefix("config.") for name in field_names(config))
         return {f"--{name.replace('_', '-')}" for name in names}
     parser = argparse.ArgumentParser()
-    cli.COMMANDS[command].add_arguments(parser)
+    table.COMMANDS[command].add_arguments(parser)
     return {flag for action in parser._actions for flag in action.option_strings}
 
 
@@ -65,7 +65,7 @@ def named_flags(module):
 
 
 def modules():
-    own = {f"commands/{name.replace('-', '_')}.py": (name,) for name in cli.EXAMPLES}
+    own = {f"commands/{name.replace('-', '_')}.py": (name,) for name in table.EXAMPLES}
     return own | SHARED
 
 
@@ -77,13 +77,13 @@ def test_a_command_has_the_flags_that_it_names(module):
 
 
 def test_messages_and_flags_are_found():
-    assert named_flags("commands/excitation.py") >= {"--weights", "--limit", "--grad-cam", "--data"}
+    assert named_flags("commands/excitation.py") >= {"--weights", "--grad-cam", "--data"}
     assert {"--weights-of", "--per-class"} <= flags_of("evaluate")
     assert {"--weights-of", "--data.batch-size", "--hosts.count"} <= flags_of("train")
 
 
 def test_every_flag_of_a_message_is_one_of_some_command():
-    known = {"--help", "--launcher", "--out"}.union(*map(flags_of, cli.EXAMPLES))
+    known = {"--help", "--launcher", "--out"}.union(*map(flags_of, table.EXAMPLES))
     for file in PACKAGE.rglob("*.py"):
         module = file.relative_to(PACKAGE).as_posix()
         named = named_flags(module) - {"--ntasks-per-node"}
