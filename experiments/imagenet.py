@@ -32,7 +32,6 @@ from senet_jax.commands.output import open_streams, reader_may_leave
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import BAD_INPUT, UsageError, choose
 from senet_jax.terminal import escaped_output
-from senet_jax.text import printable
 from senet_jax.training.allocator import keep_freed_memory
 from senet_jax.training.config import ModelConfig, OptimizerConfig, TrainConfig
 
@@ -140,13 +139,18 @@ def main() -> int:
     if name in ("-h", "--help"):
         print(__doc__)
         return 0
+    with escaped_output():
+        return _train(name, flags)
+
+
+def _train(name: str, flags: list[str]) -> int:
     try:
         recipe = RECIPES[choose("recipe", name, RECIPES)]
         prog = f"python experiments/imagenet.py {name}"
-        with escaped_output(), reader_may_leave():
+        with reader_may_leave():
             return train.run_flags(prog, "", f"Train by the recipe {name!r}.", recipe, flags)
     except UsageError as error:
-        print(printable(f"error: {error}"), file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return say_interrupted()

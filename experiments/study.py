@@ -23,7 +23,6 @@ from senet_jax.studies.places import places
 from senet_jax.studies.runner import CACHE, run_jobs
 from senet_jax.studies.slurm import Detached, SlurmOptions, run_array
 from senet_jax.terminal import escaped_output
-from senet_jax.text import printable
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.lock import held
 from senet_jax.training.presets import preset
@@ -131,8 +130,20 @@ def main(
         stopped with Ctrl-C, or 130 if there were none yet or no more.
     """
     open_streams()
+    with escaped_output():
+        return _guarded(study, description, cells, baseline, own_networks, imagenet)
+
+
+def _guarded(
+    study: str,
+    description: str,
+    cells: Cells,
+    baseline: str,
+    own_networks: bool,
+    imagenet: TrainConfig,
+) -> int:
     try:
-        with escaped_output(), reader_may_leave():
+        with reader_may_leave():
             prog = f"python -m experiments.{study}"
             options = read_config(prog, "", description, Options(), sys.argv[1:])
             if own_networks and options.model is not None:
@@ -140,7 +151,7 @@ def main(
             grid = cells(recipe(options, imagenet))
             return _run(study, options, grid, options.baseline or baseline)
     except UsageError as error:
-        print(printable(f"error: {error}"), file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     except (Stopped, Detached) as stopped:
         print(stopped, file=sys.stderr)

@@ -41,7 +41,6 @@ def _main(argv: Sequence[str] | None) -> int:
     from senet_jax.commands.output import open_streams, reader_may_leave
     from senet_jax.errors import BAD_INPUT, UsageError
     from senet_jax.terminal import OneLine, escaped_output
-    from senet_jax.text import printable
 
     if argv is None:
         open_streams()
@@ -61,7 +60,7 @@ def _main(argv: Sequence[str] | None) -> int:
             with reader_may_leave():
                 return _run(list(sys.argv[1:] if argv is None else argv))
         except UsageError as error:
-            print(printable(f"senet-jax: error: {error}"), file=sys.stderr)
+            print(f"senet-jax: error: {error}", file=sys.stderr)
             return BAD_INPUT
 
 

@@ -175,8 +175,8 @@ def read_weights(
             if error.head_classes is None:
                 raise
             raise UsageError(
-                f"{error.problems}\nOf the head: {card.name} has {len(card.classes)} classes, name "
-                "the data set that the weights were trained on with --data."
+                f"{error.problems}\nAbout the head: {card.name} has {len(card.classes)} classes, "
+                "name the data set that the weights were trained on with --data."
             ) from error
         networks.append(network)
     return networks

@@ -65,7 +65,7 @@ class MisfitError(UsageError):
         advice = [f"{drop_head} starts a fresh one"] if drop_head else []
         if num_classes:
             advice += [f"{num_classes}{number} keeps the one given" for number in self.head_classes]
-        return f"{self.problems}\nOf the head: {', '.join(advice)}." if advice else self.problems
+        return f"{self.problems}\nAbout the head: {', '.join(advice)}." if advice else self.problems
 
 
 def from_torch(

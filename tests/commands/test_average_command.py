@@ -69,7 +69,7 @@ def test_statistics_are_those_of_the_training_batches(command, digits, tmp_path)
 
 
 def test_what_cannot_be_averaged_is_refused(refused, digits, tmp_path):
-    assert "--last must be at least 1" in refused("average", digits, "--last", "0")
+    assert "--last: must be at least 1" in refused("average", digits, "--last", "0")
     assert "no checkpoint 7" in refused("average", digits / "checkpoints" / "7")
     assert "22 batches can be had" in refused("average", digits, "--bn-batches", "1000")
     nowhere = refused("average", digits, "--out", tmp_path / "nowhere" / "a.npz")

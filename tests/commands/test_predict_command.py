@@ -102,7 +102,7 @@ def test_what_cannot_be_predicted_is_said_in_one_sentence(refused, digits, image
         ([tmp_path / "empty", "--run", digits], "has no images"),
         ([tmp_path / "*.jpg", "--run", digits], "no file matches"),
         ([images, "--run", tmp_path], "config.json"),
-        ([images, "--run", digits, "--top", 0], "--top must be at least 1"),
+        ([images, "--run", digits, "--top", 0], "--top: must be at least 1"),
     ]:
         assert message in refused("predict", *arguments)
 

@@ -49,7 +49,7 @@ def test_a_file_is_checked_before_the_work(refused, no_work, tmp_path, arguments
         ("folder", "is a folder: give the name of a file."),
         ("fifo", "is no regular file and is not replaced"),
         ("file/x", "file"),
-        ("n" * 300, "File name too long"),
+        ("n" * 300, "too long for the name of a file"),
     ):
         assert reason in refused(*arguments, tmp_path / f"{name}{suffix}")
     assert (tmp_path / "file").read_text() == "old"
@@ -60,7 +60,7 @@ def test_a_folder_is_checked_before_the_work(refused, no_work, tmp_path):
     for name, reason in (
         ("file", "file is no folder: give another name."),
         ("file/new", "file is no folder: give another name."),
-        ("new/" + "n" * 300, "File name too long"),
+        ("new/" + "n" * 300, "too long for the name of a file"),
     ):
         assert reason in refused("excitation", "run", "--out", tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

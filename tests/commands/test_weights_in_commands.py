@@ -43,10 +43,10 @@ def test_each_command_advises_what_it_can_do(command, weights, tmp_path):
     shared = (weights, "--model", "tiny", "--channels", 1, "--num-classes", 10)
     convert = advice(command, "convert", *shared)
     assert convert == (
-        "Of the head: --drop-head starts a fresh one, --num-classes 7 keeps the one given."
+        "About the head: --drop-head starts a fresh one, --num-classes 7 keeps the one given."
     )
     export = advice(command, "export", *shared, "--format", "npz")
-    assert export == "Of the head: --num-classes 7 keeps the one given."
+    assert export == "About the head: --num-classes 7 keeps the one given."
     flags = ("--model", "tiny", "--data", "digits")
     for arguments in (
         ("evaluate", "--weights", weights, *flags),
@@ -55,12 +55,12 @@ def test_each_command_advises_what_it_can_do(command, weights, tmp_path):
     ):
         said = advice(command, *arguments)
         assert said == (
-            "Of the head: digits has 10 classes, name the data set that the weights were trained "
-            "on with --data."
+            "About the head: digits has 10 classes, name the data set that the weights were "
+            "trained on with --data."
         )
     train = ("train", "demo", "--model.name", "tiny", "--init-weights", weights)
     said = advice(command, *train, "--mesh.data", 1, "--run-dir", tmp_path / "run")
-    assert said == "Of the head: --drop-head starts a fresh one."
+    assert said == "About the head: --drop-head starts a fresh one."
 
 
 def test_weights_or_their_average_are_converted(command, weights, checkpoint):
@@ -122,7 +122,7 @@ def test_a_run_is_not_changed_by_flags_of_weights(refused, tmp_path, flag):
 @pytest.mark.parametrize("flag", ["--num-classes", "--channels"])
 def test_a_network_of_nothing_is_refused(refused, weights, flag):
     said = refused("convert", weights, "--model", "tiny", flag, 0)
-    assert f"{flag} must be at least 1, not 0." in said
+    assert f"{flag}: must be at least 1, not 0" in said
 
 
 def test_a_damaged_file_is_one_sentence(refused, tmp_path):

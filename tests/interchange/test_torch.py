@@ -261,13 +261,13 @@ def test_a_head_of_another_size():
     fields["num_classes"] = 7
     with pytest.raises(UsageError) as caught:
         from_torch("resnet18", state_dict, **fields)
-    assert "Of the head: drop_head=True starts a fresh one, num_classes=5 keeps" in str(
+    assert "About the head: drop_head=True starts a fresh one, num_classes=5 keeps" in str(
         caught.value
     )
     assert caught.value.advise("--drop-head", None).endswith(
         "head: --drop-head starts a fresh one."
     )
-    assert "Of the head" not in caught.value.advise(None, None)
+    assert "About the head" not in caught.value.advise(None, None)
 
     variables = from_torch("resnet18", state_dict, drop_head=True, **fields)
     model = create_model("resnet18", **fields)
