@@ -1,3 +1,4 @@
+import gc
 import os
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def random_variables():
     """Draws the variables of a module, so that no scale is one and no bias or mean is zero."""
 
@@ -38,3 +39,10 @@ def random_variables():
         return jax.tree_util.tree_map_with_path(draw, shapes)
 
     return draw_all
+
+
+def pytest_collection_finish():
+    """Collects garbage rarely: traces are many small objects, few of them in cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)

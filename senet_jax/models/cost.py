@@ -1,13 +1,21 @@
 """What a network costs: parameters and multiply-accumulates, exact, without running it."""
 
 import dataclasses
+import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.extend import core
 
+from senet_jax.models import mobilenet, shufflenet, vgg
+from senet_jax.models.blocks import BasicBlock, Bottleneck
+from senet_jax.models.inception import InceptionModule
+from senet_jax.models.inception_resnet import ResidualBlock
+from senet_jax.models.preact_resnet import PreactBlock
+from senet_jax.models.shake_shake import ShakeBlock
 from senet_jax.ops.conv_lowering import lowering
 
 
@@ -21,6 +29,22 @@ class Cost:
     """Multiply-accumulates of convolutions and matrix products: what the papers call FLOPs."""
 
 
+BLOCKS = frozenset(
+    {
+        BasicBlock,
+        Bottleneck,
+        InceptionModule,
+        PreactBlock,
+        ResidualBlock,
+        ShakeBlock,
+        mobilenet.Block,
+        shufflenet.Unit,
+        vgg.Layer,
+    }
+)
+"""Modules that networks repeat: each is traced once for each shape of its input."""
+
+
 def cost(model: nn.Module, input_size: int, channels: int = 3) -> Cost:
     """Counts the parameters and the multiply-accumulates of a model.
 
@@ -30,19 +54,38 @@ def cost(model: nn.Module, input_size: int, channels: int = 3) -> Cost:
         channels: Channels of the image.
     """
     image = jax.ShapeDtypeStruct((1, input_size, input_size, channels), jnp.float32)
+    return _trace(model, image)[0]
+
+
+@functools.lru_cache(maxsize=1024)
+def _trace(module: nn.Module, inputs: jax.ShapeDtypeStruct) -> tuple[Cost, Any]:
+    """The cost of a module in evaluation and the shapes of its output."""
+    blocks = []
+
+    def replace(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+        inner = context.module
+        if type(inner) not in BLOCKS or not isinstance(inner.parent, nn.Module):
+            return call(*args, **kwargs)
+        x = jax.ShapeDtypeStruct(args[0].shape, args[0].dtype)
+        found, output = _trace(inner.clone(parent=None, name=None), x)
+        blocks.append(found)
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), output)
+
+    def forward(key: jax.Array, x: jax.Array) -> tuple[Any, dict]:
+        with nn.intercept_methods(replace):
+            output, variables = module.init_with_output(key, x, train=False)
+        return output, variables.get("params", {})
+
     key = jax.eval_shape(lambda: jax.random.key(0))
-
-    def forward(key: jax.Array, image: jax.Array) -> tuple[jax.Array, dict]:
-        logits, variables = model.init_with_output(key, image, train=False)
-        return logits, variables.get("params", {})
-
     # Other forms multiply by zeros, or multiply where this does not look.
     with lowering("native"):
-        jaxpr, (_, params) = jax.make_jaxpr(forward, return_shape=True)(key, image)
-    return Cost(
-        params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)),
-        macs=_macs(jaxpr.jaxpr),
+        jaxpr, (output, params) = jax.make_jaxpr(forward, return_shape=True)(key, inputs)
+    own = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    total = Cost(
+        params=own + sum(block.params for block in blocks),
+        macs=_macs(jaxpr.jaxpr) + sum(block.macs for block in blocks),
     )
+    return total, output
 
 
 def _macs(jaxpr: core.Jaxpr) -> int:

@@ -1,4 +1,4 @@
-"""Batch norm in the networks: groups of samples, and attention joined to it."""
+"""Batch norm in the blocks: attention joined to it."""
 
 import functools
 
@@ -6,44 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
 from senet_jax import ECAConfig, SqueezeExciteConfig, UsageError, create_model
 from senet_jax.models.blocks import BasicBlock, BlockConfig, Bottleneck
-from senet_jax.ops.norm import BatchNorm
-
-NETWORKS = {
-    "seresnet18": 64,
-    "resnest14d": 64,
-    "skresnet18": 64,
-    "vgg11_bn": 32,
-    "densenet121": 64,
-    "bninception": 70,
-    "inception_resnet_v2": 75,
-    "mobilenet_v1_025": 32,
-    "shufflenet_v1": 32,
-    "cifar_wrn16_8": 16,
-    "cifar_se_shake_shake26_2x96d": 16,
-    "cifar_se_shake_even29_2x4x64d": 16,
-}
-"""A network of every family and a side of images that it takes."""
-
-
-@pytest.mark.parametrize(("name", "side"), NETWORKS.items())
-def test_every_batch_norm_gets_the_group(name, side):
-    model, groups = create_model(name, norm_group=2), {}
-
-    def note(call, args, kwargs, context):
-        if isinstance(context.module, BatchNorm):
-            groups[context.module.path] = context.module.group
-        return call(*args, **kwargs)
-
-    with nn.intercept_methods(note):
-        jax.eval_shape(
-            lambda: model.init(jax.random.key(0), jnp.zeros((1, side, side, 3)), train=False)
-        )
-    assert len(groups) >= 8
-    assert {path for path, group in groups.items() if group != 2} == set()
 
 
 def test_a_group_of_no_sample_is_refused():

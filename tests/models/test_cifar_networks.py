@@ -7,20 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.errors import InvalidRngError
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from senet_jax import (
-    ECAConfig,
-    SelectiveKernelConfig,
     SqueezeExciteConfig,
     UsageError,
     create_model,
 )
-from senet_jax.attention.gates import GATES
 from senet_jax.data.config import AugmentConfig
 from senet_jax.interchange import from_torch, to_torch
-from senet_jax.models.cost import cost
 from senet_jax.models.preact_resnet import PREACT_RESNETS, PreactResNet
 from senet_jax.models.shake_shake import SHAKE_SHAKES, ShakeShake
 from senet_jax.training import mesh as meshes
@@ -109,128 +104,6 @@ def test_features_are_the_maps_of_every_stride(name, channels, size):
     expected = shapes(plain, size)[1]
     del expected["params"]["head"]
     assert variables == expected
-
-
-@each_one_block
-def test_features_lead_to_the_logits(random_variables, model):
-    x = images()
-    variables = random_variables(model, x, False)
-    maps = evaluate(dataclasses.replace(model, features_only=True), variables, x)
-    head = variables["params"]["head"]
-    logits = maps[1].mean(axis=(1, 2)) @ head["kernel"] + head["bias"]
-    np.testing.assert_allclose(evaluate(model, variables, x), logits, rtol=1e-4, atol=1e-5)
-
-
-@each_network
-@pytest.mark.parametrize("stages", [None, (2,), (3,), ()])
-def test_se_stands_in_every_block_of_the_chosen_stages_and_changes_nothing_else(model, stages):
-    features = {2: 16, 3: 32} if model.bottleneck else {2: 4, 3: 8}
-    expected = {
-        f"params/stage{stage}/block{block}/se/expand/kernel": (
-            features[stage] // 2,
-            features[stage],
-        )
-        for stage in ((2, 3) if stages is None else stages)
-        for block in range(1, TINY["blocks"][stage - 2] + 1)
-    }
-    found = paths(dataclasses.replace(model, attention=SE, stages=stages))
-    se = {path: shape for path, shape in found.items() if "/se/" in path}
-    assert {path: se[path] for path in se if path.endswith("expand/kernel")} == expected
-    assert len(se) == 4 * len(expected)
-    assert {path: found[path] for path in found.keys() - se.keys()} == paths(model)
-
-
-@each_one_block
-def test_a_gate_of_one_changes_nothing(random_variables, monkeypatch, model):
-    x, with_se = images(), dataclasses.replace(model, attention=SE)
-    variables = random_variables(with_se, x, False)
-    flat = flatten_dict(variables)
-    plain = unflatten_dict({path: leaf for path, leaf in flat.items() if "se" not in path})
-    expected = evaluate(model, plain, x)
-    monkeypatch.setitem(GATES, "sigmoid", jnp.ones_like)
-    np.testing.assert_allclose(evaluate(with_se, variables, x), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_any_attention_that_rescales_goes_in():
-    for model in NETWORKS.values():
-        found = paths(dataclasses.replace(model, attention=ECAConfig()))
-        assert sum("/eca/" in path for path in found) == 3
-        with pytest.raises(UsageError, match="SelectiveKernelConfig replaces the 3x3 convolution"):
-            dataclasses.replace(model, attention=SelectiveKernelConfig())
-
-
-@each_trained
-def test_remat_changes_neither_names_nor_values_nor_gradients(random_variables, model):
-    x = images()
-    model = dataclasses.replace(model, dropout=0.3)
-    if isinstance(model, PreactResNet):
-        model = dataclasses.replace(model, block_dropout=0.3)
-    remat = dataclasses.replace(model, remat=True)
-    variables = random_variables(model, x, False)
-    assert shapes(remat)[1] == shapes(model)[1]
-    expected = gradients(model, variables, x)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
-        gradients(remat, variables, x),
-        expected,
-    )
-    for leaf in jax.tree.leaves(expected):
-        assert np.isfinite(leaf).all()
-        assert np.any(leaf != 0)
-    text = str(jax.make_jaxpr(lambda tree: remat.apply(tree, x, train=False))(variables))
-    assert "remat" in text
-    assert cost(remat, 8) == cost(model, 8)
-
-
-@each_network
-def test_bfloat16_keeps_parameters_and_logits_in_float32(random_variables, model):
-    x = images()
-    low = dataclasses.replace(model, attention=SE, dtype=jnp.bfloat16)
-    logits, variables = shapes(low)
-    assert logits.dtype == jnp.float32
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    maps, _ = shapes(dataclasses.replace(low, features_only=True))
-    assert {x.dtype for x in maps.values()} == {jnp.dtype("bfloat16")}
-    variables = random_variables(low, x, False)
-    train = functools.partial(
-        low.apply, train=True, rngs={"dropout": KEY}, mutable=["batch_stats", "intermediates"]
-    )
-    _, state = jax.eval_shape(train, variables, x)
-    kept = flatten_dict(state)
-    assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype("float32")}
-    assert sum(path[-1] == "gate" for path in kept) == 3
-
-
-@pytest.mark.parametrize(
-    ("model", "rate"),
-    [
-        (ONE_BLOCK["preact"], "dropout"),
-        (ONE_BLOCK["preact"], "block_dropout"),
-        # Without the shaking, which would hide what dropout does.
-        (dataclasses.replace(ONE_BLOCK["shake"], forward="even", backward="even"), "dropout"),
-    ],
-)
-def test_what_training_drops_evaluation_keeps(random_variables, model, rate):
-    x = images(n=8)
-    variables = random_variables(model, x, False)
-    dropping = dataclasses.replace(model, **{rate: 0.5})
-    np.testing.assert_array_equal(evaluate(dropping, variables, x), evaluate(model, variables, x))
-    with pytest.raises(InvalidRngError):
-        jax.eval_shape(lambda: dropping.apply(variables, x, train=True, mutable=["batch_stats"]))
-
-    @jax.jit
-    def train(seed):
-        rngs = {"dropout": jax.random.key(seed)}
-        return dropping.apply(variables, x, train=True, rngs=rngs, mutable=["batch_stats"])[0]
-
-    np.testing.assert_array_equal(train(1), train(1))
-    assert not np.allclose(train(1), train(2))
-
-
-@each_network
-@pytest.mark.parametrize(("size", "channels"), [(1, 1), (9, 4)])
-def test_takes_any_channels_and_sizes(model, size, channels):
-    assert shapes(model, size, channels)[0].shape == (2, 5)
 
 
 @pytest.mark.parametrize("name", ["cifar_wrn16_8", "cifar_shake_shake26_2x32d"])

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from senet_jax import (
     ECAConfig,
@@ -17,7 +17,6 @@ from senet_jax import (
     UsageError,
     create_model,
 )
-from senet_jax.attention import gates
 from senet_jax.models.branches import Conv, Pool, UnitConfig, chain, side_after
 from senet_jax.models.inception import REDUCE, Inception, ModuleSpec
 from senet_jax.models.inception_resnet import (
@@ -49,7 +48,6 @@ RESIDUAL_LAYERS = (
 )
 TINY = Inception(layers=LAYERS, num_classes=5)
 RESIDUAL = InceptionResNet(layers=RESIDUAL_LAYERS, num_classes=5)
-BOTH = pytest.mark.parametrize("tiny", [TINY, RESIDUAL], ids=["Inception", "InceptionResNet"])
 
 
 def images(size=23, channels=3, n=4):
@@ -68,14 +66,6 @@ def params_of(model, size):
         path: leaf.shape
         for path, leaf in flatten_dict(shapes(model, size)[1]["params"], sep="/").items()
     }
-
-
-def without_se(tree):
-    return unflatten_dict({k: leaf for k, leaf in flatten_dict(tree).items() if "se" not in k})
-
-
-def apply(model, variables, x):
-    return jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, x)
 
 
 MODULES = {
@@ -239,93 +229,6 @@ def test_a_block_adds_its_scaled_branch(random_variables, attention, placement):
     without_relu = linear.apply(variables, x, False)
     assert (without_relu < 0).any()
     np.testing.assert_allclose(without_relu, x + expected, rtol=1e-5, atol=1e-6)
-
-
-@BOTH
-def test_a_gate_of_ones_is_the_plain_network(random_variables, monkeypatch, tiny):
-    model, x = dataclasses.replace(tiny, attention=SE), images()
-    variables = random_variables(model, x, False)
-    plain = tiny.apply(without_se(variables), x, train=False)
-    assert np.abs(model.apply(variables, x, train=False) - plain).max() > 1e-3
-    monkeypatch.setitem(gates.GATES, "sigmoid", jnp.ones_like)
-    np.testing.assert_array_equal(model.apply(variables, x, train=False), plain)
-
-
-def gradients(model, variables, x):
-    def loss(params):
-        logits, state = model.apply(
-            {**variables, "params": params}, x, train=True, mutable=["batch_stats"]
-        )
-        return jnp.sum(logits**2), state
-
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
-
-
-def check_gradients(tree):
-    for path, gradient in flatten_dict(tree, sep="/").items():
-        assert np.isfinite(gradient).all(), path
-        # A batch norm takes away the bias before it.
-        if not path.endswith("/conv/bias"):
-            assert np.any(gradient != 0), path
-
-
-def test_every_parameter_has_a_finite_gradient(random_variables):
-    model, x = dataclasses.replace(TINY, attention=SE, conv_bias=True), images()
-    check_gradients(gradients(model, random_variables(model, x, False), x)[1])
-
-
-def test_remat_changes_neither_names_nor_values_nor_gradients(random_variables):
-    """Of modules and of residual blocks: the network has both."""
-    model, x = dataclasses.replace(RESIDUAL, attention=SE), images()
-    remat = dataclasses.replace(model, remat=True)
-    variables = random_variables(model, x, False)
-    assert shapes(remat, 23)[1] == shapes(model, 23)[1]
-    found, expected = (gradients(each, variables, x) for each in (remat, model))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected
-    )
-    check_gradients(found[1])
-    jaxpr = str(jax.make_jaxpr(lambda v: remat.apply(v, x, train=False))(variables))
-    assert jaxpr.count("remat") == sum(isinstance(layer, ModuleSpec) for layer in model.layers)
-
-
-@BOTH
-def test_features_lead_to_the_logits(random_variables, tiny):
-    x = images()
-    variables = random_variables(tiny, x, False)
-    maps = apply(dataclasses.replace(tiny, features_only=True), variables, x)
-    assert list(maps) == [2, 4, 8]
-    head = variables["params"]["head"]
-    logits = maps[8].mean(axis=(1, 2)) @ head["kernel"] + head["bias"]
-    np.testing.assert_allclose(apply(tiny, variables, x), logits, rtol=1e-5, atol=1e-5)
-
-
-@BOTH
-def test_bfloat16_keeps_parameters_and_logits_in_float32(random_variables, tiny):
-    x = images()
-    model = dataclasses.replace(tiny, attention=SE, dtype=jnp.bfloat16)
-    logits, variables = shapes(model, 23)
-    assert {leaf.dtype for leaf in jax.tree.leaves([logits, variables])} == {jnp.dtype("float32")}
-    maps, _ = shapes(dataclasses.replace(model, features_only=True), 23)
-    assert {x.dtype for x in maps.values()} == {jnp.dtype("bfloat16")}
-    variables = random_variables(model, x, False)
-    full = apply(dataclasses.replace(model, dtype=None), variables, x)
-    low = apply(model, variables, x)
-    assert 0 < np.abs(low - full).max() < 0.05 * np.abs(full).max()
-
-
-def test_dropout_is_off_in_evaluation(random_variables):
-    x, model = images(), dataclasses.replace(TINY, dropout=0.5)
-    variables = random_variables(TINY, x, False)
-    np.testing.assert_array_equal(apply(model, variables, x), apply(TINY, variables, x))
-
-    @jax.jit
-    def train(seed):
-        rngs = {"dropout": jax.random.key(seed)}
-        return model.apply(variables, x, train=True, rngs=rngs, mutable=["batch_stats"])[0]
-
-    np.testing.assert_array_equal(train(1), train(1))
-    assert not np.allclose(train(1), train(2))
 
 
 @pytest.mark.parametrize("name", ["bninception", "inception_v3"])

@@ -1,7 +1,6 @@
 import functools
 import math
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -315,21 +314,6 @@ def test_training_gives_logits_and_new_statistics():
         np.testing.assert_allclose(stem[name], 0.9 * old[name] + 0.1 * batch, atol=1e-5)
 
 
-def test_every_parameter_has_a_finite_gradient_that_is_not_zero():
-    model = tiny(attention=SE)
-    variables = random_variables(model)
-
-    def loss(params):
-        logits, _ = model.apply(
-            variables | {"params": params}, images(), train=True, mutable=["batch_stats"]
-        )
-        return (logits**2).sum()
-
-    for path, gradient in flatten_dict(jax.jit(jax.grad(loss))(variables["params"])).items():
-        assert np.isfinite(gradient).all(), path
-        assert np.any(gradient != 0), path
-
-
 def test_bfloat16_computes_low_and_keeps_parameters_statistics_and_logits_float32():
     model, x = tiny(attention=SE, dtype=jnp.bfloat16), images()
     variables = random_variables(model)
@@ -358,24 +342,6 @@ def test_without_dtype_low_images_are_computed_in_float32():
     logits = tiny().apply(variables, low, train=False)
     same = tiny().apply(variables, low.astype(jnp.float32), train=False)
     np.testing.assert_array_equal(logits, same)
-
-
-def test_dropout_needs_its_key_and_is_off_in_evaluation():
-    model, plain, x = tiny(dropout=0.5), tiny(), images()
-    variables = random_variables(model)
-    np.testing.assert_array_equal(
-        model.apply(variables, x, train=False), plain.apply(variables, x, train=False)
-    )
-
-    def train(model, **rngs):
-        return model.apply(variables, x, train=True, mutable=["batch_stats"], rngs=rngs)[0]
-
-    with pytest.raises(flax.errors.InvalidRngError):
-        train(model)
-    first = train(model, dropout=jax.random.key(0))
-    np.testing.assert_array_equal(first, train(model, dropout=jax.random.key(0)))
-    assert not np.array_equal(first, train(model, dropout=jax.random.key(1)))
-    assert not np.array_equal(first, train(plain))
 
 
 def test_initialisation_is_he_s():

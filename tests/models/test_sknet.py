@@ -10,7 +10,7 @@ from senet_jax import create_model
 
 @pytest.mark.parametrize("name", ["skresnet18", "skresnet50"])
 def test_trains_and_evaluates(random_variables, name):
-    model = create_model(name, blocks=(1, 1), widths=(8, 8), stem_width=8, num_classes=5)
+    model = create_model(name, blocks=(1,), widths=(8,), stem_width=8, num_classes=5)
     images = np.random.default_rng(0).standard_normal((3, 16, 16, 1)).astype(np.float32)
     variables = random_variables(model, images, False)
 

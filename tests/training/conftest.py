@@ -8,6 +8,7 @@ import pytest
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.models import zoo
 from senet_jax.models.resnet import SE, ResNet
+from senet_jax.training import loop
 from senet_jax.training.config import (
     CheckpointConfig,
     MeshConfig,
@@ -15,6 +16,7 @@ from senet_jax.training.config import (
     OptimizerConfig,
     TrainConfig,
 )
+from senet_jax.training.run import Run
 
 
 def tiny_network(**fields):
@@ -31,17 +33,10 @@ def tiny_network(**fields):
     return ResNet(**{**defaults, **fields})
 
 
-@pytest.fixture
-def tiny(tmp_path, monkeypatch) -> TrainConfig:
+def tiny_config(run_dir) -> TrainConfig:
     """Two epochs of digits in 28 steps."""
-    return tiny_config(tmp_path, monkeypatch)
-
-
-def tiny_config(folder: Path, patch: pytest.MonkeyPatch) -> TrainConfig:
-    """Two epochs of digits in 28 steps; the network is in the zoo as long as the patch."""
-    patch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(tiny_network, 8))
     return TrainConfig(
-        run_dir=Path(folder / "run"),
+        run_dir=Path(run_dir),
         epochs=2,
         model=ModelConfig(name="tiny", dropout=0.1),
         data=DataConfig(
@@ -53,3 +48,47 @@ def tiny_config(folder: Path, patch: pytest.MonkeyPatch) -> TrainConfig:
         log_every_steps=4,
         mesh=MeshConfig(data=1),
     )
+
+
+TINY = zoo.ZooEntry(tiny_network, 8)
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> TrainConfig:
+    """Two epochs of digits in 28 steps."""
+    monkeypatch.setitem(zoo.ZOO, "tiny", TINY)
+    return tiny_config(tmp_path / "run")
+
+
+_RUNS: dict[tuple, Run] = {}
+
+
+def shared_run(config: TrainConfig) -> Run:
+    """A run whose programs are those of every run of this process that computes the same.
+
+    Set up anew, each would be traced again.
+    """
+    same = {"run_dir": None, "seed": 0, "checkpoint": None, "log_every_steps": None}
+    key = (repr(dataclasses.replace(config, **same)), zoo.find(config.model.name))
+    if key not in _RUNS:
+        _RUNS[key] = Run(config)
+    run = _RUNS[key].with_seed(config.seed, config.run_dir)
+    run.config = config
+    return run
+
+
+@pytest.fixture
+def shared_programs(monkeypatch):
+    """Lets the runs of a test have the programs of those before it."""
+    monkeypatch.setattr(loop, "Run", shared_run)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> TrainConfig:
+    """The config of a ``tiny`` run that has ended; its folder is only read."""
+    config = tiny_config(tmp_path_factory.mktemp("finished") / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(zoo.ZOO, "tiny", TINY)
+        patch.setattr(loop, "Run", shared_run)
+        loop.train(config)
+    return config

@@ -15,6 +15,8 @@ from senet_jax.training.lock import locked
 from senet_jax.training.loop import train
 from senet_jax.training.snapshot import NotFinite
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 def test_each_file_of_a_checkpoint_truncated_emptied_and_deleted(tmp_path):
     faults = list(damaged_files(tmp_path))

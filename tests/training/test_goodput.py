@@ -24,6 +24,8 @@ from senet_jax.training.hardware import processor
 from senet_jax.training.logging import read_metrics
 from senet_jax.training.loop import Preempted, train
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 class Killed(BaseException):
     """Ends a run where it stands, as SIGKILL would: nothing is caught, nothing finished."""

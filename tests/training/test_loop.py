@@ -20,7 +20,8 @@ from senet_jax.training.config import OptimizerConfig
 from senet_jax.training.logging import read_metrics
 from senet_jax.training.loop import Diverged, Preempted, train
 from senet_jax.training.restore import evaluate_run
-from senet_jax.training.run import Run
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 class Killed(BaseException):
@@ -30,7 +31,7 @@ class Killed(BaseException):
 def outcome(config):
     checkpoints = Checkpoints(config.run_dir / "checkpoints")
     step = checkpoints.steps()[-1]
-    state = checkpoints.restore(step, Run(config).abstract).state
+    state = checkpoints.restore(step, loop.Run(config).abstract).state
     lines = [
         {key: value for key, value in line.items() if not key.startswith("time/")}
         for line in read_metrics(config.run_dir)
@@ -79,24 +80,20 @@ def test_a_run_leaves_what_the_readme_says(tiny):
     assert steps[-2:] == [25, 28]
 
 
-def test_the_lines_mean_what_they_say(tiny):
-    train(tiny)
-    run = Run(tiny)
+def test_the_lines_mean_what_they_say(tiny, finished):
+    run = loop.Run(tiny)
     state, losses = run.fresh_state(), []
     for step in range(4):
         batch = loop.meshes.to_devices(dict(run.batches[step]), run.mesh)
         state, metrics = run.train_step(state, batch)
         losses.append(float(metrics["loss"]))
-    first = read_metrics(tiny.run_dir)[0]
+    first = read_metrics(finished.run_dir)[0]
     assert first["train/loss"] == pytest.approx(np.mean(losses), rel=1e-6)
     assert first["train/learning_rate"] == pytest.approx(float(run.schedule(3)))
 
 
 @pytest.mark.parametrize("wanted", [1, 7, 14, 23])
-def test_a_killed_run_ends_as_if_nothing_had_happened(tiny, tmp_path, monkeypatch, wanted):
-    whole = dataclasses.replace(tiny, run_dir=tmp_path / "whole")
-    train(whole)
-
+def test_a_killed_run_ends_as_if_nothing_had_happened(tiny, finished, monkeypatch, wanted):
     def kill():
         raise Killed
 
@@ -105,7 +102,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(tiny, tmp_path, monkeypatc
         with pytest.raises(Killed):
             train(tiny)
     train(tiny)
-    expected, expected_lines = outcome(whole)
+    expected, expected_lines = outcome(finished)
     state, lines = outcome(tiny)
     assert lines == expected_lines
     assert state == expected
@@ -177,9 +174,8 @@ def test_nothing_compiles_after_the_first_epoch(long_recipe, monkeypatch):
     assert after[15] == after[-1]
 
 
-def test_the_images_of_the_first_batch_are_shown(tiny):
-    train(tiny)
-    (file,) = (tiny.run_dir / "tensorboard").iterdir()
+def test_the_images_of_the_first_batch_are_shown(finished):
+    (file,) = (finished.run_dir / "tensorboard").iterdir()
     content = file.read_bytes()
     assert content.count(b"train/images") == 1
     png = content[content.index(b"\x89PNG") :]
@@ -187,22 +183,20 @@ def test_the_images_of_the_first_batch_are_shown(tiny):
     assert Image.open(BytesIO(png)).size == (64, 16)
 
 
-def test_sigterm_saves_and_the_run_goes_on_from_there(tiny, tmp_path, monkeypatch):
-    whole = dataclasses.replace(tiny, run_dir=tmp_path / "whole")
-    train(whole)
+def test_sigterm_saves_and_the_run_goes_on_from_there(tiny, finished, monkeypatch):
     with monkeypatch.context() as patch:
         at_step(patch, 9, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Preempted, match="after step 9"):
             train(tiny)
     assert Checkpoints(tiny.run_dir / "checkpoints").steps()[-1] == 9
     train(tiny)
-    assert outcome(tiny) == outcome(whole)
+    assert outcome(tiny) == outcome(finished)
 
 
-def test_a_finished_run_is_not_run_again(tiny, monkeypatch):
-    last = train(tiny)
-    monkeypatch.setattr(Run, "train_step", property(lambda self: pytest.fail("a step was made")))
-    assert train(tiny) == last
+@pytest.mark.usefixtures("tiny")
+def test_a_finished_run_is_not_run_again(finished, monkeypatch):
+    monkeypatch.setattr(loop, "_loop", lambda *_: pytest.fail("a step was made"))
+    assert train(finished) == read_metrics(finished.run_dir)[-1]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(tiny):
@@ -217,25 +211,26 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(tiny):
     # What was saved before can be read, and is finite.
     checkpoints = Checkpoints(config.run_dir / "checkpoints")
     for step in checkpoints.steps():
-        state = checkpoints.restore(step, Run(config).abstract).state
+        state = checkpoints.restore(step, loop.Run(config).abstract).state
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
-def test_evaluating_a_run_gives_its_own_numbers(tiny):
-    last = train(tiny)
-    step, result = evaluate_run(tiny.run_dir)
+@pytest.mark.usefixtures("tiny")
+def test_evaluating_a_run_gives_its_own_numbers(finished):
+    last = read_metrics(finished.run_dir)[-1]
+    step, result = evaluate_run(finished.run_dir)
     assert step == 28
     assert result.top1 == last["val/top1"]
     assert result.loss == pytest.approx(last["val/loss"], rel=1e-6)
     best = max(
-        (line for line in read_metrics(tiny.run_dir) if "val/top1" in line),
+        (line for line in read_metrics(finished.run_dir) if "val/top1" in line),
         key=lambda line: line["val/top1"],
     )
-    step, result = evaluate_run(tiny.run_dir, "best")
+    step, result = evaluate_run(finished.run_dir, "best")
     assert result.top1 == best["val/top1"]
-    assert evaluate_run(tiny.run_dir / "checkpoints" / str(step)) == (step, result)
+    assert evaluate_run(finished.run_dir / "checkpoints" / str(step)) == (step, result)
     with pytest.raises(UsageError, match="no checkpoint 3"):
-        evaluate_run(tiny.run_dir / "checkpoints" / "3")
+        evaluate_run(finished.run_dir / "checkpoints" / "3")
 
 
 def test_evaluating_what_is_no_run_is_refused(tmp_path):
@@ -243,12 +238,12 @@ def test_evaluating_what_is_no_run_is_refused(tmp_path):
         evaluate_run(tmp_path)
 
 
-def test_another_config_in_the_folder_is_refused_with_the_fields(tiny):
-    train(tiny)
-    before = {path: path.stat().st_mtime_ns for path in tiny.run_dir.rglob("*")}
+@pytest.mark.usefixtures("tiny")
+def test_another_config_in_the_folder_is_refused_with_the_fields(finished):
+    before = {path: path.stat().st_mtime_ns for path in finished.run_dir.rglob("*")}
     with pytest.raises(UsageError, match="differs in epochs: 3, not 2; seed: 1, not 0"):
-        train(dataclasses.replace(tiny, epochs=3, seed=1))
-    assert {path: path.stat().st_mtime_ns for path in tiny.run_dir.rglob("*")} == before
+        train(dataclasses.replace(finished, epochs=3, seed=1))
+    assert {path: path.stat().st_mtime_ns for path in finished.run_dir.rglob("*")} == before
 
 
 def test_a_folder_of_other_things_is_refused(tiny):
