@@ -14,6 +14,8 @@ from senet_jax.data.card import Card
 from senet_jax.data.config import DataConfig
 from senet_jax.data.datasets import open_dataset
 from senet_jax.errors import UsageError
+from senet_jax.models import zoo
+from senet_jax.training import loop
 from senet_jax.training import step as steps
 from senet_jax.training.checkpoint import Checkpoints
 from senet_jax.training.config import CheckpointConfig, TrainConfig
@@ -29,7 +31,9 @@ from senet_jax.training.run_dir import (
     note_saved,
     read_config,
 )
-from tests.training.conftest import tiny_config
+from tests.training.conftest import TINY, tiny_config
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 
@@ -58,7 +62,8 @@ def template(tmp_path_factory):
     """A run of one epoch whose checkpoints lie in a folder of their own."""
     folder = tmp_path_factory.mktemp("template")
     with pytest.MonkeyPatch.context() as patch:
-        train(apart(tiny_config(folder, patch)))
+        patch.setitem(zoo.ZOO, "tiny", TINY)
+        train(apart(tiny_config(folder / "run")))
     return folder
 
 
@@ -280,6 +285,7 @@ def test_the_step_is_traced_once_and_before_anything_is_written(tiny, monkeypatc
         traced.append(tiny.run_dir.exists())
         return change(*args, **kwargs)
 
+    monkeypatch.setattr(loop, "Run", Run)
     monkeypatch.setattr(steps, "change_batch", tracing)
     train(dataclasses.replace(tiny, epochs=1))
     assert traced == [False]
@@ -289,6 +295,7 @@ def test_an_error_of_the_trace_leaves_nothing(tiny, monkeypatch):
     def fail(*args, **kwargs):
         raise UsageError("found while tracing.")
 
+    monkeypatch.setattr(loop, "Run", Run)
     monkeypatch.setattr(steps, "change_batch", fail)
     with pytest.raises(UsageError, match="found while tracing"):
         train(tiny)
