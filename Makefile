@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint notebooks
+.PHONY: help setup demo check test test-all lint notebooks
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,11 +33,18 @@ setup: .venv/.setup  ## Install the project into .venv
 demo: .venv/.setup  ## Train, evaluate and draw an SE-ResNet on handwritten digits (a minute)
 	$(BIN)/senet-jax train demo
 
-test: .venv/.dev  ## Run the tests (about 14 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+# A file's tests stay in one process, where they share what they compile.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
+check: lint  ## Check the style and run the quick tests (about a minute on 2 cores)
+	$(PYTEST) -m 'not slow and not heavy'
+
+test: .venv/.dev  ## Run the tests (about 8 minutes on 2 cores)
+	$(PYTEST) -m 'not slow'
+
+# With the fusion emitters that tests/conftest.py leaves out: the compiler that users have.
 test-all: .venv/.torch  ## Run all tests, the slow ones, the notebooks and those of PyTorch too
-	$(BIN)/python -m pytest -n 2
+	XLA_FLAGS="$(XLA_FLAGS) --xla_cpu_use_fusion_emitters=true" $(PYTEST)
 
 lint: .venv/.dev  ## Check format, style and types
 	$(BIN)/ruff format --check .

@@ -41,6 +41,60 @@ def random_variables():
     return draw_all
 
 
+HEAVY = {
+    "analysis": ("excitation", "gate_blocks", "grad_cam", "removal", "study_report"),
+    "attention": ("gather_excite", "rescaling_in_networks", "split_attention"),
+    "commands": ("average_command", "evaluate_command", "excitation_command", "output"),
+    "data": ("augment", "loader", "mix", "prepare"),
+    "experiments": ("benchmarks", "kill_and_resume", "network_studies", "studies"),
+    "interchange": ("export", "goldens", "torch"),
+    "models": (
+        "batch_norm",
+        "cifar_networks",
+        "contract",
+        "densenet",
+        "inception",
+        "options",
+        "resnest",
+        "resnet",
+        "sknet",
+        "zoo",
+    ),
+    "ops": ("conv_lowering", "pooling"),
+    "studies": ("interrupted_study", "runner"),
+    "": ("notebooks",),
+    "training": (
+        "allocator",
+        "checkpoint_faults",
+        "checkpoint_hosts",
+        "dry_run",
+        "ensemble",
+        "evaluate",
+        "finetune",
+        "goodput",
+        "grouped_on_mesh",
+        "hosts",
+        "loop",
+        "meshes",
+        "mixed_step",
+        "photographs",
+        "profiler",
+        "step",
+    ),
+}
+"""Files of more than about four seconds, by folder; `make check` leaves them out."""
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the tests of the heavy files."""
+    tests = Path(__file__).parent
+    heavy = {tests / folder / f"test_{name}.py" for folder in HEAVY for name in HEAVY[folder]}
+    assert all(path.is_file() for path in heavy), "a heavy file has another name now"
+    for item in items:
+        if item.path in heavy:
+            item.add_marker("heavy")
+
+
 def pytest_collection_finish():
     """Collects garbage rarely: traces are many small objects, few of them in cycles."""
     gc.collect()

@@ -30,6 +30,9 @@ class Golden:
         return {key: draw(key, shape) for key, shape in self.entries.items()}
 
 
+FAST = {"resnet18", "legacy_seresnet18", "resnest14d", "skresnet18", "bninception"}
+"""The networks whose logits every run of the tests computes."""
+
 FILE = Path(__file__).with_name("torch_models.json")
 
 ADDED = {

@@ -57,10 +57,8 @@ def test_the_table_is_complete():
 # Of so many layers that tracing them takes seconds. Their parameters by hand are in
 # test_densenet.py, and only the numbers of layers and channels set them apart from the others.
 LARGE = {
-    "cifar_densenet_bc_250_24",
-    "cifar_densenet_bc_190_40",
-    *(f"densenet{depth}" for depth in (264,)),
-    *(f"se_densenet{depth}" for depth in (161, 169, 201, 264)),
+    *(f"cifar_densenet_{size}" for size in ("100_12", "bc_250_24", "bc_190_40")),
+    *(f"{se}densenet{depth}" for se in ("", "se_") for depth in (161, 169, 201, 264)),
 }
 
 
@@ -87,18 +85,23 @@ def kind(case):
 
 
 def cases():
-    """The smallest networks that are not the same; of each kind the first, the others are slow."""
+    """The smallest networks that are not the same; of each large stem the first, the others slow.
+
+    The small stem and the other families are in test_contract.py.
+    """
     groups = {}
     for name in sorted(PARAMS):
         groups.setdefault(plain(name), name)
     kinds = set()
     for case, name in groups.items():
-        marks = [pytest.mark.slow] if kind(case) in kinds else []
+        slow = kind(case) in kinds or getattr(case[0], "stem", "cifar") == "cifar"
+        slow = slow or not isinstance(case[0], ResNet)
+        marks = [pytest.mark.slow] if slow else []
         kinds.add(kind(case))
         yield pytest.param(*case, id=name, marks=marks)
 
 
-@pytest.mark.parametrize(("model", "side"), cases())
+@pytest.mark.parametrize(("model", "side"), [*cases()])
 def test_a_gate_of_one_changes_nothing_and_networks_are_deterministic(
     model, side, monkeypatch, random_variables
 ):

@@ -15,7 +15,7 @@ from senet_jax.training.logging import read_metrics
 from senet_jax.training.presets import preset
 
 DEMO = dataclasses.replace(preset("demo"), epochs=1)
-SMALL = with_model(DEMO, name="cifar_resnet8")
+SMALL = with_model(DEMO, name="cifar_resnet8", blocks=(1,), widths=(16,))
 CPU = Place({"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"})
 
 

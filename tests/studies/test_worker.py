@@ -26,7 +26,7 @@ def test_a_run_in_a_worker_is_the_run_by_itself_whatever_was_trained_before_it(
     small = dataclasses.replace(
         small,
         epochs=1,
-        model=dataclasses.replace(small.model, name="cifar_resnet8"),
+        model=dataclasses.replace(small.model, name="cifar_resnet8", blocks=(1,), widths=(16,)),
         data=dataclasses.replace(small.data, fraction=0.1),
     )
     set_up = []

@@ -78,6 +78,12 @@ def shared_run(config: TrainConfig) -> Run:
 
 
 @pytest.fixture
+def run_of():
+    """Sets up the run of a config, with the programs of one before it that computes the same."""
+    return shared_run
+
+
+@pytest.fixture
 def shared_programs(monkeypatch):
     """Lets the runs of a test have the programs of those before it."""
     monkeypatch.setattr(loop, "Run", shared_run)

@@ -36,7 +36,7 @@ def test_hosts_save_together_read_together_and_decide_together(tmp_path):
         port = free.getsockname()[1]
     hosts = [start(index, port, tmp_path) for index in range(2)]
     for host in hosts:
-        out, err = host.communicate(timeout=120)
+        out, err = host.communicate(timeout=300)
         assert host.returncode == 0, err
         assert json.loads(out.splitlines()[-1]) == {
             "of one process": True,

@@ -70,7 +70,7 @@ def start(run_dir, port, index, count, signal=0, at=0, flags=""):
 
 def outcomes(processes):
     """Exit code, output and errors of each, without what XLA says of its cache."""
-    texts = [process.communicate(timeout=120) for process in processes]
+    texts = [process.communicate(timeout=300) for process in processes]
     return [
         (process.returncode, out, err) for process, (out, err) in zip(processes, texts, strict=True)
     ]

@@ -35,8 +35,16 @@ def divided(monkeypatch):
     monkeypatch.setattr(meshes, "SMALLEST_SHARDED", 1)
 
 
-@pytest.mark.parametrize("features", [{}, benchmark.EVERYTHING], ids=["plain", "everything"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("dtype", "features"),
+    [
+        pytest.param("float32", {}, id="float32"),
+        pytest.param("float64", benchmark.EVERYTHING, id="float64-everything"),
+        # Everything in float64 has all that these have.
+        pytest.param("float32", benchmark.EVERYTHING, id="everything", marks=pytest.mark.slow),
+        pytest.param("float64", {}, id="float64", marks=pytest.mark.slow),
+    ],
+)
 def test_a_mesh_changes_no_number(tiny, divided, features, dtype):
     settings = {"images": 16, "size": 8, "steps": benchmark.STEPS[dtype], "features": features}
     one = benchmark.trained("tiny", (1, 1), dtype, **settings)
@@ -166,14 +174,13 @@ def test_the_parts_of_a_batch_are_every_nth_image_one_after_the_other():
     assert float(found["draw"]) == pytest.approx(float(np.mean(draws)))
 
 
-def blocks(remat=False):
-    return ResNet(
-        blocks=(4,), widths=(16,), stem="cifar", stem_width=16, bottleneck=False, remat=remat
-    )
+def network(blocks=4, remat=False):
+    fields = {"widths": (16,), "stem": "cifar", "stem_width": 16, "bottleneck": False}
+    return ResNet(blocks=(blocks,), **fields, remat=remat)
 
 
 def test_accumulation_needs_less_memory():
-    model, optimizer = blocks(), optax.sgd(0.1)
+    model, optimizer = network(blocks=2), optax.sgd(0.1)
     image = (16, 16, 3)
     state = jax.eval_shape(
         lambda: init_state(model, optimizer, jax.random.key(0), image, ema=False)
@@ -203,7 +210,7 @@ def test_rematerialisation_remembers_less_and_changes_no_number(tiny):
     config = dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, remat=True))
     assert Run(config).model.remat
     images = np.random.default_rng(0).standard_normal((8, 16, 16, 3), np.float32)
-    variables = blocks().init(jax.random.key(0), images, train=False)
+    variables = network().init(jax.random.key(0), images, train=False)
 
     def remembered_and_gradients(model):
         def loss(params):
@@ -215,7 +222,9 @@ def test_rematerialisation_remembers_less_and_changes_no_number(tiny):
         kept = {id(x): x.nbytes for x in jax.tree.leaves(backward) if isinstance(x, jax.Array)}
         return sum(kept.values()), backward(jnp.float32(1))[0]
 
-    (whole, gradients), (less, same) = map(remembered_and_gradients, (blocks(), blocks(True)))
+    (whole, gradients), (less, same) = map(
+        remembered_and_gradients, (network(), network(remat=True))
+    )
     assert less < whole / 3
     for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(same), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-7)

@@ -42,8 +42,8 @@ def moved(state, step):
     return state.replace(params=params, step=jnp.full_like(state.step, step))
 
 
-def test_loss_and_top1_are_those_of_the_mixed_images_and_smoothed_targets(mixing):
-    run = Run(mixing)
+def test_loss_and_top1_are_those_of_the_mixed_images_and_smoothed_targets(mixing, run_of):
+    run = run_of(mixing)
     start, kinds = moved(run.fresh_state(), 0), set()
     variables = {"params": start.params, "batch_stats": start.batch_stats}
     config = mixing.data.augment
@@ -70,8 +70,8 @@ def test_loss_and_top1_are_those_of_the_mixed_images_and_smoothed_targets(mixing
     assert {cutmix for cutmix, _ in kinds} == {own for _, own in kinds} == {False, True}
 
 
-def test_a_mixed_step_is_the_same_on_one_device_and_on_eight(mixing):
-    state, metrics = step_at(Run(mixing), 0)
+def test_a_mixed_step_is_the_same_on_one_device_and_on_eight(mixing, run_of):
+    state, metrics = step_at(run_of(mixing), 0)
     state8, metrics8 = step_at(Run(dataclasses.replace(mixing, mesh=MeshConfig(data=8))), 0)
     for name in metrics:
         assert float(metrics[name]) == pytest.approx(float(metrics8[name]), rel=1e-5)
