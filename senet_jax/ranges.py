@@ -49,9 +49,9 @@ class Range:
     odd: bool = False
     """Odd numbers only."""
     none: str | None = None
-    """What None means; without it None is not allowed."""
+    """The meaning of None; without it None is not allowed."""
     count: tuple[int, int] | None = None
-    """Of a tuple, the fewest and the most numbers; None if the field is one number."""
+    """The fewest and the most numbers of a tuple; None if the field is one number."""
 
     def check(self, field: str, value: object) -> None:
         """Checks a value.
@@ -329,7 +329,8 @@ RANGES: dict[str, dict[str, Range]] = {
     },
     "Backbone": {
         "num_classes": _count(1, MOST_CLASSES),
-        "stages": _STAGES,
+        # From Python () means no stage; on the command line it would be a value forgotten.
+        "stages": dataclasses.replace(_STAGES, count=(0, MOST_STAGES)),
         "dropout": _RATE,
         "norm_group": _NORM_GROUP,
     },

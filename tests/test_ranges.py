@@ -34,7 +34,12 @@ CONFIGS = (
     *(CheckpointConfig, MeshConfig, HostsConfig, Invocation, ShowDataConfig, SlurmOptions, Options),
 )
 FAMILIES = {type(create_model(name)) for name in list_models()}
-MODULES = (Backbone, BlockConfig, *ATTENTIONS.values(), *FAMILIES)
+MODULES = (
+    Backbone,
+    BlockConfig,
+    *ATTENTIONS.values(),
+    *sorted(FAMILIES, key=lambda family: family.__name__),
+)
 OWN_CHECK = {"stem_width"}
 """Of a ResNet: a number or a tuple."""
 

@@ -65,7 +65,7 @@ def _unreadable() -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class _Turn:
-    """How the stored pixels are brought upright: mirrored, then transposed."""
+    """The operations that bring stored pixels upright: mirror, then transpose."""
 
     flip_x: bool = False
     flip_y: bool = False
@@ -118,7 +118,7 @@ class _Frame:
     sequential: bool
     """Whether the rows come one after another, in one scan."""
     exif_at: slice | None
-    """Where the segment of EXIF is; None if there is none before the frame."""
+    """The place of the segment of EXIF; None if there is none before the frame."""
 
     def turn(self, data: bytes) -> _Turn:
         """The turn that EXIF asks for."""
@@ -365,7 +365,7 @@ _WHITE_IS_ZERO = 0
 
 
 def _is_deep(image: ImageFile.ImageFile) -> bool:
-    """Whether colours have 16 bits, of which Pillow gives the upper 8; asked before they load."""
+    """Tells, before they load, whether colours have 16 bits, of which Pillow gives the upper 8."""
     if image.mode not in ("RGB", "RGBA", "RGBX"):
         return False
     for tile in image.tile:

@@ -27,7 +27,7 @@ SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found"
 """Folders of operating systems and of archives, such as thumbnails, which count as hidden."""
 
 NAMED = 3
-"""How many entries are named for each reason."""
+"""Entries that are named for each reason."""
 
 
 @dataclasses.dataclass
@@ -137,7 +137,7 @@ def _kind(entry: "os.DirEntry[str]") -> str | None:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a path leads to a folder; False for one that the system refuses to look at."""
+    """Tells whether a path leads to a folder; False for one that the system refuses to look at."""
     try:
         return path.is_dir()
     except OSError:  # a name that is too long, a folder that may not be entered

@@ -182,7 +182,7 @@ def _some(names: list[str]) -> str:
 
 
 NAMED = 10
-"""How many classes a message names."""
+"""Classes that a message names at most."""
 
 
 class RecordSource:

@@ -14,7 +14,7 @@ from senet_jax.files import os_reason, read_json_object, read_text
 from senet_jax.text import printable
 
 INFO, FEATURES = "dataset_info.json", "features.json"
-"""What TFDS writes beside the records."""
+"""The files that TFDS writes beside the records."""
 
 
 def expanded(path: Path) -> Path:

@@ -40,7 +40,7 @@ class Views:
     interpolation: Interpolation = "bilinear"
     """How the image is scaled."""
     exif_orientation: bool = False
-    """Whether encoded images are turned as their EXIF says, before anything else."""
+    """Turn encoded images as their EXIF says, before anything else."""
 
     def __post_init__(self) -> None:
         if self.size < 1:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -313,9 +314,7 @@ def _names(name: str, model: nn.Module, leaves: Iterable[_Leaf]) -> set[str]:
 
 def _leaves(name: str, model: nn.Module, channels: int) -> list[_Leaf]:
     """The arrays of a network, in the order of their paths."""
-    shapes = traverse_util.flatten_dict(
-        jax.eval_shape(*_initialiser(name, model, channels)), sep="/"
-    )
+    shapes = _shapes(model, find(name).input_size, channels)
     ways = namings(name, model)
     leaves = []
     for path, leaf in shapes.items():
@@ -326,11 +325,19 @@ def _leaves(name: str, model: nn.Module, channels: int) -> list[_Leaf]:
     return leaves
 
 
+# A network is traced once for both directions.
+@functools.lru_cache(maxsize=16)
+def _shapes(model: nn.Module, size: int, channels: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of the variables of a network by their paths."""
+    shapes = jax.eval_shape(*_initialiser(model, size, channels))
+    flat: dict[str, jax.ShapeDtypeStruct] = traverse_util.flatten_dict(shapes, sep="/")
+    return flat
+
+
 def _initialiser(
-    name: str, model: nn.Module, channels: int
+    model: nn.Module, size: int, channels: int
 ) -> tuple[Callable[[jax.Array], dict[str, Any]], jax.Array]:
     """A function that initialises a network, and its key."""
-    size = find(name).input_size
 
     def init(key: jax.Array) -> dict[str, Any]:
         return dict(model.init(key, jnp.zeros((1, size, size, channels)), train=False))
@@ -339,7 +346,7 @@ def _initialiser(
 
 
 def _fresh_head(name: str, model: nn.Module, channels: int) -> dict[str, np.ndarray]:
-    init, key = _initialiser(name, model, channels)
+    init, key = _initialiser(model, find(name).input_size, channels)
 
     @jax.jit  # which leaves out all that the head does not need
     def head(key: jax.Array) -> dict[str, Any]:

@@ -16,6 +16,8 @@ HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 class Conv(nn.Conv):
     """``nn.Conv`` of feature maps that says in one sentence which channels do not fit."""
 
+    # Wrapped as well, it would be a second call, captured as one more output of the module.
+    @nn.nowrap
     def __call__(self, inputs: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
         channels, groups, where = inputs.shape[-1], self.feature_group_count, "/".join(self.path)
         if channels % groups or self.features % groups:

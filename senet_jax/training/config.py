@@ -255,12 +255,6 @@ class TrainConfig:
         if self.weights_of != "auto" and self.init_weights is None:
             raise UsageError("weights_of needs the weights to choose from: --init-weights.")
         self._check_paths()
-        sizes = self.data.train_sizes
-        if len(sizes) > self.epochs:
-            raise UsageError(
-                f"data.train_sizes has {len(sizes)} sizes and the run {self.epochs} epochs: each "
-                "size needs one or more."
-            )
         self._check_norm_group()
         self._check_schedule()
 

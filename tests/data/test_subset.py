@@ -86,5 +86,5 @@ def test_a_run_trains_on_its_share():
 def test_a_share_is_above_zero_and_at_most_all(fraction):
     config = TrainConfig()
     data = dataclasses.replace(config.data, fraction=fraction)
-    with pytest.raises(UsageError, match=r"data.fraction must be in \(0, 1\]"):
+    with pytest.raises(UsageError, match=r"data\.fraction must be above 0 and at most 1"):
         dataclasses.replace(config, data=data).validate()

@@ -110,7 +110,7 @@ def test_onnxruntime_gives_the_logits(case, tmp_path, random_variables):
 
 @pytest.mark.parametrize("attention", [ECAConfig(), GatherExciteConfig(2, "conv", mlp=True)])
 def test_other_channels_and_sizes(tmp_path, random_variables, attention):
-    fields = {**SMALL, "stem_width": 8, "attention": attention, "num_classes": 3}
+    fields = {"blocks": (1, 1), "widths": (16, 32), "attention": attention, "num_classes": 3}
     model, variables = network("cifar_resnet8", fields, random_variables, channels=1)
     expected = flax_logits(model, variables, images(2, 17, 1))
     path = tmp_path / "model"

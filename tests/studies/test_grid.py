@@ -38,6 +38,8 @@ def test_a_folder_of_another_config_is_refused(tmp_path):
     folder.mkdir(parents=True)
     other = dataclasses.replace(BASE, label_smoothing=0.1)
     (folder / "config.json").write_text(json.dumps(other.to_json()))
+    jobs({"a": BASE}, tmp_path, [0])  # The other run has made no step, and may be replaced.
+    (folder / "newest_checkpoint.json").write_text('{"step": 1}')
     with pytest.raises(UsageError, match=r"label_smoothing.* of its own with --out"):
         jobs({"a": BASE}, tmp_path, [0])
 

@@ -75,7 +75,8 @@ def test_beside_an_accelerator_nothing_is_set(monkeypatch):
 
 def test_a_command_sets_its_own_process_alone(monkeypatch, capsys):
     calls = []
-    monkeypatch.setattr(cli, "keep_freed_memory", lambda: calls.append("set"))
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: calls.append("set"))
+    monkeypatch.setattr(cli, "watch_interrupts", lambda: None)
     assert cli.main(["models", "senet154"]) == 0
     assert not calls
     monkeypatch.setattr(sys, "argv", ["senet-jax", "models", "senet154"])

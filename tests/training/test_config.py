@@ -124,7 +124,6 @@ STEP = {"schedule": "step", "warmup_epochs": 2}
         ({}, {**STEP, "milestones": (7, 5)}, "each later than the one before"),
         ({}, {**STEP, "milestones": (2, 5)}, "after the warm-up"),
         ({}, {**STEP, "milestones": (-5, 5)}, "optimizer.milestones must be .*each above 0"),
-        ({"epochs": 2, "data": DataConfig(train_sizes=(8, 9, 10))}, {}, "3 sizes and .* 2 epochs"),
         ({"model": ModelConfig(norm_group=48)}, {}, "norm_group must divide the 128 images"),
         (
             {"model": ModelConfig(norm_group=64), "accumulate": 4},
