@@ -16,7 +16,8 @@ def softmax(folder, images, which="last"):
     """Probabilities of digits by a run, by the definition."""
     run, _, variables = restore_run(folder, which)
     pixels = np.float32((images / 255 - 0.305) / 0.376)
-    return np.asarray(jax.nn.softmax(run.model.apply(variables, pixels, train=False)))
+    apply = jax.jit(lambda pixels: run.model.apply(variables, pixels, train=False))
+    return np.asarray(jax.nn.softmax(apply(pixels)))
 
 
 def evaluated(command, *arguments):

@@ -19,7 +19,9 @@ from senet_jax.training.presets import preset
 SMALL = dataclasses.replace(
     preset("demo"),
     epochs=1,
-    model=dataclasses.replace(preset("demo").model, name="cifar_resnet8"),
+    model=dataclasses.replace(
+        preset("demo").model, name="cifar_resnet8", blocks=(1,), widths=(16,)
+    ),
     data=dataclasses.replace(preset("demo").data, fraction=0.1),
 )
 

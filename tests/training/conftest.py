@@ -68,12 +68,15 @@ def shared_run(config: TrainConfig) -> Run:
 
     Set up anew, each would be traced again.
     """
-    same = {"run_dir": None, "seed": 0, "checkpoint": None, "log_every_steps": None}
+    data = dataclasses.replace(config.data, workers=0)
+    same = {"run_dir": None, "seed": 0, "checkpoint": None, "log_every_steps": None, "data": data}
     key = (repr(dataclasses.replace(config, **same)), zoo.find(config.model.name))
     if key not in _RUNS:
         _RUNS[key] = Run(config)
     run = _RUNS[key].with_seed(config.seed, config.run_dir)
     run.config = config
+    run.batches = dataclasses.replace(run.batches, workers=config.data.workers)
+    del run.__dict__["_val"]  # Read by the workers of this config.
     return run
 
 

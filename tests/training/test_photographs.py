@@ -69,6 +69,7 @@ def stop_at_step(monkeypatch, wanted):
     monkeypatch.setattr(loop.Clock, "tick", counting)
 
 
+@pytest.mark.usefixtures("shared_programs")
 def test_a_run_resumed_with_other_workers_ends_as_if_nothing_had_happened(
     photographs, tmp_path, monkeypatch
 ):
