@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from senet_jax.errors import UsageError
-from senet_jax.files import read_bytes
+from senet_jax.files import read_bytes, read_text, write_text
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.retention import Record
 
@@ -62,6 +62,37 @@ class CheckpointFolder:
             raise UsageError(
                 f"{self} cannot be read: {reason(error)}; is it there, and may you read it?"
             ) from error
+
+    def read_text(self, name: str) -> str | None:
+        """Reads a file of the folder; None if it is not there.
+
+        Raises:
+            UsageError: It cannot be read.
+        """
+        try:
+            if not (self / name).exists():
+                return None
+            if self.remote:
+                return (self / name).read_text()
+        # The clients of buckets raise errors of no common base.
+        except Exception as error:
+            raise UsageError(f"{self / name} cannot be read: {reason(error)}.") from error
+        return read_text(self / name, "a file of a folder of checkpoints")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a file of the folder, on a disk atomically.
+
+        Raises:
+            UsageError: It cannot be written.
+        """
+        if not self.remote:
+            write_text(self / name, text)
+            return
+        try:
+            (self / name).write_text(text)
+        # As above.
+        except Exception as error:
+            raise UsageError(f"{self / name} cannot be written: {reason(error)}.") from error
 
     def meta(self, step: int) -> dict[str, Any] | None:
         """The values that a checkpoint carries beside its state; None where they are damaged."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from senet_jax.errors import UsageError
-from senet_jax.files import read_json_object, write_text
+from senet_jax.files import parse_json
 from senet_jax.training.checkpoint_folder import CheckpointFolder, checkpoints_of
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.hosts import is_first
@@ -43,6 +43,7 @@ def check_checkpoints(config: TrainConfig) -> None:
             or lacks the checkpoints that the run has made.
     """
     folder = CheckpointFolder(checkpoints_of(config.run_dir, config))
+    steps = folder.steps()
     _check_owner(folder, config)
     if not folder.remote:
         try:
@@ -52,7 +53,6 @@ def check_checkpoints(config: TrainConfig) -> None:
                 f"checkpoints cannot be written to {folder}: choose another folder with "
                 f"--checkpoint.dir ({error})"
             ) from error
-    steps = folder.steps()
     for step in steps:
         check_config(folder, step, config, _ELSEWHERE)
     if not steps and (newest := _newest_known(config)) is not None:
@@ -103,13 +103,13 @@ def _check_owner(folder: CheckpointFolder, config: TrainConfig) -> None:
 
 def _owner(folder: CheckpointFolder) -> Path | None:
     """The folder of the run that a folder of checkpoints belongs to, if that is known."""
-    file = folder / OWNER
-    if file.exists():
-        if folder.remote:
-            values = json.loads(file.read_text())
-        else:
-            values = read_json_object(file, "the owner of checkpoints")
-        return Path(str(values.get("run_dir")))
+    text = folder.read_text(OWNER)
+    if text is not None:
+        values = parse_json(text, f"{folder / OWNER} cannot be read as the owner of checkpoints")
+        run_dir = values.get("run_dir") if isinstance(values, dict) else None
+        if not isinstance(run_dir, str):
+            raise UsageError(f"{folder / OWNER} does not name the folder of a run: delete it.")
+        return Path(run_dir)
     if not folder.remote and folder.path.name == "checkpoints":
         return Path(folder.path).parent
     return None
@@ -160,7 +160,4 @@ def note_owner(config: TrainConfig) -> None:
     if config.checkpoint.dir is None or not is_first():
         return
     text = json.dumps({"run_dir": str(config.run_dir.absolute())}) + "\n"
-    if folder.remote:
-        (folder / OWNER).write_text(text)
-    else:
-        write_text(folder / OWNER, text)
+    folder.write_text(OWNER, text)

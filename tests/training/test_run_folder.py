@@ -349,3 +349,21 @@ def test_milestones_after_the_end_are_described(tiny):
         tiny, optimizer={"schedule": "step", "milestones": (1, 2, 5), "warmup_epochs": 0}
     )
     assert "(it does not fall at epochs 2, 5, after the end of the run)" in Run(late).describe()
+
+
+def test_a_bucket_without_its_client_is_one_sentence(tiny, monkeypatch):
+    def missing(self):
+        raise ImportError("Please install gcsfs to access Google Storage")
+
+    bucket = changed(tiny, checkpoint={"dir": "gs://bucket/run"})
+    monkeypatch.setattr("etils.epath.gpath._GPath.exists", missing)
+    with pytest.raises(UsageError, match=r"gs://bucket/run cannot be read: Please install gcsfs"):
+        train(bucket)
+    assert not tiny.run_dir.exists()
+
+
+@pytest.mark.parametrize("content", ["", "null", "{}", '{"run_dir": 5}'])
+def test_a_damaged_owner_is_one_sentence(trained, tmp_path, content):
+    (tmp_path / "checkpoints" / "run.json").write_text(content)
+    with pytest.raises(UsageError, match=r"run\.json (cannot be read|does not name)"):
+        train(trained)
