@@ -34,6 +34,11 @@ def unescaped(stream: TextIO) -> TextIO:
     return stream.below if isinstance(stream, _EscapedStream) else stream
 
 
+def failed_with(stream: TextIO) -> OSError | None:
+    """The error with which a stream of ``escaped_output`` could not be written; None if none."""
+    return stream.failed if isinstance(stream, _EscapedStream) else None
+
+
 class OneLine(logging.Formatter):
     """Formats a log record as one line, with control characters escaped."""
 
@@ -49,11 +54,16 @@ class _EscapedStream:
 
     def __init__(self, below: TextIO) -> None:
         self.below = below
+        self.failed: OSError | None = None
 
     def write(self, text: str) -> int:
         encoding = self.below.encoding or "utf-8"
         safe = "\n".join(map(printable, text.split("\n")))
-        self.below.write(safe.encode(encoding, "backslashreplace").decode(encoding))
+        try:
+            self.below.write(safe.encode(encoding, "backslashreplace").decode(encoding))
+        except OSError as error:
+            self.failed = error
+            raise
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:

@@ -1,3 +1,4 @@
+import errno
 import io
 import logging
 import sys
@@ -5,6 +6,8 @@ import sys
 import pytest
 from tqdm import tqdm
 
+from senet_jax.commands import output
+from senet_jax.errors import UsageError
 from senet_jax.terminal import OneLine, escaped_output, unescaped
 
 NAME = "cat\x1b]0;owned\x07\x9b31m\u202e\udce9"
@@ -57,3 +60,18 @@ def test_a_process_without_streams_has_none(monkeypatch):
 def test_a_record_of_the_log_is_one_line():
     record = logging.LogRecord("a", logging.WARNING, "f", 1, "%s: %s", (NAME, "a\nb"), None)
     assert OneLine("senet-jax: %(message)s").format(record) == rf"senet-jax: {SAFE}: a\nb"
+
+
+def test_a_full_disk_at_any_write_is_one_sentence(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    monkeypatch.setattr(output, "_write_nothing", lambda: None)
+    with (
+        pytest.raises(UsageError, match="standard output cannot be written: No space left"),
+        escaped_output(),
+        output.reader_may_leave(),
+    ):
+        print("text")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from senet_jax.errors import UsageError
+from senet_jax.terminal import failed_with
 
 READER_GONE = 141
 """Exit code then: what a shell says of programs that SIGPIPE ends."""
@@ -56,15 +57,23 @@ def reader_may_leave() -> Iterator[None]:
         _write_nothing()
         sys.exit(READER_GONE)
     except OSError as error:
-        try:
-            sys.stdout.flush()
-        except OSError:
-            # What could not be written is still there: it was the output and no other file.
-            _write_nothing()
-            raise UsageError(
-                f"standard output cannot be written: {error.strerror or error}."
-            ) from error
-        raise
+        if not _is_of_output(error):
+            raise
+        _write_nothing()
+        raise UsageError(
+            f"standard output cannot be written: {error.strerror or error}."
+        ) from error
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Tells whether the output could not be written, and no other file."""
+    if failed_with(sys.stdout) is error:
+        return True
+    try:
+        sys.stdout.flush()
+    except OSError:  # The text that could not be written is still in the buffer.
+        return True
+    return False
 
 
 def _write_nothing() -> None:

@@ -1,7 +1,6 @@
 """What a run must know of its data set when the data set is not there."""
 
 import dataclasses
-import math
 from typing import Any, Self
 
 import dacite
@@ -11,6 +10,9 @@ from jaxtyping import Bool, Int, UInt8
 from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD, STATISTICS, Dataset
 from senet_jax.data.sources import ArraySource
 from senet_jax.errors import UsageError
+
+LEAST_STD = 1e-6
+"""The deviation of 64 million pixels of which one differs by 1 of 255 is five times as large."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,14 +82,14 @@ class Card:
                 f"height and width of 1 to {LONGEST_SIDE} and 1 to {MOST_CHANNELS} channels",
             ),
             (
-                len(self.mean) == channels and all(map(math.isfinite, self.mean)),
+                len(self.mean) == channels and all(0 <= x <= 1 for x in self.mean),
                 "mean",
-                "a finite number for each channel",
+                "a number of 0 to 1 for each channel",
             ),
             (
-                len(self.std) == channels and all(0 < x < math.inf for x in self.std),
+                len(self.std) == channels and all(LEAST_STD <= x <= 1 for x in self.std),
                 "std",
-                "a finite number above 0 for each channel",
+                f"a number of {LEAST_STD:g} to 1 for each channel",
             ),
         ):
             if not holds:

@@ -218,7 +218,7 @@ def _match(
     """Lays named arrays over leaves; gives those that fit, by path, and the problems."""
     leaf_of = {name: leaf for leaf in leaves for name in leaf.names}
     arrays: dict[str, np.ndarray] = {}
-    left_over, wrong_shape, wrong_dtype = [], [], []
+    left_over, wrong_shape, wrong_dtype, not_finite = [], [], [], []
     key_of: dict[str, str] = {}
     for entry in source:
         key, value = _short(entry.key), entry.value
@@ -236,6 +236,9 @@ def _match(
             wrong_shape.append(f"{key} is {tuple(value.shape)}, not {leaf.torch_shapes[0]}")
         else:
             arrays[leaf.path] = _numpy(value)
+            with np.errstate(over="ignore"):  # Larger than float32 takes is infinite there.
+                if not np.isfinite(arrays[leaf.path].astype(np.float32)).all():
+                    not_finite.append(key)
     missing = [
         f"{leaf.names[0]} {leaf.torch_shapes[0]}" for leaf in leaves if leaf.path not in key_of
     ]
@@ -244,6 +247,7 @@ def _match(
         "left over": left_over,
         "wrong shape": wrong_shape,
         "wrong dtype": wrong_dtype,
+        "not finite in float32": not_finite,
     }
     return arrays, problems if any(problems.values()) else {}
 

@@ -120,15 +120,18 @@ def _newest_known(config: TrainConfig) -> int | None:
     if not (config.run_dir / CONFIG).exists():
         return None
     newest = newest_saved(config.run_dir)
-    if newest is not None or not is_older(config.run_dir):
+    if newest is not None:
         return newest
-    # A run of an older version kept no such record. It saved right after these lines.
+    # That record is missing: an older version kept none. The run saved right after these lines.
     every = read_config(config.run_dir).checkpoint.every_epochs
     saved = [
         int(line["step"])
         for line in read_metrics(config.run_dir)
         if line["epoch"] >= every and line["epoch"] % every == 0
     ]
+    if not is_older(config.run_dir):
+        # A run that was killed in its first save has made none; the next save waits for it.
+        del saved[-1:]
     return max(saved, default=None)
 
 

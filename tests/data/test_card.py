@@ -77,3 +77,12 @@ def test_a_stand_in_of_any_size_takes_no_memory(photographs):
     dataset = card.stand_in()
     assert len(dataset.train) == 2**31 - 1
     assert dataset.train.labels[-1] == -1
+
+
+@pytest.mark.parametrize(
+    "change", [{"std": (1e-320,) * 3}, {"std": (2.0,) * 3}, {"mean": (1e30,) * 3}]
+)
+def test_statistics_of_no_image_are_refused(change):
+    card = known_card("imagenet2012", 224)
+    with pytest.raises(UsageError, match="must be a number of"):
+        dataclasses.replace(card, **change).validate()

@@ -310,3 +310,12 @@ def test_variables_of_another_network_are_refused():
 def test_an_unknown_network_is_refused():
     with pytest.raises(UsageError, match="did you mean"):
         from_torch("seresnet5O", {})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e200])
+def test_weights_that_are_not_finite_are_refused(value):
+    state_dict = goldens()["resnet18"].state_dict()
+    damaged = state_dict["layer1.0.bn1.weight"].astype(np.float64)
+    damaged[3] = value
+    with pytest.raises(UsageError, match=r"not finite in float32 \(1\): layer1\.0\.bn1\.weight"):
+        from_torch("resnet18", {**state_dict, "layer1.0.bn1.weight": damaged})

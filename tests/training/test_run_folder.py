@@ -367,3 +367,13 @@ def test_a_damaged_owner_is_one_sentence(trained, tmp_path, content):
     (tmp_path / "checkpoints" / "run.json").write_text(content)
     with pytest.raises(UsageError, match=r"run\.json (cannot be read|does not name)"):
         train(trained)
+
+
+def test_lost_checkpoints_are_known_by_the_records_alone(tiny):
+    train(tiny)
+    (tiny.run_dir / "newest_checkpoint.json").unlink()
+    shutil.rmtree(tiny.run_dir / "checkpoints")
+    before = snapshot(tiny.run_dir)
+    with pytest.raises(UsageError, match="the newest at step 14"):
+        train(tiny)
+    assert snapshot(tiny.run_dir) == before
