@@ -30,7 +30,6 @@ def test_no_number_of_classes_is_refused(name, value):
         ("cifar_resnet8", {"widths": (8, 2**63, 8)}, "^widths must be"),
         ("cifar_resnet8", {"stem_width": 0}, "^stem_width must be"),
         ("resnet50d", {"stem_width": (32, 0, 64)}, "^stem_width must be"),
-        ("cifar_resnet8", {"stages": ()}, "^stages must be one number or more"),
         ("cifar_resnet8", {"norm_group": 0}, "^norm_group must be at least 1"),
         ("cifar_resnet8", {"dropout": float("nan")}, "^dropout must be"),
         ("cifar_resnet8", {"drop_block": 1}, "^drop_block must be"),
