@@ -29,16 +29,28 @@ AVERAGED = (
 )
 """Keys under which they keep the moving average of the weights."""
 
-PREFIXES = ("module", "_orig_mod", "model", "backbone", "net", "network")
+AVERAGED_PREFIXES = ("model_ema", "ema_model")
+"""Names of the averaged network in a module that holds the raw one too. A network may have a
+module of its own by the name of "ema"."""
+
+PREFIXES = ("module", "_orig_mod", "model", "online_model", "backbone", "net", "network")
 """Names that a network has inside DataParallel, ``torch.compile``, SWA's AveragedModel, Lightning
 and modules of one's own."""
 
 INNER = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Names that wrappers of a part of a network put into the middle of a key."""
 
-NO_WEIGHTS = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
-"""Last parts of keys that are no weights: counters of batch norms and of AveragedModel, and the
-counts that the package thop leaves in a model."""
+NO_WEIGHTS = (
+    "num_batches_tracked",
+    "n_averaged",
+    "total_ops",
+    "total_params",
+    "initted",
+    "num_updates",
+    "step",
+)
+"""Last parts of keys that are no weights: counters of batch norms, of AveragedModel and of other
+averages, and the counts that the package thop leaves in a model."""
 
 _DEPTH = 4
 """Keys above a state dict at most; a damaged checkpoint may contain itself."""
@@ -103,14 +115,30 @@ def _state_dicts(content: Any, depth: int) -> Iterator[_Found]:
     if not isinstance(content, Mapping) or not depth:
         return
     if _is_state_dict(content):
-        averaged = any(_last(key) == "n_averaged" for key in content)
-        yield _Found("", averaged, content)
+        yield from _parted(content)
         return
     for keys, averaged in ((RAW, False), (AVERAGED, True)):
         for key in keys:
             for inner in _state_dicts(content.get(key), depth - 1):
                 place = f"{key!r}{' / ' if inner.place else ''}{inner.place}"
                 yield _Found(place, averaged or inner.averaged, inner.arrays)
+
+
+def _parted(content: Mapping[str, Any]) -> Iterator[_Found]:
+    """A state dict, in which the averaged network may stand beside the raw one by a prefix."""
+    for prefix in AVERAGED_PREFIXES:
+        inside = {
+            key.removeprefix(f"{prefix}."): array
+            for key, array in content.items()
+            if key.startswith(f"{prefix}.")
+        }
+        if inside:
+            others = {key: array for key, array in content.items() if not key.startswith(prefix)}
+            if not all(map(is_no_weight, others)):
+                yield _Found("", False, others)
+            yield _Found(f"'{prefix}.*'", True, inside)
+            return
+    yield _Found("", any(_last(key) == "n_averaged" for key in content), content)
 
 
 def _is_state_dict(content: Mapping[Any, Any]) -> bool:

@@ -55,6 +55,24 @@ def test_of_both_the_average_is_taken_and_named(content, place, caplog):
     assert take_weights(content, "average", "a.pth") == AVERAGE
 
 
+@pytest.mark.parametrize("prefix", ["model_ema", "ema_model"])
+def test_an_average_beside_by_its_prefix_is_taken_and_named(prefix, caplog):
+    average = {f"{prefix}.{name}": array for name, array in AVERAGE.items()}
+    content = {**RAW, **average, "model_ema_decay": np.array(0.9), "initted": np.array(True)}
+    assert take_weights(content, "auto", "a.pth") == AVERAGE
+    assert f"took the moving average of the weights ('{prefix}.*'). --weights-of" in caplog.text
+    assert take_weights(content, "raw", "a.pth").keys() - {"model_ema_decay", "initted"} == {*RAW}
+    assert take_weights(average, "auto", "a.pth") == AVERAGE
+    with pytest.raises(UsageError, match="no weights besides their moving average"):
+        take_weights(average, "raw", "a.pth")
+
+
+def test_a_module_of_the_network_by_the_name_of_ema_is_its_own(caplog):
+    content = {**RAW, "ema.weight": np.ones(2)}
+    assert take_weights(content, "auto", "a.pth") == content
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("content", [{"state_dict_ema": AVERAGE}, SWA, {"model_ema": SWA}])
 def test_an_average_alone_is_taken_and_named(content, caplog):
     assert take_weights(content, "auto", "a.pth") in (AVERAGE, SWA)
