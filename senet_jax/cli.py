@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 # All else is imported where Ctrl-C is looked after.
-from senet_jax.commands.interruption import say_interrupted, watch_interrupts
+from senet_jax.commands.interruption import is_interrupt, say_interrupted, watch_interrupts
 
 if TYPE_CHECKING:
     import argparse
@@ -31,8 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         watch_interrupts()
     try:
         return _main(argv)
-    except KeyboardInterrupt:
-        return say_interrupted()
+    except BaseException as error:
+        if is_interrupt(error):
+            return say_interrupted()
+        raise
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -44,13 +46,13 @@ def _main(argv: Sequence[str] | None) -> int:
 
     if argv is None:
         open_streams()
+        _report_crashes()
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("senet-jax: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     # Orbax and TFDS speak through absl of what is no concern of a user, and say again what they
     # raise.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    sys.excepthook = _report_crash
     if argv is None:
         from senet_jax.training.allocator import keep_freed_memory
 
@@ -77,12 +79,17 @@ def _run(arguments: list[str]) -> int:
     return code
 
 
-def _report_crash(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    # Where a write fails, Orbax ends the event loop to which TensorStore then reports the others.
-    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
-        sys.__excepthook__(kind, error, trace)
+def _report_crashes() -> None:
+    before = sys.excepthook
+
+    def report(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        # Where a write fails, Orbax ends the event loop to which TensorStore reports the others.
+        if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+            before(kind, error, trace)
+
+    sys.excepthook = report
 
 
 def _parse(arguments: list[str]) -> "argparse.Namespace":

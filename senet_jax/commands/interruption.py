@@ -92,10 +92,20 @@ class _Watch:
     def _uncaught(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        if kind is KeyboardInterrupt:
+        if is_interrupt(error):
             # Before main began, or after it.
             self.end()
         sys.__excepthook__(kind, error, trace)
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Tells Ctrl-C, also if Python or a library raised another error because of it.
+
+    Python 3.11 makes a RuntimeError of all that ``__set_name__`` raises, as an import runs it.
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 _watch: _Watch | None = None

@@ -9,7 +9,7 @@ import pytest
 
 from senet_jax import cli
 from senet_jax.commands import table
-from senet_jax.commands.interruption import INTERRUPTED
+from senet_jax.commands.interruption import INTERRUPTED, is_interrupt
 from senet_jax.training import hosts
 
 LINE = "senet-jax: interrupted.\n"
@@ -112,6 +112,27 @@ def test_a_second_interrupt_ends_at_once():
 )
 def test_an_interrupt_during_imports_is_one_line(module, program):
     code, err, _ = interrupted(IMPORT.format(module=module, program=program))
+    assert (code, err) == (INTERRUPTED, LINE)
+
+
+@pytest.mark.parametrize("reraise", ["raise RuntimeError from error", "raise RuntimeError"])
+def test_an_error_because_of_an_interrupt_is_an_interrupt(reraise):
+    with pytest.raises(RuntimeError) as raised:
+        exec(f"try:\n raise KeyboardInterrupt\nexcept BaseException as error:\n {reraise}", {})
+    assert is_interrupt(raised.value)
+    assert not is_interrupt(RuntimeError())
+
+
+def test_an_interrupt_in_set_name_is_one_line():
+    # As Flax's modules are made while they are imported.
+    body = """
+    class Field:
+        def __set_name__(self, owner, name):
+            print('ready', flush=True)
+            time.sleep(20)
+    class Module:
+        field = Field()"""
+    code, err, _ = interrupted(COMMAND.format(body=body, ends_within_s=5.0))
     assert (code, err) == (INTERRUPTED, LINE)
 
 
