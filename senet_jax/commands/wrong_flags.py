@@ -45,10 +45,18 @@ def _nearest(name: str, flags: Iterable[str]) -> list[str]:
         whole = difflib.SequenceMatcher(None, name, flag).ratio()
         end = difflib.SequenceMatcher(None, name.lstrip("-"), flag.rpartition(".")[2]).ratio()
         # Not for short ends, which have letters in common with anything.
-        return max(whole, 0.9 * end if len(name) > 4 else 0)
+        return max(whole, 0.9 * end if len(name) > 4 else 0, _part_of(name, flag))
 
     ranked = sorted(((likeness(flag), flag) for flag in flags), key=lambda one: -one[0])
     return [flag for score, flag in ranked[:NEAREST] if score >= 0.4]
+
+
+def _part_of(name: str, flag: str) -> float:
+    """Likeness of "--optimizer.rate" to "--optimizer.learning-rate", whose words it has in part."""
+    group, _, end = name.lstrip("-").rpartition(".")
+    flag_group, _, flag_end = flag.lstrip("-").rpartition(".")
+    words = flag_end.split("-")
+    return 0.95 if group == flag_group and set(end.split("-")) < set(words) else 0
 
 
 def flags_of(default: Any) -> list[str]:

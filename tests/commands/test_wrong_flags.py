@@ -122,6 +122,7 @@ def test_an_unknown_flag_of_every_command(command, capsys):
         (["train", "demo", "--gate", "tanh"], "did you mean --model.attention.gate"),
         (["train", "demo", "stray"], "unknown argument 'stray'"),
         (["train", "demo", "--hosts.count", "two"], "--hosts.count must be a whole number or None"),
+        (["train", "demo", "--optimizer.rate", "1"], "did you mean --optimizer.learning-rate"),
         (["show-data", "demo", "--stp", "1"], "did you mean --step"),
         (["show-data", "demo", "--step", "x"], "--step must be a whole number, not 'x'"),
     ],
