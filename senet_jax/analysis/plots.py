@@ -62,7 +62,7 @@ def draw_curves(run_dir: Path, title: str) -> Path:
                 ha="right",
                 color=VALIDATION["color"],
             )
-        error.legend(loc="upper right")
+        error.legend(loc="best")
         figure.suptitle(figure_text(title), fontsize=9)
         file = run_dir / "curves.png"
         save_figure(figure, file)

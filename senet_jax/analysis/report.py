@@ -47,12 +47,14 @@ def report_run(run_dir: Path) -> str:
     rate = training_speed(lines)
     speed = "too short to time" if rate is None else f"{rate:,.0f} images/s"
     account = _account(goodput_of(read_sessions(run_dir)))
+    checkpoints = read_config(run_dir).checkpoint.dir
     return (
         f"top-1 {last['val/top1']:.2%} of {last['val/count']:,.0f} held-out images, "
         f"loss {last['val/loss']:.4f}, after {last['step']:,.0f} steps; {speed} in training\n"
         f"{account}\n"
         f"{run_dir}/: config.json, dataset.json, metrics.jsonl, sessions.jsonl, curves.png, "
-        "checkpoints/, tensorboard/"
+        f"{'' if checkpoints else 'checkpoints/, '}tensorboard/"
+        f"{f'; checkpoints in {checkpoints}' if checkpoints else ''}"
     )
 
 

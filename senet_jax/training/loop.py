@@ -85,6 +85,7 @@ def train(
     run = run or Run(config)
     card = Card.of(run.dataset)
     check_data(config.run_dir, card)
+    run.check_trainable()
     profile = profile or ProfileRequest()
     profile.check(run.batches.steps)
     meshes.check_batch_size(config.data.batch_size, run.mesh, config.accumulate)

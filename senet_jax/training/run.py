@@ -23,6 +23,7 @@ from senet_jax.errors import UsageError
 from senet_jax.interchange import MisfitError, load_weights
 from senet_jax.models import zoo
 from senet_jax.models.cost import cost
+from senet_jax.text import printable
 from senet_jax.training import mesh as meshes
 from senet_jax.training.compile_cache import use_compile_cache
 from senet_jax.training.config import TrainConfig
@@ -31,6 +32,7 @@ from senet_jax.training.network import build_model, model_fields
 from senet_jax.training.optimizer import (
     make_optimizer,
     make_schedule,
+    matching,
     observe_validation,
     plateau_scale,
     scaled_to,
@@ -100,6 +102,24 @@ class Run:
             optimizer, self.schedule, frozen=config.frozen, body_rate=config.body_rate
         )
         self.abstract = self._abstract_state()
+
+    def check_trainable(self) -> None:
+        """Checks that the training can change what the network says of an image.
+
+        Raises:
+            UsageError: There is one class, or no parameter is left to train.
+        """
+        if len(self.dataset.classes) == 1:
+            raise UsageError(
+                f"{self.dataset.name} has one class, {printable(self.dataset.classes[0])!r}, so "
+                "that there is nothing to learn: training needs two or more."
+            )
+        frozen = self.config.frozen
+        if frozen and all(jax.tree.leaves(matching(self.abstract.params, frozen))):
+            raise UsageError(
+                f"--frozen {' '.join(map(repr, frozen))} (frozen) matches every parameter, so that "
+                "nothing is left to train."
+            )
 
     def with_seed(self, seed: int, run_dir: Path) -> "Run":
         """The same run with another seed and folder; both have one data set and one program."""

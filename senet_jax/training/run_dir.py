@@ -17,6 +17,7 @@ from senet_jax.errors import UsageError
 from senet_jax.files import os_reason, read_json_object, write_text
 from senet_jax.training.checkpoint_folder import CheckpointFolder, checkpoints_of
 from senet_jax.training.config import TrainConfig
+from senet_jax.training.goodput import read_sessions
 from senet_jax.training.hosts import is_first, meet
 from senet_jax.training.lock import LOCK
 from senet_jax.training.logging import read_metrics
@@ -49,10 +50,12 @@ def check_run_dir(config: TrainConfig, *, flag: str = "--run-dir") -> None:
 
     Raises:
         UsageError: The folder holds steps of another config (the message says which fields
-            differ), or other things, or cannot be written.
+            differ), or other things, or cannot be written; its records cannot be read.
     """
     folder = config.run_dir
     if (folder / CONFIG).exists():
+        read_metrics(folder)
+        read_sessions(folder)
         differences = _differences(config, folder)
         if differences and has_steps(folder):
             raise UsageError(

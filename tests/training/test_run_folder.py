@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from senet_jax.analysis.report import report_run
 from senet_jax.data.card import Card
 from senet_jax.data.config import DataConfig
 from senet_jax.data.datasets import open_dataset
@@ -300,6 +301,33 @@ def test_an_error_of_the_trace_leaves_nothing(tiny, monkeypatch):
     with pytest.raises(UsageError, match="found while tracing"):
         train(tiny)
     assert not tiny.run_dir.exists()
+
+
+def test_a_run_that_can_learn_nothing_is_refused(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "Run", Run)
+    with pytest.raises(UsageError, match=r"--frozen 'stem/\*' '\*' .* nothing is left to train"):
+        train(dataclasses.replace(tiny, frozen=("stem/*", "*")))
+    for split in ("train", "val"):
+        (tmp_path / "data" / split / "cat").mkdir(parents=True)
+        for index in range(4):
+            image = Image.new("RGB", (8, 8), (50 * index, 0, 0))
+            image.save(tmp_path / "data" / split / "cat" / f"{index}.png")
+    data = DataConfig(name="folder", dir=tmp_path / "data", image_size=8, batch_size=2, workers=0)
+    with pytest.raises(UsageError, match="has one class, 'cat', so that there is nothing to learn"):
+        train(dataclasses.replace(tiny, data=data))
+    assert not tiny.run_dir.exists()
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "sessions.jsonl"])
+def test_damaged_records_are_refused_before_the_data_are_opened(trained, name):
+    (trained.run_dir / name).write_text("[]\n{}\n")
+    with pytest.raises(UsageError, match=name):
+        check_run_dir(trained)
+
+
+def test_the_report_names_the_folder_of_the_checkpoints(trained):
+    files = report_run(trained.run_dir).splitlines()[-1]
+    assert files.endswith(f"curves.png, tensorboard/; checkpoints in {trained.checkpoint.dir}")
 
 
 def test_a_folder_without_a_step_is_taken_over(tiny, monkeypatch, caplog):
