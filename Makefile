@@ -33,8 +33,8 @@ setup: .venv/.setup  ## Install the project into .venv
 demo: .venv/.setup  ## Train, evaluate and draw an SE-ResNet on handwritten digits (a minute)
 	$(BIN)/senet-jax train demo
 
-# A file's tests stay in one process, where they share what they compile.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# A file's tests stay in one process, where they share what they compile, and files in their order.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint  ## Check the style and run the quick tests (about a minute on 2 cores)
 	$(PYTEST) -m 'not slow and not heavy'
@@ -42,9 +42,10 @@ check: lint  ## Check the style and run the quick tests (about a minute on 2 cor
 test: .venv/.dev  ## Run the tests (about 10 minutes on 2 cores)
 	$(PYTEST) -m 'not slow'
 
-# With the fusion emitters that tests/conftest.py leaves out: the compiler that users have.
+# With the fusion emitters and names that tests/conftest.py leaves out: as users have them.
 test-all: .venv/.torch  ## Run all tests, the slow ones, the notebooks and those of PyTorch too
-	XLA_FLAGS="$(XLA_FLAGS) --xla_cpu_use_fusion_emitters=true" $(PYTEST)
+	XLA_FLAGS="$(XLA_FLAGS) --xla_cpu_use_fusion_emitters=true" FLAX_PROFILE=1 \
+		JAX_TRACEBACK_IN_LOCATIONS_LIMIT=100 $(PYTEST)
 
 lint: .venv/.dev  ## Check format, style and types
 	$(BIN)/ruff format --check .

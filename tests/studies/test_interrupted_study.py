@@ -8,6 +8,9 @@ import time
 
 import pytest
 
+from experiments import study
+from experiments.ablate_gate import cells
+from senet_jax.training.lock import held
 from senet_jax.training.logging import read_metrics
 
 STUDY = (
@@ -66,16 +69,27 @@ def test_a_study_that_is_killed_again_and_again_ends_with_the_same_table(tmp_pat
     assert last.returncode == 0
 
 
-def test_a_study_in_use_is_refused(tmp_path):
-    first = start(tmp_path, epochs=1000)  # It must not end before the other has begun.
-    while not (tmp_path / ".lock").exists() or not (tmp_path / ".lock").read_text():
-        assert first.poll() is None
-        time.sleep(0.1)
-    second = start(tmp_path, epochs=1000)
-    said = second.communicate()[0]
-    first.send_signal(signal.SIGINT)
-    first.communicate()
-    assert second.returncode == 2
-    assert f"is in use by process {first.pid}" in said
+def answer(out, monkeypatch, capsys):
+    """Exit code and errors of the study in this process."""
+    monkeypatch.setattr(sys, "argv", ["x", *STUDY[2:], "--out", str(out)])
+    code = study.main("ablate_gate", "A study.", cells, baseline="plain")
+    return code, capsys.readouterr().err
+
+
+def test_a_study_in_use_is_refused(tmp_path, monkeypatch, capsys):
+    with held(tmp_path, ""):
+        code, said = answer(tmp_path, monkeypatch, capsys)
+    assert code == 2
+    assert f"is in use by process {os.getpid()}" in said
     assert "--out" in said
-    assert first.returncode == 75
+
+
+def test_an_interrupted_study_says_how_it_goes_on(tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "run_jobs", interrupt)
+    assert answer(tmp_path, monkeypatch, capsys) == (
+        75,
+        "stopped; the runs have saved their state: the same command goes on.\n",
+    )

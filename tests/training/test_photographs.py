@@ -81,7 +81,7 @@ def test_a_run_resumed_with_other_workers_ends_as_if_nothing_had_happened(
             stop_at_step(patch, stop)
             with pytest.raises(Preempted):
                 train(with_workers(stopped, workers))
-    train(with_workers(stopped, 1))
+    train(with_workers(stopped, 0))
     assert outcome(stopped) == outcome(photographs)
 
 
