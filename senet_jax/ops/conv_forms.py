@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 Pair = tuple[int, int]
+
+Form = Callable[[Array, Array, "Geometry"], Array]
+"""``(images, kernel, geometry) -> output``."""
 
 CHUNK, CHUNKS = 32, 4
 """Channels, at least, of a dense convolution in :func:`chunked`, and how many there are at most.
@@ -46,6 +50,12 @@ def native(
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=geometry.groups,
     )
+
+
+def padded(x: Float[Array, "n h w c"], padding: tuple[Pair, Pair]) -> Float[Array, "n h2 w2 c"]:
+    """The images with zeros around them; negative numbers take pixels away."""
+    rows, columns = ((before, after, 0) for before, after in padding)
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
 
 
 def is_pointwise(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
@@ -89,12 +99,22 @@ pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
 def chunked(
-    x: Float[Array, "n h w c"], kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "kh kw c_g c2"],
+    geometry: Geometry,
+    dense_form: Form | None = None,
 ) -> Float[Array, "n h2 w2 c2"]:
     """Dense convolutions of some groups each, whose kernels are zero between the groups.
 
     Between the groups it multiplies by zeros, and adds what that gives: an infinite pixel reaches
     the other groups of its chunk as not a number.
+
+    Args:
+        x: The images.
+        kernel: The kernel.
+        geometry: The convolution.
+        dense_form: The form of the dense convolutions; None means :func:`pointwise` where it
+            applies, else :func:`native`.
     """
     groups, (height, width, inner, features) = geometry.groups, kernel.shape
     divisors = [n for n in range(1, groups + 1) if groups % n == 0]
@@ -107,7 +127,7 @@ def chunked(
     dense = jnp.where(diagonal, blocks, jnp.zeros((), kernel.dtype))
     dense = dense.reshape(height, width, together * inner, features)
     plain = dataclasses.replace(geometry, groups=1)
-    form = pointwise if is_pointwise(dense, plain) else native
+    form = dense_form or (pointwise if is_pointwise(dense, plain) else native)
     parts = zip(jnp.split(x, chunks, axis=-1), jnp.split(dense, chunks, axis=-1), strict=True)
     return jnp.concatenate([form(part, weights, plain) for part, weights in parts], axis=-1)
 
@@ -126,8 +146,7 @@ def depthwise(
 
 
 def _taps(x: Array, kernel: Array, geometry: Geometry) -> Array:
-    (top, bottom), (left, right) = geometry.padding
-    x = jnp.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    x = padded(x, geometry.padding)
     (down, across), (vertical, horizontal) = geometry.dilation, geometry.strides
     rows, columns = kernel.shape[:2]
     height, width = x.shape[1] - (rows - 1) * down, x.shape[2] - (columns - 1) * across

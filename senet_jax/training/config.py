@@ -218,9 +218,22 @@ class TrainConfig:
     """Learning rate of all but the classifier, as a fraction of the classifier's."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
-    conv_lowering: Literal["native", "pointwise", "chunked", "depthwise"] | None = None
-    """Form in which XLA is given the convolutions, where it applies: "native", its own, or
-    "pointwise", "chunked" or "depthwise"; None chooses for each what was measured to be fast."""
+    conv_lowering: (
+        Literal[
+            "native",
+            "pointwise",
+            "chunked",
+            "depthwise",
+            "patches",
+            "crossed",
+            "winograd_gradient",
+            "winograd_all",
+        ]
+        | None
+    ) = None
+    """Form of the convolutions, where it applies: "native" is XLA's own; the others are described
+    in ops/conv_forms.py and ops/conv_gradients.py. None chooses for each what was measured to be
+    fast."""
     ema_decay: float | None = None
     """Decay per step of an average of parameters and statistics, which is then what is
     evaluated; None keeps none."""

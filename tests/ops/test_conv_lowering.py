@@ -1,6 +1,7 @@
 """Every form of a convolution against XLA's own, and the convolutions on a mesh."""
 
 import dataclasses
+import itertools
 import re
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.extend import core
 
 from senet_jax.errors import UsageError
 from senet_jax.models.cost import cost
@@ -51,6 +53,13 @@ CASES = [
     case(9, 4, 4, 5, groups=4, dilation=(2, 1), strides=(1, 2)),
     case(6, 4, 4, 3, groups=4, padding=((0, 1), (2, 0))),
     case(6, 4, 4, 1, groups=4),
+    case(9, 5, 3, 3),
+    case(12, 4, 6, 3, padding=((0, 0), (0, 0))),
+    case(5, 3, 4, 3, padding=((2, 1), (0, 2))),
+    case(10, 3, 4, 3, strides=(2, 2)),
+    case(9, 4, 3, 3, dilation=(2, 1)),
+    case(11, 3, 4, 5, strides=(2, 1), dilation=(1, 2)),
+    case(7, 2, 3, 2, padding=((1, 0), (1, 1))),
 ]
 """Shape of the images, shape of the kernel, geometry."""
 
@@ -96,13 +105,14 @@ def convolutions_drawn(draw):
     """Any convolution that some form besides the native one can take."""
     groups = draw(st.sampled_from([1, 2, 3, 5, 8, 32]))
     per_group = draw(st.sampled_from([1, 1, 2, 4, 17]))
-    side = 1 if groups == 1 else draw(st.sampled_from([1, 2, 3, 5]))
+    side = draw(st.sampled_from([1, 2, 3, 3, 5]))
     pair = st.tuples(st.integers(1, 3), st.integers(1, 2))
     dilation = draw(pair)
-    pad = st.just(0) if groups == 1 else st.integers(0, 3)
+    # XLA's own input gradient of a dense convolution is wrong where the padding is wider than that.
+    most = [min(3, reach * (side - 1)) if groups == 1 else 3 for reach in dilation]
     geometry = Geometry(
         strides=draw(pair),
-        padding=tuple((draw(pad), draw(pad)) for _ in range(2)),
+        padding=tuple((draw(st.integers(0, n)), draw(st.integers(0, n))) for n in most),
         dilation=dilation,
         groups=groups,
     )
@@ -112,7 +122,7 @@ def convolutions_drawn(draw):
     return (2, height, width, channels), (side, side, per_group, features), geometry
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(convolutions_drawn(), st.sampled_from([jnp.float32, jnp.float32, jnp.bfloat16]))
 def test_every_form_is_the_native_one_whatever_the_convolution(drawn, dtype):
     x_shape, kernel_shape, geometry = drawn
@@ -130,8 +140,8 @@ def test_every_form_is_the_native_one_whatever_the_convolution(drawn, dtype):
 @pytest.mark.parametrize("index", [1, 6, 12])
 def test_bfloat16_is_as_near_to_float32_as_the_native_form(index):
     x_shape, kernel_shape, geometry = CASES[index]
-    name = applicable(jnp.zeros(kernel_shape), geometry)[-1]
     x, kernel = arrays(x_shape, kernel_shape, jnp.bfloat16)
+    name = applicable(kernel, geometry)[-1]
     found = value_and_gradients(FORMS[name], x, kernel, geometry)
     native = value_and_gradients(conv_forms.native, x, kernel, geometry)
     exact = value_and_gradients(
@@ -144,21 +154,95 @@ def test_bfloat16_is_as_near_to_float32_as_the_native_form(index):
         assert error < max(3 * allowed, 0.02)
 
 
+@pytest.mark.parametrize("name", ["patches", "crossed", "winograd_gradient", "winograd_all"])
+def test_a_mean_of_100_deviations_costs_no_digits(name):
+    """Against float64, relative to the values: they are the sums of large numbers."""
+    geometry = Geometry(padding=((1, 1), (1, 1)))
+    x, kernel = arrays((4, 13, 13, 32), (3, 3, 32, 32))
+    x = x + 100
+    found = value_and_gradients(FORMS[name], x, kernel, geometry)
+    native = value_and_gradients(conv_forms.native, x, kernel, geometry)
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(np.float64(each)) for each in (x, kernel)]
+        exact = map(np.asarray, value_and_gradients(conv_forms.native, *wide, geometry))
+    for a, b, truth in zip(found, native, exact, strict=True):
+        error, allowed = (np.abs(np.float64(z) - truth).max() / truth.std() for z in (a, b))
+        assert error < max(20 * allowed, 2e-5)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("name", ["patches", "crossed", "winograd_gradient", "winograd_all"])
+def test_no_finite_number_takes_the_place_of_inf_or_nan(name, value):
+    geometry = Geometry(padding=((1, 1), (1, 1)))
+    x, kernel = arrays((2, 12, 12, 3), (3, 3, 3, 4))
+    x = x.at[0, 5, 6, 1].set(value)
+    found = value_and_gradients(FORMS[name], x, kernel, geometry)
+    native = value_and_gradients(conv_forms.native, x, kernel, geometry)
+    for a, b in zip(found, native, strict=True):
+        assert not np.isfinite(a[~np.isfinite(b)]).any()
+    # The other image, and the tiles that do not see the pixel, stay finite.
+    assert np.isfinite(found[0][1]).all()
+    assert np.isfinite(found[0][0, :4, :4]).all()
+    assert np.isfinite(found[2][:, :, [0, 2]]).all()
+
+
 def test_a_cpu_has_other_forms_and_the_others_the_native_one():
-    expected = {1: "pointwise", 4: "chunked", 11: "depthwise", 15: "depthwise"}
+    expected = {1: "pointwise", 4: "chunked", 11: "depthwise", 15: "depthwise", 16: "native"}
     for index, name in expected.items():
-        _, kernel_shape, geometry = CASES[index]
-        kernel = jnp.zeros(kernel_shape)
-        assert best(kernel, geometry, "cpu") == name
-        assert best(kernel, geometry, "gpu") == best(kernel, geometry, "tpu") == "native"
-    assert best(jnp.zeros((3, 3, 4, 8)), Geometry(), "cpu") == "native"
+        x_shape, kernel_shape, geometry = CASES[index]
+        x, kernel = jnp.zeros(x_shape), jnp.zeros(kernel_shape)
+        assert best(x, kernel, geometry, "cpu") == name
+        assert best(x, kernel, geometry, "gpu") == best(x, kernel, geometry, "tpu") == "native"
+
+
+@pytest.mark.parametrize(
+    ("images", "channels", "side", "fields", "name"),
+    [
+        ((8, 56), 64, 3, {}, "winograd_gradient"),
+        ((8, 14), 256, 3, {}, "winograd_gradient"),
+        ((8, 7), 512, 3, {}, "winograd_gradient"),
+        ((1, 7), 512, 3, {}, "patches"),
+        ((128, 32), 16, 3, {}, "winograd_gradient"),
+        ((128, 32), 3, 3, {}, "native"),
+        ((8, 56), 128, 3, {"strides": (2, 2)}, "patches"),
+        ((8, 28), 256, 3, {"dilation": (2, 2)}, "crossed"),
+        ((8, 28), 192, 5, {}, "crossed"),
+        ((8, 224), 3, 7, {"strides": (2, 2)}, "native"),
+    ],
+)
+def test_the_form_of_a_dense_convolution_follows_its_shape(images, channels, side, fields, name):
+    n, size = images
+    _, kernel_shape, geometry = case(size, channels, channels, side, **fields)
+    x = jax.ShapeDtypeStruct((n, size, size, channels), jnp.float32)
+    kernel = jax.ShapeDtypeStruct(kernel_shape, jnp.float32)
+    assert best(x, kernel, geometry, "cpu") == name
+    for dtype in ("bfloat16", "float64"):
+        other = (jax.ShapeDtypeStruct(each.shape, dtype) for each in (x, kernel))
+        assert best(*other, geometry, "cpu") == "native"
+
+
+def test_bfloat16_has_no_winograd_even_if_forced():
+    x = jnp.zeros((1, 8, 8, 4), jnp.bfloat16)
+    assert not {"winograd_gradient", "winograd_all"} & {*applicable(x[:3, :3], Geometry())}
+    with lowering("winograd_all"):
+        layer = conv(4, 3, dtype=jnp.bfloat16)
+        assert convolutions(layer, x) == [1]
 
 
 def convolutions(layer, x):
     """The groups of each convolution in what a layer is traced to."""
     variables = jax.eval_shape(layer.init, jax.random.key(0), x)
-    eqns = jax.make_jaxpr(layer.apply)(variables, x).eqns
-    return [e.params["feature_group_count"] for e in eqns if "conv_general" in e.primitive.name]
+    return groups_in(jax.make_jaxpr(layer.apply)(variables, x).jaxpr)
+
+
+def groups_in(jaxpr):
+    found = []
+    for eqn in jaxpr.eqns:
+        if "conv_general" in eqn.primitive.name:
+            found.append(eqn.params["feature_group_count"])
+        for inner in core.jaxprs_in_params(eqn.params):
+            found += groups_in(inner)
+    return found
 
 
 def test_one_context_forces_the_form_of_all_convolutions_where_it_applies():
@@ -202,11 +286,19 @@ def on_mesh(layer, variables, x, name, mesh):
     return jax.jit(step, in_shardings=shardings).lower(variables, x).compile()
 
 
-@pytest.mark.parametrize("name", ["native", None])
-@pytest.mark.parametrize("groups", [2, 8, 16])
-def test_a_grouped_convolution_stays_on_its_device(name, groups):
+@pytest.mark.parametrize(
+    ("name", "groups", "stride"),
+    [
+        *itertools.product(["native", None], [2, 8, 16], [2]),
+        ("crossed", 1, 1),
+        ("patches", 1, 2),
+        ("winograd_gradient", 1, 1),
+        ("winograd_all", 1, 1),
+    ],
+)
+def test_a_convolution_stays_on_its_device(name, groups, stride):
     x, _ = arrays((16, 8, 8, 16), (1, 1, 1, 1))
-    layer = conv(16, 3, groups=groups, stride=2)
+    layer = conv(16, 3, groups=groups, stride=stride)
     variables = layer.init(jax.random.key(0), x[:1])
     one, eight = (on_mesh(layer, variables, x, name, meshes.make_mesh(n)) for n in (1, 8))
     assert not re.search("all-gather|all-to-all|collective-permute", eight.as_text())
@@ -218,7 +310,7 @@ def test_a_grouped_convolution_stays_on_its_device(name, groups):
     (loss, gradients), (loss8, gradients8) = one(variables, x), eight(variables, x)
     np.testing.assert_allclose(loss8, loss, rtol=1e-5)
     for a, b in zip(*map(jax.tree.leaves, (gradients8, gradients)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
 
 
 def test_what_the_mesh_does_not_divide_is_computed_as_without_one():
