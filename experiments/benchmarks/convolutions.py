@@ -5,8 +5,8 @@
 times, for shapes of layers of a network, the forward pass and both gradients, each by itself, in
 every form of ``senet_jax.ops.conv_lowering`` that applies. The forms are interleaved, a form's time
 is the median, and its ratio to the native form's the median of the paired ratios, with their
-quartiles and number. It prints a table and writes JSON; ``conv_lowering.best`` is the choice that
-follows from it.
+quartiles and number. As in the commands, freed memory is kept. It prints a table and writes JSON;
+``conv_lowering.best`` is the choice that follows from it.
 """
 
 import dataclasses
@@ -32,6 +32,7 @@ from experiments.benchmarks.measure import (
 )
 from senet_jax.ops.conv_forms import Geometry
 from senet_jax.ops.conv_lowering import FORMS, Lowering, applicable
+from senet_jax.training.allocator import keep_freed_memory
 
 COLUMNS = ("convolution", "pass", "form", "ms", "this / native", "compile s", "temp MiB")
 
@@ -39,15 +40,25 @@ Layer = tuple[int, int, int, int, int, int]
 """Side of the images, channels in and out, side of the kernel, stride, groups."""
 
 LAYERS: dict[str, list[Layer]] = {
+    "cifar": [
+        (32, 3, 16, 3, 1, 1),
+        (32, 16, 16, 3, 1, 1),
+        (32, 16, 32, 3, 2, 1),
+        (16, 32, 32, 3, 1, 1),
+        (8, 64, 64, 3, 1, 1),
+    ],
     "resnet50": [
         (224, 3, 64, 7, 2, 1),
         (56, 64, 64, 3, 1, 1),
+        (56, 128, 128, 3, 2, 1),
         (56, 64, 256, 1, 1, 1),
         (56, 256, 64, 1, 1, 1),
         (56, 256, 512, 1, 2, 1),
         (28, 128, 128, 3, 1, 1),
         (28, 512, 128, 1, 1, 1),
+        (14, 256, 256, 3, 1, 1),
         (14, 256, 1024, 1, 1, 1),
+        (7, 512, 512, 3, 1, 1),
         (7, 2048, 512, 1, 1, 1),
     ],
     "resnext50": [
@@ -77,10 +88,10 @@ LAYERS: dict[str, list[Layer]] = {
 class Benchmark:
     """Measure the forms of convolutions."""
 
-    model: Literal["resnet50", "resnext50", "resnest50", "mobilenet"] = "resnet50"
-    """Whose layers are measured."""
-    batch_size: int = 8
-    """Images of a batch."""
+    model: Literal["cifar", "resnet50", "resnext50", "resnest50", "mobilenet"] = "resnet50"
+    """Whose layers are measured; "cifar" means the ResNets of CIFAR."""
+    batch_size: int | None = None
+    """Images of a batch; None means 128 for CIFAR and 8 for the others."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of images and kernel."""
     repeats: int = 15
@@ -118,10 +129,11 @@ def measure(layer: Layer, benchmark: Benchmark) -> list[dict[str, Any]]:
     geometry = Geometry((stride, stride), ((pad, pad), (pad, pad)), groups=groups)
     rng = np.random.default_rng(0)
     out = (size + 2 * pad - side) // stride + 1
+    batch = benchmark.batch_size or (128 if benchmark.model == "cifar" else 8)
     shapes = [
-        (benchmark.batch_size, size, size, channels),
+        (batch, size, size, channels),
         (side, side, channels // groups, features),
-        (benchmark.batch_size, out, out, features),
+        (batch, out, out, features),
     ]
     arrays = [jnp.asarray(rng.standard_normal(shape), benchmark.dtype) for shape in shapes]
     names = applicable(arrays[1], geometry)
@@ -162,6 +174,7 @@ def main() -> None:
 
     benchmark = tyro.cli(Benchmark, description=__doc__)
     warn_if_busy()
+    keep_freed_memory()
     rows: list[dict[str, Any]] = []
     for layer in LAYERS[benchmark.model]:
         rows += measure(layer, benchmark)
