@@ -23,19 +23,28 @@ from experiments.benchmarks import (
     se_overhead,
 )
 from experiments.benchmarks.contenders import OURS, PLAIN_FLAX, JaxContender, Job
-from experiments.benchmarks.plain_flax import PLAIN, PlainResNet
+from experiments.benchmarks.plain_flax import PLAIN, PlainBasicResNet, PlainResNet
 from senet_jax.models import zoo
 from senet_jax.models.cost import cost
-from senet_jax.models.resnet import SE_ROUNDED, ResNet
+from senet_jax.models.resnet import SE, SE_ROUNDED, ResNet
 
-SMALL = {"blocks": (1, 1), "widths": (16, 32)}
+BASIC = {"bottleneck": False}
 TWINS = {
-    "resnet": ({}, {}),
+    "resnet": (PlainResNet, {}, {}),
+    "basic": (PlainBasicResNet, BASIC, {}),
+    "sebasic": (PlainBasicResNet, {**BASIC, "attention": SE_ROUNDED}, {"se": True}),
+    "cifar": (
+        PlainBasicResNet,
+        {**BASIC, "attention": SE, "stem": "cifar", "stem_width": 16, "shortcut": "A"},
+        {"se": True, "cifar": True},
+    ),
     "seresnext": (
+        PlainResNet,
         {"cardinality": 4, "base_width": 16, "attention": SE_ROUNDED},
         {"groups": 4, "base_width": 16, "attention": "se"},
     ),
     "resnest": (
+        PlainResNet,
         {
             "stem_width": (32, 32, 64),
             "shortcut": "D",
@@ -64,9 +73,11 @@ def small(monkeypatch):
 
 @pytest.mark.parametrize(("twin", "train"), [*((twin, True) for twin in TWINS), ("resnet", False)])
 def test_plain_flax_is_the_same_network(twin, train, random_variables):
-    ours, plain = TWINS[twin]
-    model = ResNet(**SMALL, **ours, num_classes=10)
-    textbook = PlainResNet(**SMALL, **plain, num_classes=10)
+    build, ours, plain = TWINS[twin]
+    # The stem of the CIFAR twin and of the ImageNet ones with basic blocks is as wide as stage 2.
+    sizes = {"blocks": (1, 1), "widths": (64, 32) if twin in ("basic", "sebasic") else (16, 32)}
+    model = ResNet(**sizes, **ours, num_classes=10)
+    textbook = build(**sizes, **plain, num_classes=10)
     images = np.random.default_rng(1).standard_normal((2, 64, 64, 3)).astype(np.float32)
     variables = random_variables(model, images, train)
     joined = {"_".join(k): v for k, v in flax.traverse_util.flatten_dict(variables).items()}
@@ -98,7 +109,7 @@ def test_every_plain_twin_has_the_parameters_of_the_named_network(name):
 
     twin, model = PLAIN[name](), zoo.create_model(name)
     assert twin.blocks == model.blocks
-    short = {"blocks": (2, 2, 2, 2)}
+    short = {"blocks": (2,) * len(model.blocks), "num_classes": 10}
     assert shapes(dataclasses.replace(twin, **short)) == shapes(dataclasses.replace(model, **short))
 
 
