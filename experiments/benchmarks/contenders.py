@@ -189,7 +189,7 @@ class TorchContender:
         self.params: int = ready["params"]
         self.compile_s: float = ready["first_step_s"]
         self.peak_bytes: int = ready["peak_bytes"]
-        self.versions: dict[str, str] = ready["versions"]
+        self.about: dict[str, str] = ready["about"]
 
     def run(self, steps: int) -> float:
         self._send(steps)

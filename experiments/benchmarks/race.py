@@ -7,8 +7,8 @@ median of the paired ratios with their quartiles and number, the seconds until t
 the peak of memory. Writes all of it to --out (JSON) and draws a chart beside it (PNG). Each network
 has a batch, an image size and a number of classes of its own (``jobs.JOBS``), which --batch and
 --size override. Memory of the Flax networks is what XLA's compiled program needs; PyTorch's is, on
-a GPU, what it allocated, and on a CPU how much the process grew. On CPUs the Flax networks, plain
-ones too, keep freed memory as `senet-jax train` does.
+a GPU, what it allocated, and on a CPU how much the process grew. On CPUs all contenders keep freed
+memory as `senet-jax train` does.
 
 PyTorch's network is timm's, or one of ``torch_networks`` where timm lacks it. Before it is measured
 its logits are compared with senet_jax's, with the same weights. It takes part twice, as it is and
@@ -133,7 +133,7 @@ def run(race: Race) -> list[dict[str, Any]]:
     warn_if_busy()
     found: list[dict[str, Any]] = []
     checked: set[Job] = set()
-    versions: dict[str, str] = {}
+    peer = {"torch_options": " ".join(race.options)}
     for job in find_jobs(race.models, race.modes, race.batch, race.size, race.dtype):
         either = dataclasses.replace(job, mode="train")
         if race.check and race.torch_python is not None and either not in checked:
@@ -145,11 +145,11 @@ def run(race: Race) -> list[dict[str, Any]]:
         lines += [left_out(job, name, reason) for name, reason in reasons.items()]
         for contender in contenders.values():
             if isinstance(contender, TorchContender):
-                versions |= contender.versions
+                peer |= contender.about
             contender.close()
         found += lines
         print(show(lines), flush=True)
-        write(race.out, found, peer={**versions, "torch_options": " ".join(race.options)})
+        write(race.out, found, peer=peer)
     return found
 
 
