@@ -1,9 +1,11 @@
-"""Who takes part in the race: senet_jax, plain Flax, and timm in PyTorch."""
+"""The contenders of the race: networks of senet_jax, of plain Flax and of PyTorch."""
 
 import dataclasses
 import json
 import math
+import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,41 +18,17 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, PyTree
 
+from experiments.benchmarks.jobs import Job
 from experiments.benchmarks.measure import Sampler, interleave, ratio, spread
-from senet_jax.attention import ATTENTIONS
-from senet_jax.models.zoo import create_model
 
-Mode = Literal["train", "infer"]
 TorchOption = Literal["channels_last", "amp", "compile"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What every contender has to do."""
-
-    model: str
-    """A name of the zoo; "resnet50+eca" is that network with another attention."""
-    mode: Mode = "train"
-    """A training step (SGD with momentum), or the logits in evaluation."""
-    batch: int = 8
-    """Images of a step."""
-    size: int = 224
-    """Side of the images, pixels."""
-    dtype: str = "float32"
-    """Compute precision of the Flax networks; PyTorch's is chosen by its option "amp"."""
-    classes: int = 1000
-    """Number of logits."""
-
-    def build(self) -> nn.Module:
-        """The network of senet_jax."""
-        name, _, attention = self.model.partition("+")
-        fields: dict[str, Any] = {"attention": ATTENTIONS[attention]()} if attention else {}
-        return create_model(name, num_classes=self.classes, dtype=jnp.dtype(self.dtype), **fields)
-
-
 class Contender(Protocol):
-    """Someone who takes steps on request."""
+    """A network that takes steps on request."""
 
+    module: str
+    """The Python module that defines the network."""
     params: int
     """Trainable parameters."""
     compile_s: float
@@ -65,8 +43,17 @@ class Contender(Protocol):
         """Gives the memory back."""
 
 
-def random_variables(model: nn.Module, image: Float[Array, "1 h w c"]) -> PyTree[np.ndarray]:
-    """Variables at the scale of He's initialisation, drawn without compiling an initialiser."""
+def random_variables(
+    model: nn.Module, image: Float[Array, "1 h w c"], *, varied: bool = False
+) -> PyTree[np.ndarray]:
+    """Variables at the scale of He's initialisation, drawn without compiling an initialiser.
+
+    Args:
+        model: A module with the calling convention of the zoo.
+        image: An image of the size that it is to take.
+        varied: Draw biases, scales and statistics, too, so that no two channels are alike;
+            otherwise biases and means are 0, scales and variances 1.
+    """
     rng = np.random.default_rng(0)
 
     def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -74,7 +61,10 @@ def random_variables(model: nn.Module, image: Float[Array, "1 h w c"]) -> PyTree
         if name == "kernel":
             scale = np.float32(np.sqrt(2 / np.prod(leaf.shape[:-1])))
             return scale * rng.standard_normal(leaf.shape, np.float32)
-        return np.full(leaf.shape, name in ("scale", "var"), np.float32)
+        positive = name in ("scale", "var")
+        if varied:
+            return rng.uniform(0.6 if positive else -0.4, 1.4, leaf.shape).astype(np.float32)
+        return np.full(leaf.shape, positive, np.float32)
 
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
     return jax.tree_util.tree_map_with_path(draw, shapes)
@@ -94,6 +84,7 @@ class JaxContender:
         self._images = jnp.asarray(rng.standard_normal(shape, np.float32))
         self._labels = jnp.asarray(rng.integers(job.classes, size=job.batch))
         variables = jax.device_put(random_variables(model, self._images[:1]))
+        self.module = type(model).__module__
         self.params = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
         self._train = job.mode == "train"
         self._state = (variables, optax.sgd(1e-3, momentum=0.9).init(variables["params"]))
@@ -159,30 +150,46 @@ def _train_step(model: nn.Module) -> Any:
     return step
 
 
-class TorchContender:
-    """The network of timm of the same name, in a process of another Python.
+class TorchError(RuntimeError):
+    """A failure of the PyTorch process; the message says why."""
 
-    The process starts to work at once; ``wait`` waits until it is ready.
+
+class TorchContender:
+    """The network in PyTorch, in a process of another Python.
+
+    The network is timm's of the same name, or that of ``torch_networks`` where timm lacks it. The
+    process starts to work at once; ``wait`` waits until it is ready.
 
     Args:
-        python: A Python that has torch and timm.
-        job: What to do.
-        options: What to use of PyTorch; "amp" is bfloat16.
+        python: A Python that has torch, and timm for the networks that are timm's.
+        job: The work of a step.
+        options: The options of PyTorch; "amp" is bfloat16.
     """
 
     def __init__(self, python: str, job: Job, options: tuple[TorchOption, ...] = ()) -> None:
-        worker = Path(__file__).with_name("torch_worker.py")
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen([python, str(worker)], stdin=pipe, stdout=pipe, text=True)
+        # Without a cache of its own torch.compile would find what an earlier race compiled.
+        self._cache = tempfile.TemporaryDirectory()
+        self._process = subprocess.Popen(
+            [python, str(Path(__file__).with_name("torch_worker.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**torch_environment(), "TORCHINDUCTOR_CACHE_DIR": self._cache.name},
+        )
         self._send({**dataclasses.asdict(job), "options": options})
 
     def wait(self) -> None:
-        """Waits until the first step is done."""
+        """Waits until the first step is done.
+
+        Raises:
+            TorchError: The network cannot be built or cannot take the step.
+        """
         ready = self._receive()
+        self.module: str = ready["module"]
         self.params: int = ready["params"]
         self.compile_s: float = ready["first_step_s"]
         self.peak_bytes: int = ready["peak_bytes"]
-        self.versions: dict[str, str] = ready["versions"]
+        self.about: dict[str, str] = ready["about"]
 
     def run(self, steps: int) -> float:
         self._send(steps)
@@ -191,9 +198,10 @@ class TorchContender:
         return answer["seconds"]
 
     def close(self) -> None:
-        """Ends the process; it may be one that failed."""
+        """Ends the process, also one that has failed."""
         self._process.kill()
         self._process.communicate()
+        self._cache.cleanup()
 
     def _send(self, request: Any) -> None:
         assert self._process.stdin
@@ -202,13 +210,23 @@ class TorchContender:
     def _receive(self) -> dict[str, Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
-        if not line:
+        answer = json.loads(line) if line else {"error": "the process ended; see above for why"}
+        if "error" in answer:
             self.close()
-            raise RuntimeError("the PyTorch worker ended; its last words are above.")
-        return json.loads(line)
+            raise TorchError(answer["error"])
+        return answer
 
 
-OURS, PLAIN_FLAX, TIMM = "senet_jax", "plain Flax", "timm"
+def torch_environment() -> dict[str, str]:
+    """Environment of a PyTorch process: it finds this source tree, which it need not install."""
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+OURS, PLAIN_FLAX, TORCH = "senet_jax", "plain Flax", "PyTorch"
+COMPILED = "torch.compile"
+"""PyTorch's network, compiled."""
 
 
 def compete(
@@ -262,6 +280,7 @@ def rows(
             {
                 **dataclasses.asdict(job),
                 "contender": name,
+                "network of": contender.module,
                 "images/s": measured and job.batch / measured.median,
                 "compile s": contender.compile_s,
                 "peak MiB": contender.peak_bytes / 2**20,
@@ -284,7 +303,33 @@ def race_rows(
     return found
 
 
-COLUMNS = ("model", "mode", "contender", "images/s", f"{OURS} / this", "compile s", "peak MiB")
+def left_out(job: Job, name: str, reason: str) -> dict[str, Any]:
+    """The row of a contender that takes no part, without times.
+
+    Args:
+        job: The work of a step.
+        name: The contender.
+        reason: Why it takes no part.
+    """
+    return {
+        **dataclasses.asdict(job),
+        "contender": name,
+        "images/s": None,
+        "left out": reason,
+    }
+
+
+COLUMNS = (
+    "model",
+    "mode",
+    "size",
+    "batch",
+    "contender",
+    "images/s",
+    f"{OURS} / this",
+    "compile s",
+    "peak MiB",
+)
 """Columns of the printed table of a race."""
 
 

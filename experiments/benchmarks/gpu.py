@@ -29,17 +29,18 @@ from experiments.benchmarks.contenders import (
     COLUMNS,
     OURS,
     PLAIN_FLAX,
-    TIMM,
+    TORCH,
     Contender,
     JaxContender,
-    Job,
     TorchContender,
+    TorchError,
     TorchOption,
     check_same_network,
     compete,
     race_rows,
 )
 from experiments.benchmarks.convolutions import LAYERS, Layer
+from experiments.benchmarks.jobs import Job
 from experiments.benchmarks.measure import table, write
 from experiments.benchmarks.plain_flax import PLAIN
 from experiments.benchmarks.se_overhead import COLUMNS as OVERHEAD_COLUMNS
@@ -168,17 +169,17 @@ class Run:
                 for model, peer in list(peers.items()):
                     try:
                         peer.wait()
-                    except RuntimeError:
+                    except TorchError as error:
                         # The rest is worth having, and the GPU may not be there again.
                         del peers[model]
-                        self.skipped.append(f"timm {model}, whose process ended")
+                        self.skipped.append(f"PyTorch {model}: {error}")
             for model in self.scale.models:
                 if not self.left(75, f"race of {model}"):
                     continue
                 job = self.job(model)
                 contenders: dict[str, Contender] = {OURS: JaxContender(job.build(), job)}
                 if model in peers:
-                    contenders[TIMM] = peers[model]
+                    contenders[TORCH] = peers[model]
                 if self.left(150, f"plain Flax {model}"):
                     twin = PLAIN[model](num_classes=job.classes, dtype=jnp.dtype(job.dtype))
                     contenders[PLAIN_FLAX] = JaxContender(twin, job)

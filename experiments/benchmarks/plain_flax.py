@@ -16,16 +16,22 @@ from jaxtyping import Array, Float
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze-and-Excitation (arXiv 1709.01507), hidden width in multiples of 8 as in timm."""
+    """Squeeze-and-Excitation (arXiv 1709.01507)."""
+
+    hidden: int
+    """Width of the hidden layer."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        channels = x.shape[-1]
-        hidden = max(8, int(channels / 16 + 4) // 8 * 8)
         gate = jnp.mean(x, axis=(1, 2))
-        gate = nn.relu(nn.Dense(hidden, dtype=x.dtype, name="reduce")(gate))
-        gate = nn.sigmoid(nn.Dense(channels, dtype=x.dtype, name="expand")(gate))
+        gate = nn.relu(nn.Dense(self.hidden, dtype=x.dtype, name="reduce")(gate))
+        gate = nn.sigmoid(nn.Dense(x.shape[-1], dtype=x.dtype, name="expand")(gate))
         return x * gate[:, None, None, :]
+
+
+def _rounded(channels: int) -> int:
+    """Hidden width of SE in timm's ResNets: a sixteenth of the channels, a multiple of 8."""
+    return max(8, (channels // 16 + 4) // 8 * 8)
 
 
 class SplitAttention(nn.Module):
@@ -91,12 +97,44 @@ class Bottleneck(nn.Module):
             y = nn.relu(self.norm(name="bn2")(y))
         y = self.norm(name="bn3")(layer(4 * self.width, (1, 1), name="conv3")(y))
         if self.attention == "se":
-            y = SqueezeExcite(name="se")(y)
+            y = SqueezeExcite(_rounded(4 * self.width), name="se")(y)
         if shortcut.shape != y.shape:
             if self.average_down and self.stride > 1:
                 shortcut, stride = nn.avg_pool(shortcut, (2, 2), stride), (1, 1)
             shortcut = layer(4 * self.width, (1, 1), stride, name="shortcut_conv")(shortcut)
             shortcut = self.norm(name="shortcut_bn")(shortcut)
+        return nn.relu(y + shortcut)
+
+
+class BasicBlock(nn.Module):
+    """The residual block of ResNet-18 and of the CIFAR networks."""
+
+    width: int
+    stride: int
+    hidden: int | None
+    """Hidden width of SE; None without SE."""
+    projection: bool
+    """Whether a shortcut that changes the shape is a 1x1 convolution; else it pads with zeros."""
+    norm: Callable[..., nn.Module]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 {self.width}"]:
+        layer = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype)
+        stride, padding, shortcut = (self.stride, self.stride), ((1, 1), (1, 1)), x
+        y = layer(self.width, (3, 3), stride, padding=padding, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y))
+        y = self.norm(name="bn2")(layer(self.width, (3, 3), padding=padding, name="conv2")(y))
+        if self.hidden is not None:
+            y = SqueezeExcite(self.hidden, name="se")(y)
+        if shortcut.shape != y.shape and self.projection:
+            shortcut = layer(self.width, (1, 1), stride, name="shortcut_conv")(shortcut)
+            shortcut = self.norm(name="shortcut_bn")(shortcut)
+        elif shortcut.shape != y.shape:
+            added = self.width - x.shape[-1]
+            before = added // 2
+            shortcut = shortcut[:, :: self.stride, :: self.stride]
+            shortcut = jnp.pad(shortcut, ((0, 0), (0, 0), (0, 0), (before, added - before)))
         return nn.relu(y + shortcut)
 
 
@@ -148,10 +186,61 @@ class PlainResNet(nn.Module):
         return nn.Dense(self.num_classes, name="head")(x.mean(axis=(1, 2)))
 
 
+class PlainBasicResNet(nn.Module):
+    """ResNet with basic blocks: of four stages for ImageNet, of three for CIFAR."""
+
+    blocks: tuple[int, ...]
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    se: bool = False
+    cifar: bool = False
+    """A 3x3 stem without a pool, and shortcuts without parameters."""
+    num_classes: int = 1000
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "n h w c"], train: bool
+    ) -> Float[Array, "n {self.num_classes}"]:
+        layer = functools.partial(nn.Conv, use_bias=False, dtype=self.dtype, name="stem_conv")
+        norm = functools.partial(
+            nn.BatchNorm, use_running_average=not train, momentum=0.9, dtype=self.dtype
+        )
+        stem, x, padding = self.widths[0], images, ((1, 1), (1, 1))
+        if self.cifar:
+            x = nn.relu(norm(name="stem_bn")(layer(stem, (3, 3), padding=padding)(x)))
+        else:
+            x = layer(stem, (7, 7), (2, 2), padding=((3, 3), (3, 3)))(x)
+            x = nn.max_pool(nn.relu(norm(name="stem_bn")(x)), (3, 3), (2, 2), padding)
+        for stage, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True), 2):
+            hidden = width // 16 if self.cifar else _rounded(width)
+            for index in range(count):
+                x = BasicBlock(
+                    width,
+                    stride=2 if stage > 2 and index == 0 else 1,
+                    hidden=hidden if self.se else None,
+                    projection=not self.cifar,
+                    norm=norm,
+                    dtype=self.dtype,
+                    name=f"stage{stage}_block{index + 1}",
+                )(x)
+        return nn.Dense(self.num_classes, name="head")(x.mean(axis=(1, 2)))
+
+
 _50 = functools.partial(PlainResNet, (3, 4, 6, 3))
+_18 = functools.partial(PlainBasicResNet, (2, 2, 2, 2))
 _NEXT: dict[str, Any] = {"groups": 32, "base_width": 4}
 
+
+def _cifar(depth: int) -> Callable[..., nn.Module]:
+    blocks = ((depth - 2) // 6,) * 3
+    return functools.partial(PlainBasicResNet, blocks, (16, 32, 64), se=True, cifar=True)
+
+
 PLAIN: dict[str, Callable[..., nn.Module]] = {
+    "cifar_seresnet20": _cifar(20),
+    "cifar_seresnet56": _cifar(56),
+    "resnet18": _18,
+    "seresnet18": functools.partial(_18, se=True),
     "resnet50": _50,
     "seresnet50": functools.partial(_50, attention="se"),
     "resnext50_32x4d": functools.partial(_50, **_NEXT),

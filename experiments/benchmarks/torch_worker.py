@@ -1,8 +1,9 @@
-"""Steps of a timm network in PyTorch, on request: the other side of the race.
+"""Steps of a network in PyTorch, on request: the other side of the race.
 
 Run by ``contenders.TorchContender`` under a Python that has torch and timm and need have nothing
-else. It reads one JSON object a line and answers with one: first the job, answered once the
-network has made a step; then numbers of steps, each answered with the seconds they took.
+else; networks of ``torch_networks`` do without timm. It reads one JSON object a line and answers
+with one: first the job, answered once the network has made a step; then numbers of steps, each
+answered with the seconds they took. A failure is answered with an error, and ends the process.
 """
 
 import importlib.metadata
@@ -10,11 +11,15 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from experiments.benchmarks.torch_networks import TWINS
+from senet_jax.training.allocator import keep_freed_memory
 
 
 def import_timm() -> Any:
@@ -27,6 +32,13 @@ def import_timm() -> Any:
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         import timm
     return timm
+
+
+def build(model: str, classes: int) -> Any:
+    """The network in PyTorch, initialised: its twin in ``torch_networks``, or timm's."""
+    if model in TWINS:
+        return TWINS[model](num_classes=classes)
+    return import_timm().create_model(model, num_classes=classes)
 
 
 def peak_memory() -> int:
@@ -55,10 +67,12 @@ class Work:
         self.amp, self.train = "amp" in options, job["mode"] == "train"
         layout = torch.channels_last if "channels_last" in options else torch.contiguous_format
         torch.manual_seed(0)
-        timm = import_timm()
+        if job["model"] not in TWINS:
+            import_timm()
         reset_peak()
         self.before = peak_memory()
-        model = timm.create_model(job["model"], num_classes=job["classes"])
+        model = build(job["model"], job["classes"])
+        self.module = type(model).__module__
         self.params = sum(p.numel() for p in model.parameters())
         model = model.to(self.device, memory_format=layout).train(self.train)
         self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
@@ -105,19 +119,36 @@ def main() -> None:
     def answer(**values: Any) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
-    work = Work(json.loads(sys.stdin.readline()))
-    first = work.run(1)
-    # Until its turn comes, others may need the memory.
-    torch.cuda.empty_cache()
-    answer(
-        params=work.params,
-        first_step_s=first,
-        peak_bytes=peak_memory() - work.before,
-        versions={name: importlib.metadata.version(name) for name in ("torch", "timm")},
-    )
-    for line in sys.stdin:
-        seconds = work.run(json.loads(line))
-        answer(seconds=seconds, peak_bytes=peak_memory() - work.before)
+    # As the Flax networks of the race do, and before PyTorch starts its threads.
+    kept = not torch.cuda.is_available() and keep_freed_memory()
+    try:
+        work = Work(json.loads(sys.stdin.readline()))
+        first = work.run(1)
+        # Until its turn comes, others may need the memory.
+        torch.cuda.empty_cache()
+        answer(
+            module=work.module,
+            params=work.params,
+            first_step_s=first,
+            peak_bytes=peak_memory() - work.before,
+            about={**versions(), "freed memory": "kept" if kept else "as malloc does"},
+        )
+        for line in sys.stdin:
+            seconds = work.run(json.loads(line))
+            answer(seconds=seconds, peak_bytes=peak_memory() - work.before)
+    except Exception as error:
+        traceback.print_exc()
+        # The first paragraph says what failed; those after it say how to debug PyTorch.
+        reason = " ".join(str(error).split("\n\n")[0].split())
+        answer(error=f"{type(error).__name__}: {reason}")
+        sys.exit(1)
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that were imported."""
+    return {
+        name: importlib.metadata.version(name) for name in ("torch", "timm") if name in sys.modules
+    }
 
 
 if __name__ == "__main__":

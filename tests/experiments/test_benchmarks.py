@@ -18,24 +18,45 @@ from experiments.benchmarks import (
     compile_time,
     contenders,
     gpu,
+    jobs,
     measure,
+    parity,
     race,
     se_overhead,
 )
-from experiments.benchmarks.contenders import OURS, PLAIN_FLAX, JaxContender, Job
-from experiments.benchmarks.plain_flax import PLAIN, PlainResNet
+from experiments.benchmarks.contenders import (
+    COMPILED,
+    OURS,
+    PLAIN_FLAX,
+    TORCH,
+    JaxContender,
+    TorchError,
+)
+from experiments.benchmarks.jobs import JOBS, Job, find_jobs
+from experiments.benchmarks.plain_flax import PLAIN, PlainBasicResNet, PlainResNet
+from senet_jax.errors import UsageError
+from senet_jax.interchange import to_torch
 from senet_jax.models import zoo
 from senet_jax.models.cost import cost
-from senet_jax.models.resnet import SE_ROUNDED, ResNet
+from senet_jax.models.resnet import SE, SE_ROUNDED, ResNet
 
-SMALL = {"blocks": (1, 1), "widths": (16, 32)}
+BASIC = {"bottleneck": False}
 TWINS = {
-    "resnet": ({}, {}),
+    "resnet": (PlainResNet, {}, {}),
+    "basic": (PlainBasicResNet, BASIC, {}),
+    "sebasic": (PlainBasicResNet, {**BASIC, "attention": SE_ROUNDED}, {"se": True}),
+    "cifar": (
+        PlainBasicResNet,
+        {**BASIC, "attention": SE, "stem": "cifar", "stem_width": 16, "shortcut": "A"},
+        {"se": True, "cifar": True},
+    ),
     "seresnext": (
+        PlainResNet,
         {"cardinality": 4, "base_width": 16, "attention": SE_ROUNDED},
         {"groups": 4, "base_width": 16, "attention": "se"},
     ),
     "resnest": (
+        PlainResNet,
         {
             "stem_width": (32, 32, 64),
             "shortcut": "D",
@@ -57,16 +78,20 @@ def small(monkeypatch):
     monkeypatch.setitem(zoo.ZOO, "small_se", attentive)
     monkeypatch.setitem(PLAIN, "small", functools.partial(PlainResNet, **one_block))
     ten_classes = functools.partial(Job, classes=10)
-    for module in (race, se_overhead, gpu):
+    for module in (se_overhead, gpu):
         monkeypatch.setattr(module, "Job", ten_classes)
-    return ten_classes("small", batch=2, size=32)
+    small = ten_classes("small", batch=2, size=32)
+    monkeypatch.setattr(jobs, "JOBS", (small,))
+    return small
 
 
 @pytest.mark.parametrize(("twin", "train"), [*((twin, True) for twin in TWINS), ("resnet", False)])
 def test_plain_flax_is_the_same_network(twin, train, random_variables):
-    ours, plain = TWINS[twin]
-    model = ResNet(**SMALL, **ours, num_classes=10)
-    textbook = PlainResNet(**SMALL, **plain, num_classes=10)
+    build, ours, plain = TWINS[twin]
+    # The stem of the CIFAR twin and of the ImageNet ones with basic blocks is as wide as stage 2.
+    sizes = {"blocks": (1, 1), "widths": (64, 32) if twin in ("basic", "sebasic") else (16, 32)}
+    model = ResNet(**sizes, **ours, num_classes=10)
+    textbook = build(**sizes, **plain, num_classes=10)
     images = np.random.default_rng(1).standard_normal((2, 64, 64, 3)).astype(np.float32)
     variables = random_variables(model, images, train)
     joined = {"_".join(k): v for k, v in flax.traverse_util.flatten_dict(variables).items()}
@@ -98,7 +123,7 @@ def test_every_plain_twin_has_the_parameters_of_the_named_network(name):
 
     twin, model = PLAIN[name](), zoo.create_model(name)
     assert twin.blocks == model.blocks
-    short = {"blocks": (2, 2, 2, 2)}
+    short = {"blocks": (2,) * len(model.blocks), "num_classes": 10}
     assert shapes(dataclasses.replace(twin, **short)) == shapes(dataclasses.replace(model, **short))
 
 
@@ -121,7 +146,7 @@ def test_ratios_are_those_of_the_rounds_that_both_took_part_in():
 class Clockwork:
     """A contender whose steps take so many seconds, by its own account."""
 
-    params, compile_s, peak_bytes = 7, 0.5, 2**20
+    module, params, compile_s, peak_bytes = "clock", 7, 0.5, 2**20
 
     def __init__(self, step_s):
         self.step_s, self.asked = step_s, []
@@ -164,9 +189,30 @@ def test_a_training_step_trains_and_counts_its_memory(small):
     assert contender.peak_bytes > 8 * contender.params + 4 * 2 * 32 * 32 * 3
 
 
+def test_a_network_has_its_own_batch_size_and_classes():
+    names = ("cifar_seresnet20", "resnet18")
+    cifar, small, large = find_jobs(names, ("infer",))
+    assert (cifar.batch, cifar.size, cifar.classes) == (128, 32, 10)
+    assert (small.size, large.size, large.classes) == (64, 224, 1000)
+    assert {job.mode for job in (cifar, small, large)} == {"infer"}
+    # The two jobs of ResNet-18 are now the same.
+    found = find_jobs(names, ("train", "infer"), batch=4, size=32)
+    assert [job.model for job in found] == [names[0]] * 2 + [names[1]] * 2
+    assert {(job.batch, job.size) for job in found} == {(4, 32)}
+
+
+def test_a_network_without_a_job_takes_images_of_its_size():
+    (job,) = find_jobs(["inception_v3+eca"], ("train",))
+    assert (job.model, job.batch, job.size, job.classes) == ("inception_v3+eca", 8, 299, 1000)
+    (job,) = find_jobs(["cifar_resnet8"], ("train",))
+    assert (job.size, job.classes) == (32, 10)
+    with pytest.raises(UsageError, match="resnet50"):
+        find_jobs(["resent50"], ("train",))
+
+
 def test_the_race_writes_a_table_and_a_chart(small, tmp_path):
     out = tmp_path / "results" / "race.json"
-    found = race.run(race.Race(models=("small",), batch=2, size=32, pairs=2, sample_s=0, out=out))
+    found = race.run(race.Race(models=("small",), pairs=2, sample_s=0, out=out))
     result = json.loads(out.read_text())
     assert result["machine"]["versions"]["jax"] == jax.__version__
     assert result["machine"]["date"][:2] == "20"
@@ -179,6 +225,8 @@ def test_the_race_writes_a_table_and_a_chart(small, tmp_path):
         assert row["images/s"] == pytest.approx(2 / row["step_s"]["median"])
         assert row["compile s"] > 0
         assert row["peak MiB"] > 0
+    modules = [row["network of"] for row in result["rows"][:2]]
+    assert modules == ["experiments.benchmarks.plain_flax", "senet_jax.models.resnet"]
     assert result["rows"][1][f"{OURS} / this"]["median"] == 1
     race.draw(found, tmp_path / "race.png")
     assert (tmp_path / "race.png").read_bytes().startswith(b"\x89PNG")
@@ -190,8 +238,14 @@ def test_the_race_writes_a_table_and_a_chart(small, tmp_path):
 WORKER = """
 import json, sys
 job = json.loads(sys.stdin.readline())
-assert job["model"] == "small" and job["options"] == ["amp"]
-ready = {"params": 5, "first_step_s": 1.5, "peak_bytes": 10, "versions": {"torch": "2"}}
+assert job["model"] == "small"
+if "compile" in job["options"]:
+    print(json.dumps({"error": "InvalidCxxCompiler: none found"}), flush=True)
+    sys.exit()
+ready = {
+    "module": "timm.small", "params": PARAMS, "first_step_s": 1.5, "peak_bytes": 10,
+    "about": {"torch": " ".join(job["options"])}
+}
 print(json.dumps(ready), flush=True)
 for line in sys.stdin:
     if json.loads(line) == 3:
@@ -200,31 +254,103 @@ for line in sys.stdin:
 """
 
 
-def test_a_worker_is_asked_over_a_pipe_and_its_end_is_said(small, tmp_path, monkeypatch):
-    (tmp_path / "torch_worker.py").write_text(WORKER)
-    monkeypatch.setattr(contenders, "__file__", str(tmp_path / "contenders.py"))
+@pytest.fixture
+def fake_worker(tmp_path, monkeypatch):
+    """Puts a program in the place of the PyTorch worker."""
+
+    def put(program):
+        (tmp_path / "torch_worker.py").write_text(program)
+        monkeypatch.setattr(contenders, "__file__", str(tmp_path / "contenders.py"))
+
+    return put
+
+
+def test_a_worker_is_asked_over_a_pipe_and_its_end_is_said(small, fake_worker):
+    fake_worker(WORKER.replace("PARAMS", "5"))
     worker = contenders.TorchContender(sys.executable, small, ("amp",))
     worker.wait()
-    assert (worker.params, worker.compile_s, worker.versions) == (5, 1.5, {"torch": "2"})
+    assert (worker.module, worker.params, worker.compile_s) == ("timm.small", 5, 1.5)
+    assert worker.about == {"torch": "amp"}
     assert worker.run(2) == 4.0
     assert worker.peak_bytes == 20
-    with pytest.raises(RuntimeError, match="worker ended"):
+    with pytest.raises(TorchError, match="process ended"):
         worker.run(3)
 
 
+def test_what_cannot_be_compiled_is_left_out_with_its_reason(small, fake_worker, tmp_path):
+    params = JaxContender(small.build(), small).params
+    fake_worker(WORKER.replace("PARAMS", str(params)))
+    out = tmp_path / "race.json"
+    settings = race.Race(models=("small",), modes=("train",), pairs=1, sample_s=0, out=out)
+    found = race.run(
+        dataclasses.replace(settings, torch_python=sys.executable, check=False, plain=False)
+    )
+    assert [row["contender"] for row in found] == [TORCH, OURS, COMPILED]
+    assert found[2]["left out"] == "InvalidCxxCompiler: none found"
+    assert json.loads(out.read_text())["peer"] == {
+        "torch": "channels_last",
+        "torch_options": "channels_last",
+    }
+    assert "torch.compile is left out of small (train): InvalidCxxCompiler" in race.show(found)
+    race.draw(found, tmp_path / "race.png")
+
+
+needs_torch = pytest.mark.skipif(
+    importlib.util.find_spec("torch") is None, reason="needs PyTorch in the tests' Python"
+)
+needs_timm = pytest.mark.skipif(
+    importlib.util.find_spec("timm") is None, reason="needs PyTorch and timm in the tests' Python"
+)
+TWIN_JOBS = [job for job in JOBS if job.model.startswith(("cifar", "mobilenet"))]
+
+
+# PyTorch runs in processes of its own, as in the race: its threads would slow the other tests.
 @pytest.mark.slow
+@needs_torch
+@pytest.mark.parametrize("job", TWIN_JOBS, ids=[job.model for job in TWIN_JOBS])
+def test_pytorch_twins_give_the_same_logits(job):
+    small = dataclasses.replace(job, size=min(job.size, 64))
+    parity.check_logits(sys.executable, small)
+
+
+@pytest.mark.slow
+@needs_torch
+def test_logits_of_other_weights_are_refused(monkeypatch):
+    def altered(*arguments, **fields):
+        weights = to_torch(*arguments, **fields)
+        return {**weights, "linear.bias": weights["linear.bias"] + np.float32(0.01)}
+
+    monkeypatch.setattr(parity, "to_torch", altered)
+    with pytest.raises(ValueError, match="another network in PyTorch"):
+        parity.check_logits(sys.executable, Job("cifar_resnet8", size=32, classes=10))
+
+
+@pytest.mark.slow
+@needs_torch
+@pytest.mark.parametrize("mode", ["train", "infer"])
+def test_a_twin_takes_steps(mode, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    job = Job("cifar_seresnet8", mode, batch=2, size=32, classes=10)
+    worker = contenders.TorchContender(sys.executable, job, ("channels_last",))
+    worker.wait()
+    assert worker.run(1) > 0
+    assert worker.module == "experiments.benchmarks.torch_networks"
+    assert worker.peak_bytes > 0
+    assert worker.about["freed memory"] == "kept"
+    assert "timm" not in worker.about
+    worker.close()
+
+
+@pytest.mark.slow
+@needs_timm
 def test_timm_takes_the_same_steps():
     # Imported by the worker alone, which does without torchvision's compiled operators.
-    if importlib.util.find_spec("timm") is None:
-        pytest.skip("waits for timm and PyTorch in the tests' Python")
     job = Job("resnet18", batch=2, size=32)
     worker = contenders.TorchContender(sys.executable, job)
     worker.wait()
     assert worker.run(1) > 0
-    image = jnp.zeros((1, 32, 32, 3))
-    ours = jax.eval_shape(lambda: job.build().init(jax.random.key(0), image, train=False))
-    assert worker.params == sum(leaf.size for leaf in jax.tree.leaves(ours["params"]))
     worker.close()
+    parity.check_logits(sys.executable, dataclasses.replace(job, size=64))
 
 
 def test_overhead_is_that_over_the_network_without(small, tmp_path):
@@ -305,13 +431,15 @@ def test_the_set_for_gpus_runs_small(small, tmp_path, monkeypatch):
     assert result["skipped"] == []
 
 
-def test_a_peer_that_fails_is_listed_and_spoils_nothing(tmp_path, monkeypatch, capfd):
+def test_a_peer_that_fails_is_listed_and_spoils_nothing(tmp_path, fake_worker, capfd):
     scale = dataclasses.replace(gpu.TINY, models=("absent",))
-    (tmp_path / "torch_worker.py").write_text("import sys; sys.exit('out of memory')")
-    monkeypatch.setattr(contenders, "__file__", str(tmp_path / "contenders.py"))
+    fake_worker("import sys; sys.exit('out of memory')")
     run = gpu.Run(scale, torch_python=sys.executable, minutes=0, out=tmp_path / "gpu.json")
     run.all()
-    assert run.skipped[:2] == ["timm absent, whose process ended", "race of absent"]
+    assert run.skipped[:2] == [
+        "PyTorch absent: the process ended; see above for why",
+        "race of absent",
+    ]
     assert "out of memory" in capfd.readouterr().err
 
 
