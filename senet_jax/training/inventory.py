@@ -98,7 +98,7 @@ def take_inventory(
                 size=_size(folder / step),
                 metrics=folder.record(step).metrics,
                 kept=why[step],
-                saved=(meta or {}).get("saved"),
+                saved=_text((meta or {}).get("saved")),
                 code=_code((meta or {}).get("code")),
                 problem=problem,
             )
@@ -116,8 +116,15 @@ def _size(path: epath.Path) -> int:
     return path.stat().length
 
 
-def _code(code: dict[str, Any] | None) -> str | None:
-    if code is None:
+def _text(value: Any) -> str | None:
+    """The value if it is a text: metadata may be damaged."""
+    return value if isinstance(value, str) else None
+
+
+def _code(code: Any) -> str | None:
+    """The version and the commit that wrote a checkpoint, for one line."""
+    if not isinstance(code, dict) or not (version := _text(code.get("senet_jax"))):
         return None
-    commit = f" {code['commit'][:9]}{'+' if code['changed'] else ''}" if "commit" in code else ""
-    return f"{code['senet_jax']}{commit}"
+    if not (commit := _text(code.get("commit"))):
+        return version
+    return f"{version} {commit[:9]}{'+' if code.get('changed') else ''}"

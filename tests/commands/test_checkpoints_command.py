@@ -68,3 +68,14 @@ def test_a_file_has_no_checkpoints(refused, tmp_path):
     assert "too long for the name of a file" in refused("checkpoints", tmp_path / ("n" * 300))
     for name in ("file", "file/x"):
         assert "no folder: give the folder of a run" in refused("checkpoints", tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "values", [{"code": [1]}, {"code": {"senet_jax": 3}}, {"saved": 7}, {"code": {"commit": []}}]
+)
+def test_damaged_metadata_are_listed_without_their_facts(command, run_dir, values):
+    meta = run_dir / "checkpoints" / "11" / "meta" / "metadata"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | values))
+    code, out, _ = command("checkpoints", run_dir)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["11", "22"]
