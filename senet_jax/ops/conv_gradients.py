@@ -20,29 +20,31 @@ KernelGradient = Callable[[Array, Array, tuple[int, ...], Geometry], Array]
 """``(images, gradient of the output, shape of the kernel, geometry) -> gradient of the kernel``."""
 
 
-def _with_gradient(kernel_gradient: KernelGradient, convolve: Form | None = None) -> Form:
+def _with_gradient(
+    kernel_gradient: KernelGradient, convolve: Form = native, *, transposed: bool = False
+) -> Form:
     """A convolution with another kernel gradient.
 
     Args:
         kernel_gradient: That gradient.
-        convolve: The form of the forward pass and, for convolutions without a stride, of the
-            gradient of the input, which is a convolution too; None leaves both to XLA.
+        convolve: The form of the forward pass.
+        transposed: Compute the gradient of the input by the same form, as the convolution that it
+            is without a stride; else it is the derivative of the forward pass.
     """
-    forward_form = convolve or native
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
     def form(x: Array, kernel: Array, geometry: Geometry) -> Array:
-        return forward_form(x, kernel, geometry)
+        return convolve(x, kernel, geometry)
 
     def forward(x: Array, kernel: Array, geometry: Geometry) -> tuple[Array, tuple[Array, Array]]:
-        return forward_form(x, kernel, geometry), (x, kernel)
+        return convolve(x, kernel, geometry), (x, kernel)
 
     def backward(geometry: Geometry, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
         x, kernel = saved
-        if convolve is None:
-            (dx,) = jax.vjp(lambda x: native(x, kernel, geometry), x)[1](dy)
-        else:
+        if transposed:
             dx = convolve(dy, *_transposed(kernel, geometry))
+        else:
+            (dx,) = jax.vjp(lambda x: convolve(x, kernel, geometry), x)[1](dy)
         return dx, kernel_gradient(x, dy, kernel.shape, geometry)
 
     form.defvjp(forward, backward)
@@ -66,23 +68,55 @@ def is_dense(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
     return geometry.groups == 1 and kernel.shape[:2] != (1, 1)
 
 
-def _patches_gradient(
-    x: Array, dy: Array, shape: tuple[int, ...], geometry: Geometry
-) -> Float[Array, "kh kw c c2"]:
-    """One product of the patches of the images (im2col) and the gradient of the output."""
+def _patches_of(
+    x: Array, shape: tuple[int, ...], geometry: Geometry
+) -> Float[Array, "n h2 w2 kh*kw*c"]:
+    """The pixels that each output is a sum of (im2col)."""
     x = padded(x, geometry.padding)
     (down, across), (vertical, horizontal) = geometry.dilation, geometry.strides
-    height, width = vertical * (dy.shape[1] - 1) + 1, horizontal * (dy.shape[2] - 1) + 1
+    height = x.shape[1] - (shape[0] - 1) * down
+    width = x.shape[2] - (shape[1] - 1) * across
     taps = [
         x[:, row * down :, column * across :][:, :height:vertical, :width:horizontal]
         for row, column in np.ndindex(*shape[:2])
     ]
-    product = lax.dot_general(jnp.concatenate(taps, axis=-1), dy, _OVER_PIXELS)
-    return product.reshape(shape)
+    return jnp.concatenate(taps, axis=-1)
+
+
+def _patches_gradient(
+    x: Array, dy: Array, shape: tuple[int, ...], geometry: Geometry
+) -> Float[Array, "kh kw c c2"]:
+    return lax.dot_general(_patches_of(x, shape, geometry), dy, _OVER_PIXELS).reshape(shape)
 
 
 patches: Form = _with_gradient(_patches_gradient)
 """The kernel gradient is a product with the patches of the images, kh x kw copies of them."""
+
+
+def _convolve_patches(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    rows = kernel.reshape(-1, kernel.shape[3])
+    return lax.dot_general(_patches_of(x, kernel.shape, geometry), rows, (((3,), (0,)), ((), ())))
+
+
+patches_all: Form = _with_gradient(_patches_gradient, _convolve_patches)
+"""The forward pass and both gradients are products with the patches of the images."""
+
+
+def is_small(
+    x: Float[Array, "n h w c"], kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry
+) -> bool:
+    """Tells whether the images, or the output, are smaller than the kernel.
+
+    XLA:CPU computes such a convolution, or its input gradient, pixel by pixel, which takes up to
+    20 times as long.
+    """
+    for axis in range(2):
+        reach = (kernel.shape[axis] - 1) * geometry.dilation[axis] + 1
+        image = x.shape[1 + axis]
+        output = (image + sum(geometry.padding[axis]) - reach) // geometry.strides[axis] + 1
+        if min(image, output) < reach:
+            return True
+    return False
 
 
 def is_unstrided(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
@@ -123,5 +157,5 @@ def _winograd_gradient(
 winograd_gradient: Form = _with_gradient(_winograd_gradient)
 """The kernel gradient is computed in Winograd's domain."""
 
-winograd_all: Form = _with_gradient(_winograd_gradient, winograd.convolve)
+winograd_all: Form = _with_gradient(_winograd_gradient, winograd.convolve, transposed=True)
 """The forward pass and both gradients are computed in Winograd's domain."""

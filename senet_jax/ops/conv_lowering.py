@@ -27,6 +27,7 @@ Lowering = Literal[
     "chunked",
     "depthwise",
     "patches",
+    "patches_all",
     "crossed",
     "winograd_gradient",
     "winograd_all",
@@ -39,6 +40,7 @@ FORMS: dict[Lowering, Form] = {
     "chunked": conv_forms.chunked,
     "depthwise": conv_forms.depthwise,
     "patches": conv_gradients.patches,
+    "patches_all": conv_gradients.patches_all,
     "crossed": conv_gradients.crossed,
     "winograd_gradient": conv_gradients.winograd_gradient,
     "winograd_all": conv_gradients.winograd_all,
@@ -84,7 +86,7 @@ def applicable(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> list
     if conv_forms.is_depthwise(kernel, geometry):
         forms.append("depthwise")
     if conv_gradients.is_dense(kernel, geometry):
-        forms.append("patches")
+        forms += ["patches", "patches_all"]
     if conv_gradients.is_unstrided(kernel, geometry):
         forms.append("crossed")
     if winograd.applies(kernel, geometry):
@@ -124,7 +126,11 @@ def _best_dense(x: Array, kernel: Array, geometry: Geometry) -> Lowering:
     training step at 64 channels and more, and costs half as much again in compile time.
     """
     height, width, channels, features = kernel.shape
-    if x.dtype != jnp.float32 or channels < FEWEST_CHANNELS or 1 in (height, width):
+    if x.dtype != jnp.float32:
+        return "native"
+    if conv_gradients.is_small(x, kernel, geometry):
+        return "patches_all"
+    if channels < FEWEST_CHANNELS or 1 in (height, width):
         return "native"
     if not winograd.applies(kernel, geometry):
         return "crossed" if geometry.strides == (1, 1) else "patches"

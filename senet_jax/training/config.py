@@ -225,6 +225,7 @@ class TrainConfig:
             "chunked",
             "depthwise",
             "patches",
+            "patches_all",
             "crossed",
             "winograd_gradient",
             "winograd_all",

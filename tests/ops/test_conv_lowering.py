@@ -53,6 +53,7 @@ CASES = [
     case(9, 4, 4, 5, groups=4, dilation=(2, 1), strides=(1, 2)),
     case(6, 4, 4, 3, groups=4, padding=((0, 1), (2, 0))),
     case(6, 4, 4, 1, groups=4),
+    case(2, 5, 3, 3),
     case(9, 5, 3, 3),
     case(12, 4, 6, 3, padding=((0, 0), (0, 0))),
     case(5, 3, 4, 3, padding=((2, 1), (0, 2))),
@@ -187,7 +188,8 @@ def test_no_finite_number_takes_the_place_of_inf_or_nan(name, value):
 
 
 def test_a_cpu_has_other_forms_and_the_others_the_native_one():
-    expected = {1: "pointwise", 4: "chunked", 11: "depthwise", 15: "depthwise", 16: "native"}
+    expected = {1: "pointwise", 4: "chunked", 11: "depthwise", 15: "depthwise"}
+    expected |= {16: "patches_all", 17: "native"}
     for index, name in expected.items():
         x_shape, kernel_shape, geometry = CASES[index]
         x, kernel = jnp.zeros(x_shape), jnp.zeros(kernel_shape)
@@ -202,6 +204,9 @@ def test_a_cpu_has_other_forms_and_the_others_the_native_one():
         ((8, 14), 256, 3, {}, "winograd_gradient"),
         ((8, 7), 512, 3, {}, "winograd_gradient"),
         ((1, 7), 512, 3, {}, "patches"),
+        ((32, 2), 512, 3, {}, "patches_all"),
+        ((32, 4), 512, 3, {"strides": (2, 2)}, "patches_all"),
+        ((8, 4), 16, 3, {"dilation": (2, 2)}, "patches_all"),
         ((128, 32), 16, 3, {}, "winograd_gradient"),
         ((128, 32), 3, 3, {}, "native"),
         ((8, 56), 128, 3, {"strides": (2, 2)}, "patches"),
