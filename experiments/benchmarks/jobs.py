@@ -10,7 +10,7 @@ from flax import linen as nn
 from senet_jax.attention import ATTENTIONS
 from senet_jax.models.zoo import create_model, find
 
-Mode = Literal["train", "infer"]
+Mode = Literal["train", "infer", "forward"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Job:
     model: str
     """A name of the zoo; "resnet50+eca" is that network with another attention."""
     mode: Mode = "train"
-    """A training step (SGD with momentum), or the logits in evaluation."""
+    """A training step (SGD with momentum), the logits in evaluation, or of the training step only
+    the loss and the running statistics."""
     batch: int = 8
     """Images of a step."""
     size: int = 224
