@@ -20,8 +20,8 @@ class Job:
     model: str
     """A name of the zoo; "resnet50+eca" is that network with another attention."""
     mode: Mode = "train"
-    """A training step (SGD with momentum), the logits in evaluation, or of the training step only
-    the loss and the running statistics."""
+    """"train": a training step (SGD with momentum). "infer": the logits in evaluation. "forward":
+    the loss and the running statistics of a training step, without gradients."""
     batch: int = 8
     """Images of a step."""
     size: int = 224

@@ -114,7 +114,7 @@ class BasicBlock(nn.Module):
     hidden: int | None
     """Hidden width of SE; None without SE."""
     projection: bool
-    """Whether a shortcut that changes the shape is a 1x1 convolution; else it pads with zeros."""
+    """A shortcut that changes the shape is a 1x1 convolution; otherwise it pads with zeros."""
     norm: Callable[..., nn.Module]
     dtype: Any
 
