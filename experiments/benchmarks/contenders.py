@@ -75,7 +75,7 @@ class JaxContender:
 
     Args:
         model: A module with the calling convention of the zoo.
-        job: What to do.
+        job: The work of a step.
     """
 
     def __init__(self, model: nn.Module, job: Job) -> None:
@@ -301,10 +301,10 @@ def _sampler(contender: Contender, steps: int) -> Sampler:
 def rows(
     job: Job, contenders: Mapping[str, Contender], times: Mapping[str, Sequence[float]]
 ) -> list[dict[str, Any]]:
-    """What was measured, one row a contender; without speeds for one that was left out.
+    """The measurements, a row for each contender; without speeds for one that was left out.
 
     Args:
-        job: What they did.
+        job: The work of a step.
         contenders: By name.
         times: From ``compete``.
     """
