@@ -75,7 +75,7 @@ class JaxContender:
 
     Args:
         model: A module with the calling convention of the zoo.
-        job: What to do.
+        job: The work of a step.
     """
 
     def __init__(self, model: nn.Module, job: Job) -> None:
@@ -86,15 +86,17 @@ class JaxContender:
         variables = jax.device_put(random_variables(model, self._images[:1]))
         self.module = type(model).__module__
         self.params = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-        self._train = job.mode == "train"
+        self._trains = job.mode == "train"
         self._state = (variables, optax.sgd(1e-3, momentum=0.9).init(variables["params"]))
         began = time.perf_counter()
-        if self._train:
+        if self._trains:
             step = jax.jit(_train_step(model), donate_argnums=0)
             lowered = step.lower(self._state, self._images, self._labels)
+        elif job.mode == "forward":
+            lowered = jax.jit(_loss(model)).lower(variables, self._images, self._labels)
         else:
-            lowered = jax.jit(lambda v, x: model.apply(v, x, train=False)).lower(
-                variables, self._images
+            lowered = jax.jit(lambda v, x, labels: model.apply(v, x, train=False)).lower(
+                variables, self._images, self._labels
             )
         self._compiled: Any = lowered.compile()
         self.compile_s = time.perf_counter() - began
@@ -110,14 +112,16 @@ class JaxContender:
     def run(self, steps: int) -> float:
         began = time.perf_counter()
         for _ in range(steps):
-            if self._train:
+            if self._trains:
                 self._state, result = self._compiled(self._state, self._images, self._labels)
             else:
                 # Waited for, because a CPU would compute several at once.
-                result = jax.block_until_ready(self._compiled(self._state[0], self._images))
+                result = jax.block_until_ready(
+                    self._compiled(self._state[0], self._images, self._labels)
+                )
         jax.block_until_ready((self._state, result))
         seconds = time.perf_counter() - began
-        if not np.isfinite(np.asarray(result)).all():
+        if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(result)):
             raise FloatingPointError("the network no longer gives finite numbers.")
         return seconds
 
@@ -125,8 +129,20 @@ class JaxContender:
         del self._state, self._images, self._labels, self._compiled
 
 
+def _loss(model: nn.Module) -> Any:
+    """The loss of a training step and the new running statistics, from the variables."""
+
+    def loss_fn(
+        variables: PyTree[Array], images: Float[Array, "n h w c"], labels: Int[Array, " n"]
+    ) -> tuple[Float[Array, ""], PyTree[Array]]:
+        logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updated
+
+    return loss_fn
+
+
 def _train_step(model: nn.Module) -> Any:
-    optimizer = optax.sgd(1e-3, momentum=0.9)
+    optimizer, loss_fn = optax.sgd(1e-3, momentum=0.9), _loss(model)
 
     def step(
         state: tuple[PyTree[Array], PyTree[Array]],
@@ -135,14 +151,10 @@ def _train_step(model: nn.Module) -> Any:
     ) -> tuple[tuple[PyTree[Array], PyTree[Array]], Float[Array, ""]]:
         variables, momentum = state
 
-        def loss_fn(params: PyTree[Array]) -> tuple[Array, PyTree[Array]]:
-            logits, updated = model.apply(
-                {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
-            )
-            loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return loss.mean(), updated
+        def of_params(params: PyTree[Array]) -> tuple[Array, PyTree[Array]]:
+            return loss_fn({**variables, "params": params}, images, labels)
 
-        (loss, updated), grads = jax.value_and_grad(loss_fn, has_aux=True)(variables["params"])
+        (loss, updated), grads = jax.value_and_grad(of_params, has_aux=True)(variables["params"])
         updates, momentum = optimizer.update(grads, momentum)
         params = optax.apply_updates(variables["params"], updates)
         return ({"params": params, **updated}, momentum), loss
@@ -152,6 +164,53 @@ def _train_step(model: nn.Module) -> Any:
 
 class TorchError(RuntimeError):
     """A failure of the PyTorch process; the message says why."""
+
+
+class TorchProcess:
+    """A script of this folder under another Python, which answers requests, one a line, in JSON.
+
+    It starts to work at once, and finds the modules of this source tree.
+
+    Args:
+        python: A Python that has torch, and timm for the networks that are timm's.
+        script: Name of the file.
+    """
+
+    def __init__(self, python: str, script: str) -> None:
+        # Without a cache of its own torch.compile would find what an earlier race compiled.
+        self._cache = tempfile.TemporaryDirectory()
+        self._process = subprocess.Popen(
+            [python, str(Path(__file__).with_name(script))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**torch_environment(), "TORCHINDUCTOR_CACHE_DIR": self._cache.name},
+        )
+
+    def send(self, request: Any) -> None:
+        """Sends a request and does not wait."""
+        assert self._process.stdin
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+
+    def receive(self) -> dict[str, Any]:
+        """Waits for the answer.
+
+        Raises:
+            TorchError: The process failed, and has ended.
+        """
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        answer = json.loads(line) if line else {"error": "the process ended; see above for why"}
+        if "error" in answer:
+            self.close()
+            raise TorchError(answer["error"])
+        return answer
+
+    def close(self) -> None:
+        """Ends the process, also one that has failed."""
+        self._process.kill()
+        self._process.communicate()
+        self._cache.cleanup()
 
 
 class TorchContender:
@@ -167,16 +226,8 @@ class TorchContender:
     """
 
     def __init__(self, python: str, job: Job, options: tuple[TorchOption, ...] = ()) -> None:
-        # Without a cache of its own torch.compile would find what an earlier race compiled.
-        self._cache = tempfile.TemporaryDirectory()
-        self._process = subprocess.Popen(
-            [python, str(Path(__file__).with_name("torch_worker.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**torch_environment(), "TORCHINDUCTOR_CACHE_DIR": self._cache.name},
-        )
-        self._send({**dataclasses.asdict(job), "options": options})
+        self._process = TorchProcess(python, "torch_worker.py")
+        self._process.send({**dataclasses.asdict(job), "options": options})
 
     def wait(self) -> None:
         """Waits until the first step is done.
@@ -184,7 +235,7 @@ class TorchContender:
         Raises:
             TorchError: The network cannot be built or cannot take the step.
         """
-        ready = self._receive()
+        ready = self._process.receive()
         self.module: str = ready["module"]
         self.params: int = ready["params"]
         self.compile_s: float = ready["first_step_s"]
@@ -192,29 +243,13 @@ class TorchContender:
         self.about: dict[str, str] = ready["about"]
 
     def run(self, steps: int) -> float:
-        self._send(steps)
-        answer = self._receive()
+        self._process.send(steps)
+        answer = self._process.receive()
         self.peak_bytes = answer["peak_bytes"]
         return answer["seconds"]
 
     def close(self) -> None:
-        """Ends the process, also one that has failed."""
-        self._process.kill()
-        self._process.communicate()
-        self._cache.cleanup()
-
-    def _send(self, request: Any) -> None:
-        assert self._process.stdin
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-
-    def _receive(self) -> dict[str, Any]:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        answer = json.loads(line) if line else {"error": "the process ended; see above for why"}
-        if "error" in answer:
-            self.close()
-            raise TorchError(answer["error"])
-        return answer
+        self._process.close()
 
 
 def torch_environment() -> dict[str, str]:
@@ -266,10 +301,10 @@ def _sampler(contender: Contender, steps: int) -> Sampler:
 def rows(
     job: Job, contenders: Mapping[str, Contender], times: Mapping[str, Sequence[float]]
 ) -> list[dict[str, Any]]:
-    """What was measured, one row a contender; without speeds for one that was left out.
+    """The measurements, a row for each contender; without speeds for one that was left out.
 
     Args:
-        job: What they did.
+        job: The work of a step.
         contenders: By name.
         times: From ``compete``.
     """

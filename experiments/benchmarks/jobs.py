@@ -10,7 +10,7 @@ from flax import linen as nn
 from senet_jax.attention import ATTENTIONS
 from senet_jax.models.zoo import create_model, find
 
-Mode = Literal["train", "infer"]
+Mode = Literal["train", "infer", "forward"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Job:
     model: str
     """A name of the zoo; "resnet50+eca" is that network with another attention."""
     mode: Mode = "train"
-    """A training step (SGD with momentum), or the logits in evaluation."""
+    """"train": a training step (SGD with momentum). "infer": the logits in evaluation. "forward":
+    the loss and the running statistics of a training step, without gradients."""
     batch: int = 8
     """Images of a step."""
     size: int = 224

@@ -1,6 +1,6 @@
 """The same networks as one writes them first: ``nn.Conv``, ``nn.BatchNorm``, the textbook SE.
 
-What the race calls "plain Flax". Nothing of senet_jax is in it. Submodules have the names that
+The race calls them "plain Flax". Nothing of senet_jax is in them. Submodules have the names that
 senet_jax gives them, joined by underscores, so that weights can be copied (the tests compare the
 logits).
 """
@@ -114,7 +114,7 @@ class BasicBlock(nn.Module):
     hidden: int | None
     """Hidden width of SE; None without SE."""
     projection: bool
-    """Whether a shortcut that changes the shape is a 1x1 convolution; else it pads with zeros."""
+    """A shortcut that changes the shape is a 1x1 convolution; otherwise it pads with zeros."""
     norm: Callable[..., nn.Module]
     dtype: Any
 

@@ -61,7 +61,7 @@ class Race:
     models: tuple[str, ...] = MODELS
     """Names that `senet-jax models` lists. Those that plain Flax lacks race without it."""
     modes: tuple[Mode, ...] = ("train", "infer")
-    """Training steps, inference, or both."""
+    """Training steps, inference, or forward passes of training steps."""
     batch: int | None = None
     """Images of a step; if None, the network's own number."""
     size: int | None = None
@@ -74,11 +74,11 @@ class Race:
     """Layout and precision of PyTorch, "amp" being bfloat16; if None, both on a GPU and
     "channels_last" on a CPU."""
     torch_compile: bool = True
-    """Whether PyTorch takes part with torch.compile, too."""
+    """Let PyTorch take part with torch.compile, too."""
     check: bool = True
-    """Whether the logits of PyTorch's network are compared with senet_jax's before the race."""
+    """Compare the logits of PyTorch's network with senet_jax's before the race."""
     plain: bool = True
-    """Whether plain Flax takes part."""
+    """Let plain Flax take part."""
     pairs: int = 15
     """Rounds of measurements."""
     sample_s: float = 1.0

@@ -64,7 +64,7 @@ class Work:
     def __init__(self, job: dict[str, Any]) -> None:
         options = job["options"]
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.amp, self.train = "amp" in options, job["mode"] == "train"
+        self.amp, self.mode = "amp" in options, job["mode"]
         layout = torch.channels_last if "channels_last" in options else torch.contiguous_format
         torch.manual_seed(0)
         if job["model"] not in TWINS:
@@ -74,7 +74,8 @@ class Work:
         model = build(job["model"], job["classes"])
         self.module = type(model).__module__
         self.params = sum(p.numel() for p in model.parameters())
-        model = model.to(self.device, memory_format=layout).train(self.train)
+        model = model.to(self.device, memory_format=layout)
+        model.train(self.mode != "infer")
         self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
         # The optimizer stays outside, as is usual.
         self.model: Callable[..., Any] = torch.compile(model) if "compile" in options else model
@@ -97,51 +98,51 @@ class Work:
         self.synchronize()
         began = time.perf_counter()
         for _ in range(steps):
-            if self.train:
-                self.optimizer.zero_grad(set_to_none=True)
-                loss = torch.nn.functional.cross_entropy(self.forward().float(), self.labels)
-                loss.backward()
-                self.optimizer.step()
-            else:
+            if self.mode == "infer":
                 with torch.inference_mode():
                     self.forward()
                 self.synchronize()
+                continue
+            if self.mode == "train":
+                self.optimizer.zero_grad(set_to_none=True)
+            loss = torch.nn.functional.cross_entropy(self.forward().float(), self.labels)
+            if self.mode == "train":
+                loss.backward()
+                self.optimizer.step()
         self.synchronize()
         return time.perf_counter() - began
 
 
-def main() -> None:
-    """Answers requests until there are no more."""
+Answer = Callable[[dict[str, Any]], None]
+
+
+def serve(handle: Callable[[Answer], None]) -> None:
+    """Runs a function that sends answers, and answers with the error if it fails."""
     # What libraries print must not get among the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
-    def answer(**values: Any) -> None:
+    def answer(values: dict[str, Any]) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
-    # As the Flax networks of the race do, and before PyTorch starts its threads.
-    kept = not torch.cuda.is_available() and keep_freed_memory()
     try:
-        work = Work(json.loads(sys.stdin.readline()))
-        first = work.run(1)
-        # Until its turn comes, others may need the memory.
-        torch.cuda.empty_cache()
-        answer(
-            module=work.module,
-            params=work.params,
-            first_step_s=first,
-            peak_bytes=peak_memory() - work.before,
-            about={**versions(), "freed memory": "kept" if kept else "as malloc does"},
-        )
-        for line in sys.stdin:
-            seconds = work.run(json.loads(line))
-            answer(seconds=seconds, peak_bytes=peak_memory() - work.before)
+        handle(answer)
+    except BrokenPipeError:
+        sys.exit(1)  # Nobody is left to ask.
     except Exception as error:
         traceback.print_exc()
         # The first paragraph says what failed; those after it say how to debug PyTorch.
         reason = " ".join(str(error).split("\n\n")[0].split())
-        answer(error=f"{type(error).__name__}: {reason}")
+        answer({"error": f"{type(error).__name__}: {reason}"})
         sys.exit(1)
+
+
+def start(job: dict[str, Any]) -> tuple[Work, dict[str, str]]:
+    """The network and its data, in a process that keeps freed memory, and facts about it."""
+    # As the Flax networks of the race do, and before PyTorch starts its threads.
+    kept = not torch.cuda.is_available() and keep_freed_memory()
+    work = Work(job)
+    return work, {**versions(), "freed memory": "kept" if kept else "as malloc does"}
 
 
 def versions() -> dict[str, str]:
@@ -151,5 +152,19 @@ def versions() -> dict[str, str]:
     }
 
 
+def steps(answer: Answer) -> None:
+    """Answers requests until there are no more."""
+    work, about = start(json.loads(sys.stdin.readline()))
+    first = work.run(1)
+    # Until its turn comes, others may need the memory.
+    torch.cuda.empty_cache()
+    peak = peak_memory() - work.before
+    ready = {"module": work.module, "params": work.params, "about": about}
+    answer({**ready, "first_step_s": first, "peak_bytes": peak})
+    for line in sys.stdin:
+        seconds = work.run(json.loads(line))
+        answer({"seconds": seconds, "peak_bytes": peak_memory() - work.before})
+
+
 if __name__ == "__main__":
-    main()
+    serve(steps)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import flax.traverse_util
 import jax
@@ -23,6 +24,7 @@ from experiments.benchmarks import (
     parity,
     race,
     se_overhead,
+    where_time_goes,
 )
 from experiments.benchmarks.contenders import (
     COMPILED,
@@ -32,13 +34,14 @@ from experiments.benchmarks.contenders import (
     JaxContender,
     TorchError,
 )
-from experiments.benchmarks.jobs import JOBS, Job, find_jobs
+from experiments.benchmarks.jobs import JOBS, Job, Mode, find_jobs
 from experiments.benchmarks.plain_flax import PLAIN, PlainBasicResNet, PlainResNet
 from senet_jax.errors import UsageError
 from senet_jax.interchange import to_torch
 from senet_jax.models import zoo
 from senet_jax.models.cost import cost
 from senet_jax.models.resnet import SE, SE_ROUNDED, ResNet
+from senet_jax.ops.conv_forms import Geometry
 
 BASIC = {"bottleneck": False}
 TWINS = {
@@ -295,6 +298,62 @@ def test_what_cannot_be_compiled_is_left_out_with_its_reason(small, fake_worker,
     race.draw(found, tmp_path / "race.png")
 
 
+def test_convolutions_are_counted_without_those_of_one_pixel():
+    # SE has dense layers; what it rescales, two convolutions a block, is counted.
+    found = where_time_goes.convolutions(Job("cifar_seresnet20", batch=2, size=32, classes=10))
+    assert {(c.images[1], c.kernel[2:], c.geometry.strides[0]): n for c, n in found.items()} == {
+        (32, (3, 16), 1): 1,
+        (32, (16, 16), 1): 6,
+        (32, (16, 32), 2): 1,
+        (16, (32, 32), 1): 5,
+        (16, (32, 64), 2): 1,
+        (8, (64, 64), 1): 5,
+    }
+    assert [c.kernel[2] for c in found if not c.needs_input_gradient] == [3]
+    # The two convolutions of ResNeSt's attention see one pixel each.
+    found = where_time_goes.convolutions(Job("resnest14d", batch=2, size=64))
+    assert all(convolution.images[1] > 1 for convolution in found)
+    assert sum(found.values()) == 3 + 4 * (3 + 1)
+
+
+def test_compiled_passes_are_those_of_the_convolution():
+    geometry = Geometry((2, 2), ((1, 1), (1, 1)), groups=2)
+    layer = where_time_goes.Convolution((2, 8, 8, 4), (3, 3, 2, 6), geometry, True)
+    passes = where_time_goes.compiled_passes(layer)
+    shapes = {name: call().shape for name, call in passes.items()}
+    assert shapes == {"forward": (2, 4, 4, 6), "input": (2, 8, 8, 4), "kernel": (3, 3, 2, 6)}
+    assert str(layer) == "8x8, 4 to 6, 2 groups, 3x3, stride 2"
+
+
+def test_the_parts_of_a_step_add_up_to_the_whole(small):
+    times = {"forward": (2.0, 3.0), "input": (4.0, 6.0), "kernel": (5.0, 18.0)}
+    alone = [
+        {"count": 2, "pass": name, f"{OURS} ms": ours, f"{TORCH} ms": theirs}
+        for name, (ours, theirs) in times.items()
+    ]
+    wholes = {f"{OURS} train": [0.1], f"{OURS} forward": [0.03]}
+    wholes |= {f"{TORCH} train": [0.2], f"{TORCH} forward": [0.05]}
+    operators = {"forward_s": 0.01, "gradients_s": 0.04}
+    rows = where_time_goes.divide(small, wholes, alone, operators)
+    ours, theirs = ([row[f"{side} ms"] for row in rows] for side in (OURS, TORCH))
+    assert ours == pytest.approx([4, 8, 10, 26, 52, 100])
+    # One operator gives both gradients: it is divided as 6 to 18.
+    assert theirs == pytest.approx([10, 10, 30, 40, 110, 200])
+    assert [rows[0][where_time_goes.RATIO], rows[-1][where_time_goes.RATIO].median] == [0.4, 0.5]
+    (*_, whole) = where_time_goes.divide(small, wholes, alone, None)
+    assert whole[where_time_goes.RATIO] is None
+
+
+def test_the_parts_are_measured_without_pytorch(small):
+    settings = where_time_goes.Settings(model="small", pairs=1, repeats=1, sample_s=0)
+    found = where_time_goes.run(settings)
+    # The stem, whose images need no gradient, and the three convolutions of a block.
+    assert len(found["convolutions"]) == 2 + 3 * 3
+    assert found["operators"] == []
+    *parts, whole = (row[f"{OURS} ms"] for row in found["rows"])
+    assert sum(parts) == pytest.approx(whole)
+
+
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="needs PyTorch in the tests' Python"
 )
@@ -327,7 +386,7 @@ def test_logits_of_other_weights_are_refused(monkeypatch):
 
 @pytest.mark.slow
 @needs_torch
-@pytest.mark.parametrize("mode", ["train", "infer"])
+@pytest.mark.parametrize("mode", get_args(Mode))
 def test_a_twin_takes_steps(mode, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     job = Job("cifar_seresnet8", mode, batch=2, size=32, classes=10)
@@ -339,6 +398,26 @@ def test_a_twin_takes_steps(mode, monkeypatch):
     assert worker.about["freed memory"] == "kept"
     assert "timm" not in worker.about
     worker.close()
+
+
+@pytest.mark.slow
+@needs_torch
+def test_the_parts_are_measured_on_both_sides():
+    found = where_time_goes.run(
+        where_time_goes.Settings(
+            model="cifar_seresnet8",
+            batch=2,
+            torch_python=sys.executable,
+            pairs=1,
+            repeats=1,
+            sample_s=0,
+        )
+    )
+    times = [row[f"{TORCH} ms"] for row in found["rows"]]
+    assert sum(times[:-1]) == pytest.approx(times[-1])
+    assert min(times[:3]) > 0
+    assert min(row[f"{TORCH} ms"] for row in found["convolutions"]) > 0
+    assert "aten::native_batch_norm" in {row["operator"] for row in found["operators"]}
 
 
 @pytest.mark.slow
