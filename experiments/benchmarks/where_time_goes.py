@@ -52,7 +52,7 @@ from experiments.benchmarks.measure import (
     write,
 )
 from senet_jax.ops.conv_forms import Geometry
-from senet_jax.ops.conv_lowering import FORMS, best
+from senet_jax.ops.conv_lowering import lowered
 from senet_jax.training.allocator import keep_freed_memory
 
 Pass = Literal["forward", "input", "kernel"]
@@ -119,7 +119,14 @@ class Convolution:
 
 def convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """A convolution in the form in which senet_jax gives it to XLA."""
-    return FORMS[best(kernel, geometry, jax.default_backend())](x, kernel, geometry)
+    return lowered(
+        x,
+        kernel,
+        geometry.strides,
+        geometry.padding,
+        rhs_dilation=geometry.dilation,
+        feature_group_count=geometry.groups,
+    )
 
 
 def convolutions(job: Job) -> dict[Convolution, int]:
