@@ -91,7 +91,7 @@ HEAVY = {
 
 
 def pytest_collection_modifyitems(items):
-    """Marks the tests of the heavy files, and puts them first: light ones fill both cores' ends."""
+    """Marks the tests of the heavy files, and puts them first, so that both cores end together."""
     tests = Path(__file__).parent
     heavy = {tests / folder / f"test_{name}.py" for folder in HEAVY for name in HEAVY[folder]}
     assert all(path.is_file() for path in heavy), "a heavy file has another name now"

@@ -112,7 +112,7 @@ def _torch_logits(
 
 
 def check_logits(python: str, job: Job) -> None:
-    """Refuses a network whose logits in PyTorch differ by more than ``LIMIT``.
+    """Checks that the logits of a network and of its PyTorch twin agree within ``LIMIT``.
 
     Raises:
         ValueError: The logits differ.

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -56,6 +55,21 @@ def padded(x: Float[Array, "n h w c"], padding: tuple[Pair, Pair]) -> Float[Arra
     """The images with zeros around them; negative numbers take pixels away."""
     rows, columns = ((before, after, 0) for before, after in padding)
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), rows, columns, (0, 0, 0)))
+
+
+def windows(
+    x: Float[Array, "n h w c"], kernel_shape: tuple[int, ...], geometry: Geometry
+) -> list[Float[Array, "n h2 w2 c"]]:
+    """The pixels that each tap of a kernel sees, in the order of the taps, row by row."""
+    x = padded(x, geometry.padding)
+    (down, across), (vertical, horizontal) = geometry.dilation, geometry.strides
+    rows, columns = kernel_shape[:2]
+    height, width = x.shape[1] - (rows - 1) * down, x.shape[2] - (columns - 1) * across
+    return [
+        x[:, y : y + height : vertical, z : z + width : horizontal]
+        for y in range(0, rows * down, down)
+        for z in range(0, columns * across, across)
+    ]
 
 
 def is_pointwise(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
@@ -146,15 +160,10 @@ def depthwise(
 
 
 def _taps(x: Array, kernel: Array, geometry: Geometry) -> Array:
-    x = padded(x, geometry.padding)
-    (down, across), (vertical, horizontal) = geometry.dilation, geometry.strides
-    rows, columns = kernel.shape[:2]
-    height, width = x.shape[1] - (rows - 1) * down, x.shape[2] - (columns - 1) * across
+    weights = kernel.reshape(-1, kernel.shape[3])
     total = jnp.zeros((), x.dtype)
-    for row, column in np.ndindex(rows, columns):
-        y, z = row * down, column * across
-        window = x[:, y : y + height : vertical, z : z + width : horizontal]
-        total = total + window * kernel[row, column, 0]
+    for window, weight in zip(windows(x, kernel.shape, geometry), weights, strict=True):
+        total = total + window * weight
     return total
 
 

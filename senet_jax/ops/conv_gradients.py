@@ -9,12 +9,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
 from senet_jax.ops import winograd
-from senet_jax.ops.conv_forms import Form, Geometry, native, padded
+from senet_jax.ops.conv_forms import Form, Geometry, native, padded, windows
 
 KernelGradient = Callable[[Array, Array, tuple[int, ...], Geometry], Array]
 """``(images, gradient of the output, shape of the kernel, geometry) -> gradient of the kernel``."""
@@ -72,15 +71,7 @@ def _patches_of(
     x: Array, shape: tuple[int, ...], geometry: Geometry
 ) -> Float[Array, "n h2 w2 kh*kw*c"]:
     """The pixels that each output is a sum of (im2col)."""
-    x = padded(x, geometry.padding)
-    (down, across), (vertical, horizontal) = geometry.dilation, geometry.strides
-    height = x.shape[1] - (shape[0] - 1) * down
-    width = x.shape[2] - (shape[1] - 1) * across
-    taps = [
-        x[:, row * down :, column * across :][:, :height:vertical, :width:horizontal]
-        for row, column in np.ndindex(*shape[:2])
-    ]
-    return jnp.concatenate(taps, axis=-1)
+    return jnp.concatenate(windows(x, shape, geometry), axis=-1)
 
 
 def _patches_gradient(

@@ -10,7 +10,7 @@ import contextvars
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,19 +20,7 @@ from jaxtyping import Array, Float
 from senet_jax.errors import choose
 from senet_jax.ops import conv_forms, conv_gradients, winograd
 from senet_jax.ops.conv_forms import Form, Geometry
-
-Lowering = Literal[
-    "native",
-    "pointwise",
-    "chunked",
-    "depthwise",
-    "patches",
-    "patches_all",
-    "crossed",
-    "winograd_gradient",
-    "winograd_all",
-]
-"""A form of a convolution, by its function in ``ops.conv_forms`` or ``ops.conv_gradients``."""
+from senet_jax.ops.lowerings import Lowering
 
 FORMS: dict[Lowering, Form] = {
     "native": conv_forms.native,

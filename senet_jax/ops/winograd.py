@@ -4,9 +4,10 @@ Lavin and Gray (arXiv 1509.09308, section 4.3): a tile of 4x4 outputs is
 Y = A^T [(G k G^T) * (B^T x B)] A, where x is the tile of 6x6 inputs and * multiplies elements. The
 sum over the input channels makes 36 products of matrices, (tiles, c) and (c, c2).
 
-Everything is float32. A value differs from that of the direct sum by a few 1e-6 of the deviation of
-all values. An infinite or NaN pixel makes all outputs of the tiles that hold it NaN, up to 4 pixels
-further than in the direct sum; in the gradient of the kernel all taps of its channel become NaN.
+Everything is float32. For layers of ResNets the results differ from the direct sums by 1e-6 to 5e-6
+of their deviation (root mean square), and by 9e-5 at most. An infinite or NaN pixel makes all
+outputs of the tiles that hold it NaN, up to 3 pixels further than in the direct sum; in the
+gradient of the kernel all taps of its channel become NaN.
 """
 
 import functools
@@ -68,10 +69,14 @@ def applies(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
     return square and geometry.groups == 1 and plain
 
 
+def _output_sides(x: Array, geometry: Geometry) -> tuple[int, int]:
+    (above, below), (left, right) = geometry.padding
+    return x.shape[1] + above + below - 2, x.shape[2] + left + right - 2
+
+
 def tiles_of(x: Float[Array, "n h w c"], geometry: Geometry) -> tuple[int, int]:
     """The tiles that cover the output, vertically and horizontally."""
-    (above, below), (left, right) = geometry.padding
-    height, width = x.shape[1] + above + below - 2, x.shape[2] + left + right - 2
+    height, width = _output_sides(x, geometry)
     return -(-height // TILE), -(-width // TILE)
 
 
@@ -87,8 +92,7 @@ def convolve(
     # The first axis is the column within a tile, as in _input_tiles; they are stacked in place.
     y = _stack(_OUTPUT, [products[column] for column in range(_SIDE)], 4)
     y = _stack(_OUTPUT, [y[row] for row in range(_SIDE)], 2)
-    (above, below), (left, right) = geometry.padding
-    height, width = x.shape[1] + above + below - 2, x.shape[2] + left + right - 2
+    height, width = _output_sides(x, geometry)
     return y.reshape(len(x), TILE * tall, TILE * wide, features)[:, :height, :width]
 
 
@@ -151,9 +155,8 @@ def _stack(matrix: np.ndarray, parts: Sequence[Array], axis: int = 0) -> Array:
     return jnp.stack(sums, axis)
 
 
-def _transformed(matrix: np.ndarray, kernels: Float[Array, "i j c c2"]) -> Array:
-    """A constant matrix times the kernels of all pairs of channels, each as a vector."""
-    channels = kernels.shape[2:]
-    kernels = kernels.reshape(matrix.shape[1], -1)
-    product = lax.dot_general(jnp.asarray(matrix), kernels, (((1,), (0,)), ((), ())))
-    return product.reshape(-1, *channels)
+def _transformed(matrix: np.ndarray, kernels: Float[Array, "*taps c c2"]) -> Array:
+    """A constant matrix times the kernel of each pair of channels, as a vector of its taps."""
+    taps = kernels.reshape(matrix.shape[1], -1)
+    product = lax.dot_general(jnp.asarray(matrix), taps, (((1,), (0,)), ((), ())))
+    return product.reshape(-1, *kernels.shape[-2:])

@@ -16,6 +16,7 @@ import dacite
 from senet_jax.data.config import DataConfig
 from senet_jax.errors import UsageError, require
 from senet_jax.files import user_address, user_path, user_weights
+from senet_jax.ops.lowerings import Lowering
 from senet_jax.ranges import check_numbers
 
 
@@ -218,23 +219,10 @@ class TrainConfig:
     """Learning rate of all but the classifier, as a fraction of the classifier's."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
-    conv_lowering: (
-        Literal[
-            "native",
-            "pointwise",
-            "chunked",
-            "depthwise",
-            "patches",
-            "patches_all",
-            "crossed",
-            "winograd_gradient",
-            "winograd_all",
-        ]
-        | None
-    ) = None
-    """Form of the convolutions, where it applies: "native" is XLA's own; the others are described
-    in ops/conv_forms.py and ops/conv_gradients.py. None chooses for each what was measured to be
-    fast."""
+    conv_lowering: Lowering | None = None
+    """Form of the convolutions to which it applies; all others are then XLA's own, which "native"
+    means. The forms are described in ops/conv_forms.py and ops/conv_gradients.py. None chooses for
+    each convolution what was measured to be fast."""
     ema_decay: float | None = None
     """Decay per step of an average of parameters and statistics, which is then what is
     evaluated; None keeps none."""

@@ -20,7 +20,7 @@ from senet_jax.data.sources import ArraySource
 from senet_jax.data.view_batches import PADDING, Images, ViewBatch, ViewBatches
 from senet_jax.data.views import Views
 from senet_jax.errors import UsageError
-from senet_jax.ops.conv_lowering import Lowering
+from senet_jax.ops.lowerings import Lowering
 from senet_jax.training.mesh import replicated, to_devices
 from senet_jax.training.step import LogitsStep, make_logits_step
 

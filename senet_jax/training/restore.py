@@ -14,7 +14,7 @@ from senet_jax.errors import UsageError
 from senet_jax.interchange import load_weights
 from senet_jax.interchange.state_dict import WeightsOf
 from senet_jax.models import zoo
-from senet_jax.ops.conv_lowering import Lowering
+from senet_jax.ops.lowerings import Lowering
 from senet_jax.training.checkpoint import Checkpoints
 from senet_jax.training.checkpoint_folder import checkpoints_of
 from senet_jax.training.checkpoint_owner import check_config

@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, Int, Key, UInt8, UInt32
 
 from senet_jax.data.config import AugmentConfig
 from senet_jax.data.device import change_batch
-from senet_jax.ops.conv_lowering import Lowering, lowering
+from senet_jax.ops.conv_lowering import lowering
+from senet_jax.ops.lowerings import Lowering
 from senet_jax.training.mesh import over_batch, replicated
 from senet_jax.training.micro_batches import accumulate
 from senet_jax.training.state import TrainState
