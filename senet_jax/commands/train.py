@@ -96,7 +96,7 @@ def train_and_report(config: "TrainConfig", **arguments: Any) -> int:
     Raises:
         UsageError: The config cannot be run.
     """
-    from senet_jax.analysis.report import draw_run, report_run
+    from senet_jax.analysis.run_report import draw_run, report_run
     from senet_jax.training.hosts import is_first
     from senet_jax.training.loop import Diverged, Preempted, train
 

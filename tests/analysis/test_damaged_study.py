@@ -10,7 +10,8 @@ from senet_jax import cli
 from senet_jax.analysis import report as reports
 from senet_jax.analysis import study_plots
 from senet_jax.analysis.cells import read_study, write_baseline
-from senet_jax.analysis.report import draw_run, report_run, write_report
+from senet_jax.analysis.report import write_report
+from senet_jax.analysis.run_report import draw_run, report_run
 from senet_jax.analysis.study_report import report_study
 from senet_jax.analysis.study_tables import markdown
 from senet_jax.errors import UsageError

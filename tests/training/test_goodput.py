@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from senet_jax.analysis.report import report_run
+from senet_jax.analysis.run_report import report_run
 from senet_jax.errors import UsageError
 from senet_jax.training import goodput, loop
 from senet_jax.training.goodput import (

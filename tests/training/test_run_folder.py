@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from senet_jax.analysis.report import report_run
+from senet_jax.analysis.run_report import report_run
 from senet_jax.data.card import Card
 from senet_jax.data.config import DataConfig
 from senet_jax.data.datasets import open_dataset
