@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from senet_jax.data.imagenet_tars import Archives, check_tars
+from senet_jax.data.stored_labels import Damaged
 from senet_jax.data.tfds_folder import check_regular, expanded
-from senet_jax.data.verify import Damaged, Split, keep_labels, verified, verify
+from senet_jax.data.verify import Split, keep_labels, verified, verify
 from senet_jax.errors import UsageError, choose
 from senet_jax.files import check_folder, is_folder
 

@@ -25,7 +25,7 @@ from senet_jax.data.image_search import (
     list_entries,
 )
 from senet_jax.data.look_alikes import look_alike, look_alikes, spelled
-from senet_jax.data.verify import Damaged, label_file, stored_labels
+from senet_jax.data.stored_labels import Damaged, label_file, stored_labels
 from senet_jax.errors import UsageError
 from senet_jax.files import os_reason, read_bytes
 from senet_jax.text import printable

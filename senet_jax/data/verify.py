@@ -17,17 +17,14 @@ from jaxtyping import Int32
 from tqdm import tqdm
 
 from senet_jax.data.decode import Unreadable, read_size
+from senet_jax.data.stored_labels import Damaged, label_file, stored_labels
 from senet_jax.data.tfds_folder import open_prepared
-from senet_jax.files import read_bytes, write_whole
+from senet_jax.files import write_whole
 
 LOGGER = logging.getLogger(__name__)
 
 RECORDS_AT_ONCE = 64
 """How many records a thread holds in memory."""
-
-
-class Damaged(ValueError):
-    """A data set is not whole; the message says where."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,34 +49,6 @@ class Split:
         if images.min() == images.max():
             return f"{said} each"
         return f"{said} to {images.max():,} each, {np.median(images):,.0f} in the median"
-
-
-def label_file(folder: Path, split: str) -> Path:
-    """The file with the label of every record of a split, int32, in their order."""
-    return folder / f"labels-{split}.npy"
-
-
-def stored_labels(folder: Path, split: str) -> Int32[np.ndarray, " n"] | None:
-    """Reads the labels that ``keep_labels`` wrote; None without them.
-
-    Raises:
-        Damaged: The file cannot be read, or does not hold one whole number a record.
-    """
-    file = label_file(folder, split)
-    try:
-        labels = np.load(BytesIO(read_bytes(file)))
-    except FileNotFoundError:
-        return None
-    # For damaged bytes NumPy raises ValueError, EOFError, OSError, MemoryError and what zipfile and
-    # its parser of headers raise.
-    except Exception as error:
-        raise Damaged(f"{file} cannot be read as labels ({error})") from error
-    if not isinstance(labels, np.ndarray) or labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise Damaged(f"{file} does not hold a list of whole numbers")
-    limits = np.iinfo(np.int32)
-    if labels.size and not limits.min <= labels.min() <= labels.max() <= limits.max:
-        raise Damaged(f"{file} holds numbers that are no labels")
-    return labels.astype(np.int32)
 
 
 def verify(folder: Path, expected: Mapping[str, Counter[int]] | None = None) -> list[Split]:

@@ -20,7 +20,8 @@ from tensorflow_datasets.core import file_adapters
 
 from senet_jax import cli
 from senet_jax.data import prepare, verify
-from senet_jax.data.verify import RECORDS_AT_ONCE, Damaged
+from senet_jax.data.stored_labels import Damaged, label_file
+from senet_jax.data.verify import RECORDS_AT_ONCE
 from senet_jax.errors import UsageError
 from tests.data import stand_in
 from tests.data.tars import SYNSETS, pack, train_members, validation_members, write_tars
@@ -97,7 +98,7 @@ def test_the_command_builds_verifies_and_leaves_nothing_else(tmp_path, tars, ten
     builder = stand_in.TFDS_BUILDER("imagenet2012", data_dir=data)
     sources = builder.as_data_source(decoders={"image": tfds.decode.SkipDecoding()})
     for split, source in sources.items():
-        kept = np.load(verify.label_file(folder, split))
+        kept = np.load(label_file(folder, split))
         assert kept.dtype == np.int32
         assert kept.tolist() == [row["label"] for row in source]
     assert all(
@@ -113,7 +114,7 @@ def test_the_command_builds_verifies_and_leaves_nothing_else(tmp_path, tars, ten
 
 
 def test_what_is_there_is_verified_once_without_tars_or_tensorflow(built, no_tensorflow):
-    labels = np.load(verify.label_file(built, "train"))
+    labels = np.load(label_file(built, "train"))
     again = prepare.prepare("imagenet2012", built.parents[1])
     assert again.how == "was there, verified before"
     assert again.splits[0].labels.tolist() == labels.tolist()
@@ -122,19 +123,19 @@ def test_what_is_there_is_verified_once_without_tars_or_tensorflow(built, no_ten
     before = files(built)
     again = prepare.prepare("imagenet2012", built.parents[1])
     assert again.how == "was there, now verified"
-    assert np.load(verify.label_file(built, "train")).tolist() == labels.tolist()
+    assert np.load(label_file(built, "train")).tolist() == labels.tolist()
     assert before.items() < files(built).items()
 
 
 def test_labels_that_do_not_fit_are_found_again(built):
-    file = verify.label_file(built, "train")
+    file = label_file(built, "train")
     np.save(file, np.load(file)[:-1])
     assert prepare.prepare("imagenet2012", built.parents[1]).how == "was there, now verified"
     assert len(np.load(file)) == 6
 
 
 def test_a_set_that_cannot_be_written_to_is_verified_all_the_same(built, monkeypatch, caplog):
-    verify.label_file(built, "test").unlink()
+    label_file(built, "test").unlink()
 
     def refuse(*_):
         raise UsageError("labels-test.npy cannot be written: Read-only file system.")
@@ -182,7 +183,7 @@ def test_a_damaged_file_of_labels_is_written_again(built, caplog):
         lambda file: file.write_bytes(b"\x93NUMPY"),
         lambda file: np.save(file, np.full(6, 1000, np.int32)),
     ):
-        file = verify.label_file(built, "train")
+        file = label_file(built, "train")
         whole = file.read_bytes()
         harm(file)
         again = prepare.prepare("imagenet2012", built.parents[1])
@@ -256,7 +257,7 @@ def test_several_shards_are_one_split(built):
         writer.close()
     info["splits"][0]["shardLengths"] = ["4", "2"]
     (built / "dataset_info.json").write_text(json.dumps(info))
-    kept = np.load(verify.label_file(built, "train"))
+    kept = np.load(label_file(built, "train"))
     assert verify.verify(built)[0].labels.tolist() == kept.tolist()
 
 
