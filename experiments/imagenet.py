@@ -30,7 +30,7 @@ from senet_jax.commands import train
 from senet_jax.commands.interruption import say_interrupted, watch_interrupts
 from senet_jax.commands.output import open_streams, reader_may_leave
 from senet_jax.data.config import AugmentConfig, DataConfig
-from senet_jax.errors import BAD_INPUT, UsageError, choose
+from senet_jax.errors import ExitCode, UsageError, choose
 from senet_jax.terminal import escaped_output
 from senet_jax.training.allocator import keep_freed_memory
 from senet_jax.training.config import ModelConfig, OptimizerConfig, TrainConfig
@@ -151,7 +151,7 @@ def _train(name: str, flags: list[str]) -> int:
             return train.run_flags(prog, "", f"Train by the recipe {name!r}.", recipe, flags)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return ExitCode.BAD_INPUT
     except KeyboardInterrupt:
         return say_interrupted()
 

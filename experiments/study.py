@@ -15,8 +15,7 @@ from senet_jax.analysis.study_tables import markdown
 from senet_jax.commands.config import read_config
 from senet_jax.commands.interruption import say_interrupted
 from senet_jax.commands.output import open_streams, reader_may_leave
-from senet_jax.commands.train import PREEMPTED
-from senet_jax.errors import BAD_INPUT, UsageError, require
+from senet_jax.errors import ExitCode, UsageError, require
 from senet_jax.studies.grid import check_data, jobs, with_model
 from senet_jax.studies.live import LiveTable, tell_failures
 from senet_jax.studies.places import places
@@ -26,8 +25,6 @@ from senet_jax.terminal import escaped_output
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.lock import held
 from senet_jax.training.presets import preset
-
-FAILED = 1
 
 
 class Stopped(Exception):
@@ -152,10 +149,10 @@ def _guarded(
             return _run(study, options, grid, options.baseline or baseline)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return ExitCode.BAD_INPUT
     except (Stopped, Detached) as stopped:
         print(stopped, file=sys.stderr)
-        return PREEMPTED
+        return ExitCode.PREEMPTED
     except KeyboardInterrupt:
         return say_interrupted()
 
@@ -185,10 +182,10 @@ def _run(study: str, options: Options, cells: dict[str, TrainConfig], baseline: 
     failed = tell_failures(progress)
     if failed == len(grid):
         print("no run has ended, so that there is nothing to report.", file=sys.stderr)
-        return FAILED
+        return ExitCode.FAILED
     report = report_study(read_study(folder))
     # Before it is written: a disk that is full does not take it from who waited for it.
     print(f"\n{markdown(report)}\n", flush=True)
     write_report(report, folder)
     print(f"{folder}{os.sep}: report.md, report.tex, report.csv, runs.csv; figures")
-    return FAILED if failed else 0
+    return ExitCode.FAILED if failed else 0

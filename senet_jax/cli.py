@@ -41,7 +41,7 @@ def _main(argv: Sequence[str] | None) -> int:
     import logging
 
     from senet_jax.commands.output import open_streams, reader_may_leave
-    from senet_jax.errors import BAD_INPUT, UsageError
+    from senet_jax.errors import ExitCode, UsageError
     from senet_jax.terminal import OneLine, escaped_output
 
     if argv is None:
@@ -63,7 +63,7 @@ def _main(argv: Sequence[str] | None) -> int:
                 return _run(list(sys.argv[1:] if argv is None else argv))
         except UsageError as error:
             print(f"senet-jax: error: {error}", file=sys.stderr)
-            return BAD_INPUT
+            return ExitCode.BAD_INPUT
 
 
 def _run(arguments: list[str]) -> int:

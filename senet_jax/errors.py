@@ -1,10 +1,26 @@
-"""The one exception for input that a user can mend, and the suggestion of near names."""
+"""The error that a user can mend, suggestions of near names, and the exit codes."""
 
 import difflib
+import enum
 from collections.abc import Iterable
 
-BAD_INPUT = 2
-"""Exit code of a command that a UsageError ended."""
+
+class ExitCode(enum.IntEnum):
+    """Exit codes of the commands and of the processes that they start."""
+
+    DONE = 0
+    FAILED = 1
+    """An unexpected error, or a run of a study that has failed."""
+    BAD_INPUT = 2
+    """A UsageError, or an image that cannot be read."""
+    DIVERGED = 3
+    """The loss was not finite."""
+    PREEMPTED = 75
+    """Stopped with the state saved, or another host is gone: the same command resumes."""
+    INTERRUPTED = 130
+    """Ctrl-C with no state to save: 128 and the number of SIGINT, as shells have it."""
+    READER_GONE = 141
+    """The reader of standard output has closed it: 128 and the number of SIGPIPE."""
 
 
 class UsageError(ValueError):

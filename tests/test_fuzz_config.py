@@ -18,7 +18,7 @@ import pytest
 
 from senet_jax import cli
 from senet_jax.commands.invocation import Invocation
-from senet_jax.errors import BAD_INPUT
+from senet_jax.errors import ExitCode
 from senet_jax.models import zoo
 from senet_jax.models.resnet import SE, ResNet
 from senet_jax.training import loop
@@ -145,7 +145,7 @@ def command(monkeypatch, capfd):
         except SystemExit as stopped:  # tyro has refused a value of another type
             code = stopped.code
         err = capfd.readouterr().err
-        assert code == BAD_INPUT, (flags, code, err)
+        assert code == ExitCode.BAD_INPUT, (flags, code, err)
         assert "Traceback" not in err, (flags, err)
         assert err.strip(), flags
         if err.startswith("senet-jax: error: "):

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from senet_jax import cli
-from senet_jax.errors import BAD_INPUT
+from senet_jax.errors import ExitCode
 from tests.data.photographs import write_photographs
 
 
@@ -59,7 +59,7 @@ def test_what_cannot_be_drawn_is_said_in_one_sentence(
 ):
     monkeypatch.chdir(tmp_path)
     code, _, err = show(capsys, *arguments)
-    assert code == BAD_INPUT
+    assert code == ExitCode.BAD_INPUT
     assert message in err
     assert err.count("\n") == 1
     assert not any(tmp_path.iterdir())

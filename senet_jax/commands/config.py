@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from senet_jax.commands.wrong_flags import flags_of, unknown_argument, wrong_value
-from senet_jax.errors import BAD_INPUT
+from senet_jax.errors import ExitCode
 from senet_jax.files import user_address, user_path, user_weights
 from senet_jax.ranges import check_numbers
 from senet_jax.terminal import unescaped
@@ -51,7 +51,7 @@ def read_config(
                 return_unknown_args=True,
             )
     except SystemExit as end:
-        if end.code != BAD_INPUT:
+        if end.code != ExitCode.BAD_INPUT:
             raise
         raise wrong_value(prog, default, arguments, said.getvalue()) from None
     if unknown:

@@ -9,8 +9,7 @@ import sys
 import threading
 from types import FrameType, TracebackType
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
+from senet_jax.errors import ExitCode
 
 DELIVERED_WITHIN_S = 3.0
 """Seconds within which Python code notices an interrupt, unless it waits for a compiler."""
@@ -76,7 +75,7 @@ class _Watch:
     def end(self) -> None:
         """Ends the process at once."""
         self.say()
-        os._exit(INTERRUPTED)
+        os._exit(ExitCode.INTERRUPTED)
 
     def _unraisable(self, what: "sys.UnraisableHookArgs") -> None:
         if what.exc_type is KeyboardInterrupt:
@@ -131,7 +130,7 @@ def say_interrupted() -> int:
         _watch.say()
     else:
         print(_line(), end="", file=sys.stderr)
-    return INTERRUPTED
+    return ExitCode.INTERRUPTED
 
 
 def _line() -> str:

@@ -7,11 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from senet_jax.errors import UsageError
+from senet_jax.errors import ExitCode, UsageError
 from senet_jax.terminal import failed_with
-
-READER_GONE = 141
-"""Exit code then: what a shell says of programs that SIGPIPE ends."""
 
 
 def open_streams() -> None:
@@ -40,7 +37,7 @@ def reader_may_leave() -> Iterator[None]:
     Other pipes that break, such as those to data workers, are errors as before.
 
     Raises:
-        SystemExit: With ``READER_GONE``.
+        SystemExit: With ``ExitCode.READER_GONE``.
         UsageError: Standard output cannot be written, as on a full disk.
     """
     if sys.stdout is None:
@@ -55,7 +52,7 @@ def reader_may_leave() -> Iterator[None]:
         if not _reader_is_gone():
             raise
         _write_nothing()
-        sys.exit(READER_GONE)
+        sys.exit(ExitCode.READER_GONE)
     except OSError as error:
         if not _is_of_output(error):
             raise

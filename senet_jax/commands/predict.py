@@ -14,14 +14,12 @@ from senet_jax.commands.networks import (
     read_weights,
     view_fields,
 )
-from senet_jax.errors import UsageError
+from senet_jax.errors import ExitCode, UsageError
 from senet_jax.text import printable
 
 if TYPE_CHECKING:
     from senet_jax.data.card import Card
     from senet_jax.training.restore import Trained
-
-UNREADABLE = 2
 
 SUMMARY = "Say what images show."
 
@@ -111,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
         for index, reason in said.errors.items():
             sentence = f"senet-jax: {images.name(index)} cannot be read as an image: {reason}"
             print(printable(sentence), file=sys.stderr)
-            code = UNREADABLE
+            code = ExitCode.BAD_INPUT
         for index, log_p in zip(said.index, said.log_p, strict=True):
             top = np.argsort(-log_p, kind="stable")[: options.top]
             _print(images.name(index), [(names[c], float(np.exp(log_p[c]))) for c in top], options)

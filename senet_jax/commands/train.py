@@ -1,13 +1,10 @@
 """`senet-jax train`."""
 
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from senet_jax.commands.invocation import Invocation
     from senet_jax.training.config import TrainConfig
-
-DIVERGED, PREEMPTED = 3, 75
 
 SUMMARY = "Train a network, or resume."
 
@@ -79,37 +76,12 @@ def run_flags(
 
 
 def _train(asked: "Invocation") -> int:
+    from senet_jax.studies.run import train_and_report
     from senet_jax.training.goodput import process_age_s
     from senet_jax.training.profiler import ProfileRequest
 
     profile = ProfileRequest(asked.profile_steps, asked.profile_start)
     return train_and_report(asked.config, age_s=process_age_s(), profile=profile)
-
-
-def train_and_report(config: "TrainConfig", **arguments: Any) -> int:
-    """Trains, and prints the report or why there is none; returns the exit code.
-
-    Args:
-        config: The experiment.
-        **arguments: Those of ``loop.train``.
-
-    Raises:
-        UsageError: The config cannot be run.
-    """
-    from senet_jax.analysis.run_report import draw_run, report_run
-    from senet_jax.training.hosts import is_first
-    from senet_jax.training.loop import Diverged, Preempted, train
-
-    try:
-        train(config, **arguments)
-    except (Diverged, Preempted) as stopped:
-        if is_first():
-            print(f"senet-jax: {stopped}", file=sys.stderr)
-        return DIVERGED if isinstance(stopped, Diverged) else PREEMPTED
-    if is_first():
-        print(report_run(config.run_dir), flush=True)
-        draw_run(config.run_dir)
-    return 0
 
 
 def _show_sharding(config: "TrainConfig") -> int:

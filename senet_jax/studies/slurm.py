@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from senet_jax.errors import UsageError, require
+from senet_jax.errors import ExitCode, UsageError, require
 from senet_jax.files import os_reason, read_json_object, write_text
 from senet_jax.studies.grid import Job
 from senet_jax.studies.runner import CACHE, SOURCES, Progress, Show, log_of, where_they_stand
@@ -89,13 +89,15 @@ class Task:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = self.cache
         keep_freed_memory()
         # Only now, because they import jax.
-        from senet_jax.commands.train import PREEMPTED
         from senet_jax.studies.worker import Worker, printing_to
         from senet_jax.training.config import TrainConfig
 
         with printing_to(self.log):
             code = Worker().train(TrainConfig.from_json(self.config))
-        if code == PREEMPTED and int(os.environ.get("SLURM_RESTART_COUNT", "0")) < RESTARTS:
+        if (
+            code == ExitCode.PREEMPTED
+            and int(os.environ.get("SLURM_RESTART_COUNT", "0")) < RESTARTS
+        ):
             number = os.environ["SLURM_JOB_ID"]
             # What scancel stops is no longer running, and is to stay out of the queue.
             if "RUNNING" in _states({number}).values():

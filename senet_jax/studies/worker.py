@@ -17,17 +17,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from senet_jax.commands.train import PREEMPTED, train_and_report
 from senet_jax.data.datasets import Dataset
-from senet_jax.errors import BAD_INPUT, UsageError
+from senet_jax.errors import ExitCode, UsageError
+from senet_jax.studies.run import train_and_report
 from senet_jax.terminal import escaped_output
 from senet_jax.text import printable
 from senet_jax.training.allocator import keep_freed_memory
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.goodput import process_age_s
 from senet_jax.training.run import Run, image_side, open_data
-
-CRASHED = 1
 
 
 class Worker:
@@ -50,7 +48,7 @@ class Worker:
             return train_and_report(config, age_s=age_s, run=self._run(config))
         except UsageError as error:
             print(printable(f"error: {error}"), file=sys.stderr)
-            return BAD_INPUT
+            return ExitCode.BAD_INPUT
 
     def _run(self, config: TrainConfig) -> Run:
         shape = dataclasses.replace(config, seed=0, run_dir=Path())
@@ -109,8 +107,8 @@ def main() -> int:
             with printing_to(order["log"]):
                 code = worker.train(TrainConfig.from_json(order["config"]))
         except Exception:  # Told in the log; the next run has a process that nothing is wrong with.
-            return CRASHED
-        if code == PREEMPTED:
+            return ExitCode.FAILED
+        if code == ExitCode.PREEMPTED:
             return code
         connection.send(code)
     return 0

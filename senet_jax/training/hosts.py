@@ -10,15 +10,11 @@ import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from senet_jax.errors import BAD_INPUT, UsageError
+from senet_jax.errors import ExitCode, UsageError
 from senet_jax.terminal import OneLine
 from senet_jax.training.clusters import HostsConfig, Place, find_place
 from senet_jax.training.host_token import ReadToken, token_of_start
 from senet_jax.training.meeting import SILENCE_S, Meeting, exit_now
-
-CRASHED = 1
-INTERRUPTED = 130
-"""Exit code after Ctrl-C where the training has no state to save yet."""
 
 
 @contextlib.contextmanager
@@ -92,7 +88,7 @@ def _start_jax(place: Place, meeting: Meeting, timeout: float) -> None:
         (
             f"error: jax on {meeting.title} did not find all the others within {timeout:g} s, "
             f"though they met at {place.coordinator}: open the ports after that one between them.",
-            BAD_INPUT,
+            ExitCode.BAD_INPUT,
         ),
     )
     too_late.daemon = True
@@ -131,18 +127,18 @@ def _fail(meeting: Meeting, error: BaseException) -> None:
     An orderly end would wait for them, and they for what this one does not do any more.
     """
     if isinstance(error, UsageError):
-        meeting.leave(str(error), BAD_INPUT)
-        exit_now(f"error: {error}", BAD_INPUT)
+        meeting.leave(str(error), ExitCode.BAD_INPUT)
+        exit_now(f"error: {error}", ExitCode.BAD_INPUT)
     if isinstance(error, KeyboardInterrupt):
-        meeting.leave("it was interrupted.", INTERRUPTED)
-        exit_now("interrupted.", INTERRUPTED)
+        meeting.leave("it was interrupted.", ExitCode.INTERRUPTED)
+        exit_now("interrupted.", ExitCode.INTERRUPTED)
     if _may_come_from_another(error):
         # Then the watch ends this process with the name of the one that is gone.
         time.sleep(SILENCE_S + 5)
     traceback.print_exception(error)
     reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-    meeting.leave(reason, CRASHED)
-    exit_now(reason, CRASHED)
+    meeting.leave(reason, ExitCode.FAILED)
+    exit_now(reason, ExitCode.FAILED)
 
 
 def _may_come_from_another(error: BaseException) -> bool:

@@ -27,13 +27,11 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
-from senet_jax.errors import UsageError
+from senet_jax.errors import ExitCode, UsageError
 from senet_jax.text import printable
 from senet_jax.training.clusters import LAST_PORT, Place
 from senet_jax.training.host_token import DIGEST_BYTES, NONCE_BYTES, ReadToken, prove
 
-LOST = 75
-"""Exit code where another host is gone: the same command resumes."""
 SILENCE_S = 40.0
 """Seconds without a sign of life after which a host counts as gone. One that is at work sends them
 from a thread, which no compilation holds up for so long."""
@@ -424,7 +422,9 @@ class Meeting:
             if message.get("done"):
                 peer.done = True
         if not self._over:
-            self._end(f"{peer.title} is gone; the same command on all hosts resumes.", LOST)
+            self._end(
+                f"{peer.title} is gone; the same command on all hosts resumes.", ExitCode.PREEMPTED
+            )
 
     def _end(self, sentence: str, code: int) -> None:
         """Ends the process, whose main thread may wait for a host that is gone."""

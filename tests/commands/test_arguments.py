@@ -7,7 +7,7 @@ from senet_jax import UsageError, cli
 from senet_jax.commands.arguments import address, count, number, path, weights
 from senet_jax.commands.config import expand_paths
 from senet_jax.data.config import DataConfig
-from senet_jax.errors import BAD_INPUT
+from senet_jax.errors import ExitCode
 from senet_jax.ranges import Range
 from senet_jax.training.config import CheckpointConfig, TrainConfig
 
@@ -35,7 +35,7 @@ HUGE = str(2**63)
 )
 def test_numbers_out_of_range_are_refused(capsys, command, flag, values):
     for value in values.split():
-        assert cli.main([*command.split(), f"{flag}={value}"]) == BAD_INPUT
+        assert cli.main([*command.split(), f"{flag}={value}"]) == ExitCode.BAD_INPUT
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert f"argument {flag}: must be " in error
@@ -123,7 +123,7 @@ def test_all_paths_of_a_config_are_written_in_full(home):
 )
 def test_an_address_is_no_folder_of_a_run(capsys, monkeypatch, tmp_path, flag, value):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["train", "demo", flag, value]) == BAD_INPUT
+    assert cli.main(["train", "demo", flag, value]) == ExitCode.BAD_INPUT
     err = capsys.readouterr().err
     assert "bucket" in err
     assert err.count("\n") == 1

@@ -9,7 +9,8 @@ import pytest
 
 from senet_jax import cli
 from senet_jax.commands import table
-from senet_jax.commands.interruption import INTERRUPTED, is_interrupt
+from senet_jax.commands.interruption import is_interrupt
+from senet_jax.errors import ExitCode
 from senet_jax.training import hosts
 
 LINE = "senet-jax: interrupted.\n"
@@ -89,13 +90,13 @@ LEAVES_A_THREAD = f"""import threading
 )
 def test_an_interrupt_is_one_line_and_code_130(body):
     code, err, seconds = interrupted(COMMAND.format(body=body, ends_within_s=0.3))
-    assert (code, err) == (INTERRUPTED, LINE)
+    assert (code, err) == (ExitCode.INTERRUPTED, LINE)
     assert seconds < 10
 
 
 def test_a_second_interrupt_ends_at_once():
     patient = COMMAND.format(body=SWALLOWS, ends_within_s=None)
-    assert interrupted(patient, 2, 0.2)[:2] == (INTERRUPTED, LINE)
+    assert interrupted(patient, 2, 0.2)[:2] == (ExitCode.INTERRUPTED, LINE)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_a_second_interrupt_ends_at_once():
 )
 def test_an_interrupt_during_imports_is_one_line(module, program):
     code, err, _ = interrupted(IMPORT.format(module=module, program=program))
-    assert (code, err) == (INTERRUPTED, LINE)
+    assert (code, err) == (ExitCode.INTERRUPTED, LINE)
 
 
 @pytest.mark.parametrize("reraise", ["raise RuntimeError from error", "raise RuntimeError"])
@@ -133,7 +134,7 @@ def test_an_interrupt_in_set_name_is_one_line():
     class Module:
         field = Field()"""
     code, err, _ = interrupted(COMMAND.format(body=body, ends_within_s=5.0))
-    assert (code, err) == (INTERRUPTED, LINE)
+    assert (code, err) == (ExitCode.INTERRUPTED, LINE)
 
 
 def test_a_process_that_ignores_interrupts_still_does():
@@ -152,7 +153,7 @@ def test_every_command_ends_with_130(command, capsys, monkeypatch):
     required = {"predict": ["x"], "checkpoints": ["x"], "average": ["x"], "report": ["x"]}
     required |= {"excitation": ["x"], "convert": ["x", "--out", "x"], "prepare": ["x"]}
     required["export"] = ["x", "--format", "npz"]
-    assert cli.main([command, *required.get(command, [])]) == INTERRUPTED
+    assert cli.main([command, *required.get(command, [])]) == ExitCode.INTERRUPTED
     assert capsys.readouterr() == ("", LINE)
 
 

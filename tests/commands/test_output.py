@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from senet_jax.commands.output import READER_GONE, open_streams, reader_may_leave
+from senet_jax.commands.output import open_streams, reader_may_leave
+from senet_jax.errors import ExitCode
 
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
@@ -28,7 +29,7 @@ def test_a_command_whose_reader_leaves_ends_in_silence(command):
     )
     process.stdout.close()
     _, said = process.communicate()
-    assert (process.returncode, said) == (READER_GONE, b"")
+    assert (process.returncode, said) == (ExitCode.READER_GONE, b"")
 
 
 def test_another_pipe_that_breaks_is_an_error(capfd):

@@ -6,8 +6,7 @@ import stat
 
 import pytest
 
-from senet_jax.commands.train import PREEMPTED
-from senet_jax.errors import UsageError
+from senet_jax.errors import ExitCode, UsageError
 from senet_jax.studies import slurm
 from senet_jax.studies.grid import jobs
 from senet_jax.studies.runner import log_of
@@ -102,7 +101,7 @@ def test_what_is_stopped_queues_again_unless_scancel_stopped_it(
     monkeypatch.setenv("SLURM_JOB_ID", "70")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     monkeypatch.setattr(slurm, "keep_freed_memory", lambda: True)
-    monkeypatch.setattr(Worker, "train", lambda self, config: PREEMPTED)
+    monkeypatch.setattr(Worker, "train", lambda self, config: ExitCode.PREEMPTED)
     config = dataclasses.replace(SMALL, run_dir=tmp_path / "run").to_json()
     with pytest.raises(SystemExit, match="75"):
         slurm.Task(config, str(tmp_path / "log"), str(tmp_path / "cache"))()

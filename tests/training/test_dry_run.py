@@ -12,7 +12,7 @@ from flax import linen as nn
 from senet_jax import cli
 from senet_jax.data.card import known_card
 from senet_jax.data.config import DataConfig
-from senet_jax.errors import BAD_INPUT, UsageError
+from senet_jax.errors import ExitCode, UsageError
 from senet_jax.models import zoo
 from senet_jax.training import dry_run
 from senet_jax.training import mesh as meshes
@@ -227,14 +227,14 @@ def test_the_largest_of_several_sizes_is_compiled(plain):
 )
 def test_what_cannot_be_compiled_is_said_in_a_sentence(tiny, capsys, flags, message):
     command = ["train", "demo", "--data.batch-size", "96", "--dry-run", *flags]
-    assert cli.main(command) == BAD_INPUT
+    assert cli.main(command) == ExitCode.BAD_INPUT
     error = capsys.readouterr().err
     assert len(error.splitlines()) == 1
     assert re.search(message, error), error
 
 
 def test_the_flags_of_a_dry_run_need_it(capsys):
-    assert cli.main(["train", "demo", "--topology", "v5e:4x4"]) == BAD_INPUT
+    assert cli.main(["train", "demo", "--topology", "v5e:4x4"]) == ExitCode.BAD_INPUT
     assert "need --dry-run" in capsys.readouterr().err
 
 
