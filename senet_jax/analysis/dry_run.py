@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from jax.sharding import Mesh
 
 from senet_jax.analysis.columns import columns
+from senet_jax.axes import BATCH_AXES
 from senet_jax.training.accelerators import ACCELERATORS, Accelerator, name_of_kind
 from senet_jax.training.collectives import by_kind
 from senet_jax.training.dry_run import StepCost, bound
@@ -25,7 +26,7 @@ def draw_dry_run(step: StepCost, mesh: Mesh, accelerators: Mapping[str, Accelera
     own = name_of_kind(step.device_kind)
     names = accelerators or {name: ACCELERATORS[name] for name in ([own] if own else USUAL)}
     height, width, _ = step.image_shape
-    data, fsdp = (mesh.shape[axis] for axis in ("data", "fsdp"))
+    data, fsdp = (mesh.shape[axis] for axis in BATCH_AXES)
     return "\n".join(
         [
             f"{step.batch // step.devices} images of {height}x{width} a device, mesh: data {data} "

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from jaxtyping import PyTree
 
 from senet_jax.analysis.columns import columns
+from senet_jax.axes import BATCH_AXES
 from senet_jax.training.mesh import RULES, path_name
 
 _Leaf = tuple[str, jax.ShapeDtypeStruct]
@@ -49,7 +50,7 @@ def draw_sharding(state: PyTree[jax.ShapeDtypeStruct], mesh: Mesh) -> str:
 
 
 def _draw_mesh(mesh: Mesh) -> str:
-    data, fsdp = (mesh.shape[axis] for axis in ("data", "fsdp"))
+    data, fsdp = (mesh.shape[axis] for axis in BATCH_AXES)
     lines = [f"mesh: data {data} x fsdp {fsdp}; the images of a batch are split over all of it"]
     for row, devices in enumerate(mesh.devices):
         cells = "".join(f"[{device.id:^5}]" for device in devices)

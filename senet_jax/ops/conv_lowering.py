@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
+from senet_jax.axes import BATCH_AXES
 from senet_jax.errors import choose
 from senet_jax.ops import conv_forms, conv_gradients, winograd
 from senet_jax.ops.conv_forms import Form, Geometry
@@ -33,9 +34,6 @@ FORMS: dict[Lowering, Form] = {
     "winograd_gradient": conv_gradients.winograd_gradient,
     "winograd_all": conv_gradients.winograd_all,
 }
-
-BATCH_AXES = ("data", "fsdp")
-"""Axes of a mesh over which the images of a batch are split."""
 
 _forced: contextvars.ContextVar[Lowering | None] = contextvars.ContextVar("lowering", default=None)
 

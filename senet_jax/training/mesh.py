@@ -9,8 +9,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from senet_jax.axes import BATCH_AXES, FSDP
 from senet_jax.errors import UsageError
-from senet_jax.ops.conv_lowering import BATCH_AXES
 
 SMALLEST_SHARDED = 2**10
 """Elements; what is smaller costs more to gather than it saves."""
@@ -80,7 +80,7 @@ def state_shardings(state: PyTree[jax.Array], mesh: Mesh) -> PyTree[NamedShardin
     def place(path: tuple[jax.tree_util.KeyEntry, ...], leaf: jax.Array) -> NamedSharding:
         name = path_name(path)
         divided = next(divided for pattern, divided in RULES if re.fullmatch(pattern, name))
-        spec = _spec(leaf.shape, mesh.shape["fsdp"]) if divided else PartitionSpec()
+        spec = _spec(leaf.shape, mesh.shape[FSDP]) if divided else PartitionSpec()
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(place, state)
@@ -99,7 +99,7 @@ def _spec(shape: tuple[int, ...], parts: int) -> PartitionSpec:
     if not divisible:
         return PartitionSpec()
     _, axis = max(divisible)
-    return PartitionSpec(*[None] * axis, "fsdp")
+    return PartitionSpec(*[None] * axis, FSDP)
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, parts: int = 1) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key, PyTree, Shaped
 
-from senet_jax.ops.conv_lowering import BATCH_AXES
+from senet_jax.axes import BATCH_AXES
 
 Gradients = Callable[[Any, Any, Key[Array, ""]], tuple[PyTree[Array], PyTree[Array]]]
 """``(batch_stats, examples, key)`` to what is averaged (metrics, gradients) and the statistics."""
