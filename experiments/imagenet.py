@@ -32,8 +32,8 @@ from senet_jax.commands.output import open_streams, reader_may_leave
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import ExitCode, UsageError, choose
 from senet_jax.terminal import escaped_output
-from senet_jax.training.allocator import keep_freed_memory
 from senet_jax.training.config import ModelConfig, OptimizerConfig, TrainConfig
+from senet_jax.training.machine.allocator import keep_freed_memory
 
 _IMAGENET = DataConfig(
     name="imagenet2012",

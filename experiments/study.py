@@ -23,8 +23,8 @@ from senet_jax.studies.runner import CACHE, run_jobs
 from senet_jax.studies.slurm import Detached, SlurmOptions, run_array
 from senet_jax.terminal import escaped_output
 from senet_jax.training.config import TrainConfig
-from senet_jax.training.lock import held
 from senet_jax.training.presets import preset
+from senet_jax.training.records.lock import held
 
 
 class Stopped(Exception):

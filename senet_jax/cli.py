@@ -54,7 +54,7 @@ def _main(argv: Sequence[str] | None) -> int:
     # raise.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     if argv is None:
-        from senet_jax.training.allocator import keep_freed_memory
+        from senet_jax.training.machine.allocator import keep_freed_memory
 
         keep_freed_memory()
     with escaped_output():

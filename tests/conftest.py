@@ -26,6 +26,8 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+pytest_plugins = ["tests.tiny_runs"]
+
 
 @pytest.fixture(scope="session")
 def random_variables():
@@ -47,54 +49,69 @@ def random_variables():
 
 
 HEAVY = {
-    "analysis": ("excitation", "gate_blocks", "grad_cam", "removal", "study_report"),
-    "attention": ("gather_excite", "rescaling_in_networks", "split_attention"),
-    "commands": ("average_command", "evaluate_command", "excitation_command", "output"),
-    "data": ("augment", "loader", "mix", "prepare"),
-    "experiments": ("benchmarks", "kill_and_resume", "network_studies", "studies"),
-    "interchange": ("export", "goldens", "torch"),
-    "models": (
-        "batch_norm",
-        "cifar_networks",
-        "contract",
-        "densenet",
-        "inception",
-        "options",
-        "resnest",
-        "resnet",
-        "sknet",
-        "zoo",
-    ),
-    "ops": ("conv_lowering", "pooling"),
-    "studies": ("runner", "slurm"),
-    "": ("notebooks",),
-    "training": (
-        "allocator",
-        "checkpoint_faults",
-        "checkpoint_hosts",
-        "dry_run",
-        "ensemble",
-        "evaluate",
-        "finetune",
-        "goodput",
-        "grouped_on_mesh",
-        "hosts",
-        "loop",
-        "meshes",
-        "mixed_step",
-        "photographs",
-        "profiler",
-        "step",
-    ),
+    "allocator",
+    "augment",
+    "average_command",
+    "batch_norm",
+    "benchmarks",
+    "checkpoint_faults",
+    "checkpoint_hosts",
+    "cifar_networks",
+    "contract",
+    "conv_lowering",
+    "densenet",
+    "dry_run",
+    "ensemble",
+    "evaluate",
+    "evaluate_command",
+    "excitation",
+    "excitation_command",
+    "export",
+    "finetune",
+    "gate_blocks",
+    "gather_excite",
+    "goldens",
+    "goodput",
+    "grad_cam",
+    "grouped_on_mesh",
+    "hosts",
+    "inception",
+    "kill_and_resume",
+    "loader",
+    "loop",
+    "meshes",
+    "mix",
+    "mixed_step",
+    "network_studies",
+    "notebooks",
+    "options",
+    "output",
+    "photographs",
+    "pooling",
+    "prepare",
+    "profiler",
+    "removal",
+    "rescaling_in_networks",
+    "resnest",
+    "resnet",
+    "runner",
+    "sknet",
+    "slurm",
+    "split_attention",
+    "step",
+    "studies",
+    "study_report",
+    "torch",
+    "zoo",
 }
-"""Files of more than about four seconds, by folder; `make check` leaves them out."""
+"""Files ``test_*.py`` of more than about four seconds; `make check` leaves them out."""
 
 
 def pytest_collection_modifyitems(items):
     """Marks the tests of the heavy files, and puts them first, so that both cores end together."""
     tests = Path(__file__).parent
-    heavy = {tests / folder / f"test_{name}.py" for folder in HEAVY for name in HEAVY[folder]}
-    assert all(path.is_file() for path in heavy), "a heavy file has another name now"
+    heavy = {path for path in tests.rglob("test_*.py") if path.stem.removeprefix("test_") in HEAVY}
+    assert len(heavy) == len(HEAVY), "a heavy file has another name now"
     for item in items:
         if item.path in heavy:
             item.add_marker("heavy")

@@ -26,7 +26,7 @@ from PIL import Image
 
 from senet_jax import cli
 from senet_jax.models import zoo
-from tests.training.conftest import tiny_network
+from tests.tiny_runs import tiny_network
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 

@@ -18,7 +18,6 @@ from senet_jax.models.blocks import BlockConfig
 from senet_jax.models.zoo import create_model, list_models
 from senet_jax.ranges import RANGES, Range, check_fields, check_numbers, range_of
 from senet_jax.studies.slurm import SlurmOptions
-from senet_jax.training.clusters import HostsConfig
 from senet_jax.training.config import (
     AttentionOverrides,
     CheckpointConfig,
@@ -27,6 +26,7 @@ from senet_jax.training.config import (
     OptimizerConfig,
     TrainConfig,
 )
+from senet_jax.training.distributed.clusters import HostsConfig
 from senet_jax.training.presets import PRESETS
 
 CONFIGS = (

@@ -3,8 +3,8 @@
     python -m experiments.benchmarks.allocator
 
 trains networks on synthetic images in two processes, one as glibc's malloc comes and one after
-`senet_jax.training.allocator.keep_freed_memory`, in turns: seconds, pages that the system maps and
-zeroes, and the peak of the memory.
+`senet_jax.training.machine.allocator.keep_freed_memory`, in turns: seconds, pages that the system
+maps and zeroes, and the peak of the memory.
 """
 
 import dataclasses

@@ -42,9 +42,9 @@ from experiments.benchmarks.measure import (
     write,
 )
 from senet_jax.models import zoo
-from senet_jax.training.checkpoint import Checkpoints
+from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.config import CheckpointConfig
-from senet_jax.training.inventory import take_inventory
+from senet_jax.training.records.inventory import take_inventory
 from senet_jax.training.state import TrainState, init_state
 
 SYNCHRONOUS, ASYNCHRONOUS, ORBAX = "synchronous", "asynchronous", "Orbax, synchronous"

@@ -29,9 +29,9 @@ from jaxtyping import PyTree
 from experiments.benchmarks.measure import RESULTS, table, write
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.models.zoo import find
-from senet_jax.training.collectives import KINDS, by_kind
+from senet_jax.planning.collectives import KINDS, by_kind
+from senet_jax.planning.dry_run import compile_step, set_up
 from senet_jax.training.config import MeshConfig, ModelConfig, TrainConfig
-from senet_jax.training.dry_run import compile_step, set_up
 
 LIMIT = 1.01
 """Of the all-reduced bytes over those of the parameters."""

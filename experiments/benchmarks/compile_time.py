@@ -95,7 +95,7 @@ def _here(name: str, batch: int, size: int | None, dtype: str) -> dict[str, floa
     from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD
     from senet_jax.models.zoo import create_model, find
     from senet_jax.training.config import OptimizerConfig
-    from senet_jax.training.mesh import make_mesh, replicated
+    from senet_jax.training.distributed.mesh import make_mesh, replicated
     from senet_jax.training.optimizer import make_optimizer, make_schedule
     from senet_jax.training.state import init_state
     from senet_jax.training.step import key_data, make_train_step

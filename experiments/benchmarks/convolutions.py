@@ -33,7 +33,7 @@ from experiments.benchmarks.measure import (
 from senet_jax.ops.conv_forms import Geometry
 from senet_jax.ops.conv_lowering import FORMS, applicable
 from senet_jax.ops.lowerings import Lowering
-from senet_jax.training.allocator import keep_freed_memory
+from senet_jax.training.machine.allocator import keep_freed_memory
 
 COLUMNS = ("convolution", "pass", "form", "ms", "this / native", "compile s", "temp MiB")
 

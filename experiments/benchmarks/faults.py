@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from senet_jax.errors import UsageError
-from senet_jax.training.checkpoint import Checkpoints
+from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.config import CheckpointConfig
 from senet_jax.training.state import TrainState
 
@@ -155,7 +155,7 @@ def two_runs(folder: Path) -> Iterator[Fault]:
 
 
 def _locked_after(run_dir: Path) -> tuple[str, bool]:
-    from senet_jax.training.lock import locked
+    from senet_jax.training.records.lock import locked
 
     try:
         with locked(run_dir):

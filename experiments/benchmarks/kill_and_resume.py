@@ -45,11 +45,11 @@ import tyro
 
 from experiments.benchmarks import measure
 from senet_jax.errors import UsageError
-from senet_jax.training.checkpoint import Checkpoints
-from senet_jax.training.goodput import goodput_of, read_sessions
-from senet_jax.training.logging import read_metrics
+from senet_jax.training.checkpoints.manager import Checkpoints
+from senet_jax.training.records.goodput import goodput_of, read_sessions
+from senet_jax.training.records.metrics import read_metrics
+from senet_jax.training.records.run_dir import read_config
 from senet_jax.training.run import Run
-from senet_jax.training.run_dir import read_config
 
 Kind = Literal["SIGKILL", "SIGTERM", "SIGKILL in a save", "SIGTERM in a save"]
 

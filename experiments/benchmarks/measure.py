@@ -17,7 +17,7 @@ import numpy as np
 
 from senet_jax.errors import UsageError
 from senet_jax.files import make_folder, write_text
-from senet_jax.training.hardware import processor
+from senet_jax.training.machine.hardware import processor
 
 RESULTS = Path("experiments/results")
 

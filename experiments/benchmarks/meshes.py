@@ -27,11 +27,11 @@ import tyro
 from jaxtyping import PyTree
 
 from experiments.benchmarks.measure import RESULTS, table, write
-from senet_jax.analysis.sharding import bytes_of
 from senet_jax.data.config import AugmentConfig
 from senet_jax.models.zoo import create_model
-from senet_jax.training import mesh as meshes
+from senet_jax.planning.sharding import bytes_of
 from senet_jax.training.config import OptimizerConfig
+from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.optimizer import make_optimizer, make_schedule
 from senet_jax.training.state import TrainState, draw_variables, init_state, state_of
 from senet_jax.training.step import make_train_step

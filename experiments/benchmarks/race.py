@@ -49,7 +49,7 @@ from experiments.benchmarks.measure import RESULTS, table, warn_if_busy, write
 from experiments.benchmarks.parity import check_logits
 from experiments.benchmarks.plain_flax import PLAIN
 from senet_jax.files import write_whole
-from senet_jax.training.allocator import keep_freed_memory
+from senet_jax.training.machine.allocator import keep_freed_memory
 
 Precision = Literal["channels_last", "amp"]
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from experiments.benchmarks.torch_networks import TWINS
-from senet_jax.training.allocator import keep_freed_memory
+from senet_jax.training.machine.allocator import keep_freed_memory
 
 
 def import_timm() -> Any:

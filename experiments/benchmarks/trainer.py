@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from senet_jax.training.allocator import keep_freed_memory
+from senet_jax.training.machine.allocator import keep_freed_memory
 
 
 class Trainer:

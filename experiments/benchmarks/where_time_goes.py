@@ -53,7 +53,7 @@ from experiments.benchmarks.measure import (
 )
 from senet_jax.ops.conv_forms import Geometry
 from senet_jax.ops.conv_lowering import lowered
-from senet_jax.training.allocator import keep_freed_memory
+from senet_jax.training.machine.allocator import keep_freed_memory
 
 Pass = Literal["forward", "input", "kernel"]
 PASSES: tuple[Pass, ...] = ("forward", "input", "kernel")

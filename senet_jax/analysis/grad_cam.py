@@ -13,9 +13,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, UInt8
 
+from senet_jax.inference.ensemble import Member
 from senet_jax.models.backbone import Backbone
 from senet_jax.ops.conv_lowering import lowering
-from senet_jax.training.ensemble import Member
 from senet_jax.training.step import normalize
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from senet_jax.files import write_whole
 from senet_jax.text import figure_text
-from senet_jax.training.logging import Line, read_metrics
+from senet_jax.training.records.metrics import Line, read_metrics
 
 STYLE: Any = {
     "font.family": "serif",

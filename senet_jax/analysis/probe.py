@@ -26,9 +26,9 @@ from senet_jax.data.loader import Host
 from senet_jax.data.sources import ArraySource
 from senet_jax.data.view_batches import Images, ViewBatches
 from senet_jax.errors import UsageError
+from senet_jax.inference.ensemble import Member
 from senet_jax.ops.conv_lowering import lowering
-from senet_jax.training.ensemble import Member
-from senet_jax.training.mesh import over_batch, replicated, to_devices
+from senet_jax.training.distributed.mesh import over_batch, replicated, to_devices
 from senet_jax.training.step import normalize
 
 LOGGER = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ import datetime
 from pathlib import Path
 
 from senet_jax.analysis.plots import draw_curves
-from senet_jax.training.goodput import Goodput, goodput_of, read_sessions
-from senet_jax.training.logging import read_last_metrics, read_metrics, training_speed
-from senet_jax.training.run_dir import read_config
+from senet_jax.training.records.goodput import Goodput, goodput_of, read_sessions
+from senet_jax.training.records.metrics import read_last_metrics, read_metrics, training_speed
+from senet_jax.training.records.run_dir import read_config
 
 
 def draw_run(run_dir: Path) -> Path:

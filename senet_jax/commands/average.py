@@ -8,7 +8,7 @@ from senet_jax.commands.arguments import count, path
 from senet_jax.ranges import MOST_STEPS
 
 if TYPE_CHECKING:
-    from senet_jax.training.average import Average
+    from senet_jax.inference.average import Average
 
 SUMMARY = "Average the weights of several checkpoints into a file."
 
@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
+    from senet_jax.inference.average import average_checkpoints, batch_norm_statistics
     from senet_jax.interchange import save_weights
     from senet_jax.interchange.files import check_arrays_target
-    from senet_jax.training.average import average_checkpoints, batch_norm_statistics
     from senet_jax.training.network import model_fields
 
     check_arrays_target(options.out)

@@ -9,7 +9,7 @@ from senet_jax.commands.arguments import address
 from senet_jax.errors import UsageError
 
 if TYPE_CHECKING:
-    from senet_jax.training.inventory import Entry
+    from senet_jax.training.records.inventory import Entry
 
 SUMMARY = "List the checkpoints of a run: what they are, why they are kept, whether they are whole."
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    from senet_jax.training.inventory import find_folder, take_inventory
+    from senet_jax.training.records.inventory import find_folder, take_inventory
 
     folder, config = find_folder(options.dir)
     entries = take_inventory(folder, config, verify=options.verify)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from senet_jax.data.datasets import Dataset
-    from senet_jax.training.ensemble import Ensemble
-    from senet_jax.training.restore import Trained
-    from senet_jax.training.tally import Tally
+    from senet_jax.inference.ensemble import Ensemble
+    from senet_jax.inference.tally import Tally
+    from senet_jax.inference.trained import Trained
 
 SUMMARY = "Evaluate runs, checkpoints or weights, alone or together, on the held-out images."
 
@@ -75,8 +75,8 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     from senet_jax.data.class_names import readable
     from senet_jax.files import check_target, write_text
-    from senet_jax.training.ensemble import Ensemble
-    from senet_jax.training.mesh import make_mesh
+    from senet_jax.inference.ensemble import Ensemble
+    from senet_jax.training.distributed.mesh import make_mesh
 
     if bool(options.path) == bool(options.weights):
         raise UsageError("give either the folder of a run or --weights.")
@@ -134,8 +134,8 @@ def _count(
     options: argparse.Namespace,
 ) -> "tuple[Tally, list[str]]":
     """Evaluates; the second of what is returned names the images that could not be read."""
+    from senet_jax.inference.tally import Tally
     from senet_jax.training.evaluate import check_count
-    from senet_jax.training.tally import Tally
 
     source = dataset.val
     tally = Tally(ensemble.classes)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from senet_jax.analysis.blocks import Block
     from senet_jax.data.datasets import Dataset
-    from senet_jax.training.ensemble import Member
+    from senet_jax.inference.ensemble import Member
 
 SUMMARY = "Look inside the gates of a network with attention."
 
@@ -131,7 +131,7 @@ def run(options: argparse.Namespace) -> int:
     from senet_jax.data.class_names import find_label, readable
     from senet_jax.data.subset import some
     from senet_jax.text import markdown
-    from senet_jax.training.mesh import make_mesh
+    from senet_jax.training.distributed.mesh import make_mesh
 
     _check(options)
     percents = options.prune or PERCENTS

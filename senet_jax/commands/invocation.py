@@ -5,8 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from senet_jax.training.clusters import HostsConfig
 from senet_jax.training.config import TrainConfig
+from senet_jax.training.distributed.clusters import HostsConfig
 
 
 @dataclasses.dataclass(frozen=True)

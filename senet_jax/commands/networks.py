@@ -12,7 +12,7 @@ from senet_jax.files import is_folder
 if TYPE_CHECKING:
     from senet_jax.data.card import Card
     from senet_jax.data.datasets import Dataset
-    from senet_jax.training.restore import Trained
+    from senet_jax.inference.trained import Trained
 
 
 def add_networks(parser: argparse.ArgumentParser) -> None:
@@ -161,8 +161,8 @@ def read_weights(
         UsageError: They cannot be read, or do not fit.
     """
     from senet_jax.data.config import DataConfig
+    from senet_jax.inference.trained import trained_weights
     from senet_jax.interchange import MisfitError
-    from senet_jax.training.restore import trained_weights
 
     models = for_each("model", options.model, files)
     chosen = for_each("normalization", options.normalization or [default], files)
@@ -196,9 +196,9 @@ def open_networks(
     """
     from senet_jax.data.card import Card
     from senet_jax.data.datasets import open_dataset
+    from senet_jax.inference.trained import trained_run
     from senet_jax.models.zoo import find
-    from senet_jax.training.compile_cache import use_compile_cache
-    from senet_jax.training.restore import trained_run
+    from senet_jax.training.machine.compile_cache import use_compile_cache
 
     files = [s for s in sources if s in (options.weights or ()) or is_weights(s)]
     runs = {s: trained_run(Path(s), options.which) for s in sources if s not in files}

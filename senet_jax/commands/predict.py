@@ -19,7 +19,7 @@ from senet_jax.text import printable
 
 if TYPE_CHECKING:
     from senet_jax.data.card import Card
-    from senet_jax.training.restore import Trained
+    from senet_jax.inference.trained import Trained
 
 SUMMARY = "Say what images show."
 
@@ -81,8 +81,8 @@ def run(options: argparse.Namespace) -> int:
 
     from senet_jax.data.class_names import readable
     from senet_jax.data.image_files import ImageFiles
-    from senet_jax.training.ensemble import Ensemble
-    from senet_jax.training.mesh import make_mesh
+    from senet_jax.inference.ensemble import Ensemble
+    from senet_jax.training.distributed.mesh import make_mesh
 
     views = view_fields(options)
     if options.exif_orientation:
@@ -127,8 +127,8 @@ def _print(image: str, top: list[tuple[str, float]], options: argparse.Namespace
 
 
 def _open(options: argparse.Namespace) -> "list[Trained]":
-    from senet_jax.training.compile_cache import use_compile_cache
-    from senet_jax.training.restore import trained_run
+    from senet_jax.inference.trained import trained_run
+    from senet_jax.training.machine.compile_cache import use_compile_cache
 
     if not options.runs and not options.weights:
         raise UsageError("give the folder of a run, --run, or --weights.")

@@ -56,8 +56,8 @@ def run_flags(
     from senet_jax.commands.config import read_config
     from senet_jax.commands.invocation import Invocation
     from senet_jax.errors import UsageError
-    from senet_jax.training.hosts import together
-    from senet_jax.training.run_dir import check_run_dir
+    from senet_jax.training.distributed.hosts import together
+    from senet_jax.training.records.run_dir import check_run_dir
 
     asked = read_config(prog, positional, description, Invocation(default), flags)
     config = asked.config
@@ -77,15 +77,15 @@ def run_flags(
 
 def _train(asked: "Invocation") -> int:
     from senet_jax.studies.run import train_and_report
-    from senet_jax.training.goodput import process_age_s
-    from senet_jax.training.profiler import ProfileRequest
+    from senet_jax.training.records.goodput import process_age_s
+    from senet_jax.training.records.profiler import ProfileRequest
 
     profile = ProfileRequest(asked.profile_steps, asked.profile_start)
     return train_and_report(asked.config, age_s=process_age_s(), profile=profile)
 
 
 def _show_sharding(config: "TrainConfig") -> int:
-    from senet_jax.analysis.sharding import draw_sharding
+    from senet_jax.planning.sharding import draw_sharding
     from senet_jax.training.run import Run
 
     run = Run(config)
@@ -94,9 +94,9 @@ def _show_sharding(config: "TrainConfig") -> int:
 
 
 def _dry_run(config: "TrainConfig", topology: str | None, accelerators: tuple[str, ...]) -> int:
-    from senet_jax.analysis.dry_run import draw_dry_run
-    from senet_jax.training.accelerators import accelerator
-    from senet_jax.training.dry_run import compile_step, set_up
+    from senet_jax.planning.dry_run import compile_step, set_up
+    from senet_jax.planning.report import draw_dry_run
+    from senet_jax.training.machine.accelerators import accelerator
 
     named = {name: accelerator(name) for name in accelerators}
     run = set_up(config, topology)

@@ -15,7 +15,7 @@ from senet_jax.errors import UsageError
 from senet_jax.studies.runner import Progress, State, log_of
 from senet_jax.terminal import unescaped
 from senet_jax.text import printable
-from senet_jax.training.logging import Line, read_metrics
+from senet_jax.training.records.metrics import Line, read_metrics
 
 
 class LiveTable:

@@ -6,7 +6,7 @@ from typing import Any
 from senet_jax.analysis.run_report import draw_run, report_run
 from senet_jax.errors import ExitCode
 from senet_jax.training.config import TrainConfig
-from senet_jax.training.hosts import is_first
+from senet_jax.training.distributed.hosts import is_first
 from senet_jax.training.loop import Diverged, Preempted, train
 
 

@@ -21,7 +21,7 @@ from senet_jax.errors import UsageError
 from senet_jax.files import os_reason, read_bytes
 from senet_jax.studies.grid import Job
 from senet_jax.studies.places import Place
-from senet_jax.training.lock import is_held
+from senet_jax.training.records.lock import is_held
 
 State = Literal["waiting", "running", "done", "failed"]
 

@@ -20,7 +20,7 @@ from senet_jax.errors import ExitCode, UsageError, require
 from senet_jax.files import os_reason, read_json_object, write_text
 from senet_jax.studies.grid import Job
 from senet_jax.studies.runner import CACHE, SOURCES, Progress, Show, log_of, where_they_stand
-from senet_jax.training.allocator import keep_freed_memory
+from senet_jax.training.machine.allocator import keep_freed_memory
 
 POLL_S = 3.0
 

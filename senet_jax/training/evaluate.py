@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from senet_jax.data.loader import Host, eval_batches
 from senet_jax.data.sources import ArraySource, ViewedSource
 from senet_jax.errors import UsageError
-from senet_jax.training.mesh import to_devices
+from senet_jax.training.distributed.mesh import to_devices
 from senet_jax.training.step import EvalStep, Metrics
 
 LOGGER = logging.getLogger(__name__)

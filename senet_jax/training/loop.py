@@ -13,16 +13,17 @@ import jax
 import numpy as np
 
 from senet_jax.data.card import Card
-from senet_jax.training import mesh as meshes
-from senet_jax.training.checkpoint import Checkpoints, everywhere
-from senet_jax.training.checkpoint_folder import checkpoints_of
-from senet_jax.training.checkpoint_owner import check_checkpoints, locked_run, note_owner
+from senet_jax.training.checkpoints.folder import checkpoints_of
+from senet_jax.training.checkpoints.manager import Checkpoints, everywhere
+from senet_jax.training.checkpoints.snapshot import NotFinite
 from senet_jax.training.config import TrainConfig
-from senet_jax.training.flops import Utilization
-from senet_jax.training.goodput import Account, SessionLog
-from senet_jax.training.hardware import hardware
-from senet_jax.training.hosts import is_first, meet
-from senet_jax.training.logging import (
+from senet_jax.training.distributed import mesh as meshes
+from senet_jax.training.distributed.hosts import is_first, meet
+from senet_jax.training.machine.flops import Utilization
+from senet_jax.training.machine.hardware import hardware
+from senet_jax.training.optimizer import check_schedule
+from senet_jax.training.records.goodput import Account, SessionLog
+from senet_jax.training.records.metrics import (
     Line,
     Meter,
     MetricsLog,
@@ -30,13 +31,12 @@ from senet_jax.training.logging import (
     read_last_metrics,
     read_metrics,
 )
-from senet_jax.training.optimizer import check_schedule
-from senet_jax.training.profiler import Profiler, ProfileRequest
-from senet_jax.training.progress import Clock, Forecast, ProgressBar
-from senet_jax.training.provenance import provenance
+from senet_jax.training.records.owner import check_checkpoints, locked_run, note_owner
+from senet_jax.training.records.profiler import Profiler, ProfileRequest
+from senet_jax.training.records.progress import Clock, Forecast, ProgressBar
+from senet_jax.training.records.provenance import provenance
+from senet_jax.training.records.run_dir import check_data, check_run_dir, claim_run_dir, note_saved
 from senet_jax.training.run import Run
-from senet_jax.training.run_dir import check_data, check_run_dir, claim_run_dir, note_saved
-from senet_jax.training.snapshot import NotFinite
 from senet_jax.training.state import TrainState
 from senet_jax.training.step import Metrics
 

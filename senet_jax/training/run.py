@@ -24,10 +24,10 @@ from senet_jax.interchange import MisfitError, load_weights
 from senet_jax.models import zoo
 from senet_jax.models.cost import cost
 from senet_jax.text import printable
-from senet_jax.training import mesh as meshes
-from senet_jax.training.compile_cache import use_compile_cache
 from senet_jax.training.config import TrainConfig
+from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.evaluate import Evaluation, evaluate, padded_size
+from senet_jax.training.machine.compile_cache import use_compile_cache
 from senet_jax.training.network import build_model, model_fields
 from senet_jax.training.optimizer import (
     make_optimizer,

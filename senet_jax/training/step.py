@@ -17,7 +17,7 @@ from senet_jax.data.config import AugmentConfig
 from senet_jax.data.device import change_batch
 from senet_jax.ops.conv_lowering import lowering
 from senet_jax.ops.lowerings import Lowering
-from senet_jax.training.mesh import over_batch, replicated
+from senet_jax.training.distributed.mesh import over_batch, replicated
 from senet_jax.training.micro_batches import accumulate
 from senet_jax.training.state import TrainState
 

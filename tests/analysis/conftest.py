@@ -7,9 +7,9 @@ from senet_jax.analysis.probe import Probe
 from senet_jax.data.normalization import Normalization
 from senet_jax.data.sources import ArraySource
 from senet_jax.data.views import Views
+from senet_jax.inference.ensemble import Member
 from senet_jax.models.resnet import SE, ResNet
-from senet_jax.training.ensemble import Member
-from senet_jax.training.mesh import make_mesh
+from senet_jax.training.distributed.mesh import make_mesh
 
 IMAGES, CLASSES = 50, 4
 

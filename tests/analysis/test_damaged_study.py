@@ -15,7 +15,7 @@ from senet_jax.analysis.run_report import draw_run, report_run
 from senet_jax.analysis.study_report import report_study
 from senet_jax.analysis.study_tables import markdown
 from senet_jax.errors import UsageError
-from senet_jax.training.goodput import Account, SessionLog
+from senet_jax.training.records.goodput import Account, SessionLog
 from tests.analysis.study_folder import PLAIN, SE, write_run
 
 

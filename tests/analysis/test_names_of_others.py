@@ -25,8 +25,8 @@ from senet_jax.analysis.study_tables import (
     latex,
     markdown,
 )
+from senet_jax.inference.tally import Tally
 from senet_jax.text import printable
-from senet_jax.training.tally import Tally
 from tests.analysis.study_folder import PLAIN, SE, TANH, write_run
 
 HOSTILE = [

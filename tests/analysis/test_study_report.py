@@ -18,7 +18,7 @@ from senet_jax.errors import UsageError
 from senet_jax.models.cost import cost
 from senet_jax.models.zoo import create_model
 from senet_jax.training.config import TrainConfig
-from senet_jax.training.goodput import Session
+from senet_jax.training.records.goodput import Session
 from tests.analysis.study_folder import PLAIN, SE, TANH, write_run
 
 ERRORS = {

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from senet_jax.inference.average import batch_norm_statistics
+from senet_jax.inference.trained import open_run, restore_run
 from senet_jax.interchange import load_weights
-from senet_jax.training.average import batch_norm_statistics
-from senet_jax.training.restore import open_run, restore_run
 from senet_jax.training.step import normalize
 
 

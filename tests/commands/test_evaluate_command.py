@@ -9,7 +9,7 @@ from PIL import Image
 
 from senet_jax.data.datasets import open_dataset
 from senet_jax.data.views import ten_crop
-from senet_jax.training.restore import restore_run
+from senet_jax.inference.trained import restore_run
 
 
 def softmax(folder, images, which="last"):

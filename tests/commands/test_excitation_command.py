@@ -8,10 +8,10 @@ from PIL import Image
 
 from senet_jax.commands.excitation import WRITTEN, default_folder
 from senet_jax.data.datasets import open_dataset
+from senet_jax.inference.trained import restore_run
 from senet_jax.interchange import load_arrays, save_weights
 from senet_jax.models import zoo
 from senet_jax.models.resnet import ResNet
-from senet_jax.training.restore import restore_run
 
 
 def test_a_run_is_looked_into_and_all_is_written(command, digits, tmp_path):

@@ -27,10 +27,10 @@ SHARED = {
     "data/loader.py": ("evaluate", "predict", "excitation", "average", "train"),
     "data/prepare.py": ("prepare",),
     "data/workers.py": ("evaluate", "predict", "excitation", "train"),
-    "training/average.py": ("average",),
-    "training/ensemble.py": ("evaluate", "predict", "excitation"),
-    "training/mesh.py": ("evaluate", "predict", "excitation", "average", "train"),
-    "training/restore.py": ("evaluate", "predict", "excitation", "average", "convert", "export"),
+    "inference/average.py": ("average",),
+    "inference/ensemble.py": ("evaluate", "predict", "excitation"),
+    "training/distributed/mesh.py": ("evaluate", "predict", "excitation", "average", "train"),
+    "inference/trained.py": ("evaluate", "predict", "excitation", "average", "convert", "export"),
 }
 ELSEWHERE = {
     # Of `open_networks`, which `convert`, `export` and `predict` do not call.

@@ -11,7 +11,7 @@ from senet_jax import cli
 from senet_jax.commands import table
 from senet_jax.commands.interruption import is_interrupt
 from senet_jax.errors import ExitCode
-from senet_jax.training import hosts
+from senet_jax.training.distributed import hosts
 
 LINE = "senet-jax: interrupted.\n"
 

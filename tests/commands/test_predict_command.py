@@ -8,7 +8,7 @@ from PIL import Image
 
 from senet_jax.data.class_names import IMAGENET_SYNSETS, readable
 from senet_jax.data.datasets import open_dataset
-from senet_jax.training.restore import restore_run
+from senet_jax.inference.trained import restore_run
 
 
 @pytest.fixture

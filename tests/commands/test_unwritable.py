@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from senet_jax.commands import evaluate
-from senet_jax.training.tally import Tally
+from senet_jax.inference.tally import Tally
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def no_work(monkeypatch):
         "senet_jax.commands.export.read_source",
         "senet_jax.commands.evaluate.open_networks",
         "senet_jax.commands.excitation.open_networks",
-        "senet_jax.training.average.average_checkpoints",
+        "senet_jax.inference.average.average_checkpoints",
         "senet_jax.training.run.Run",
     ):
         monkeypatch.setattr(place, begun)
@@ -95,7 +95,7 @@ def test_evaluate_prints_before_it_writes(command, tmp_path, monkeypatch, full_d
     tally.add(np.log([[0.75, 0.25], [0.75, 0.25]]), np.array([[0], [1]]))
     monkeypatch.setattr(evaluate, "open_networks", lambda *_: ([network], dataset))
     monkeypatch.setattr(evaluate, "_count", lambda *_: (tally, []))
-    monkeypatch.setattr("senet_jax.training.ensemble.Ensemble", lambda *_: None)
+    monkeypatch.setattr("senet_jax.inference.ensemble.Ensemble", lambda *_: None)
     full_disk()
     code, out, err = command("evaluate", "run", "--per-class", tmp_path / "c.csv", *form)
     assert code == 2

@@ -9,7 +9,7 @@ from senet_jax.data.augment import augment
 from senet_jax.data.config import AugmentConfig
 from senet_jax.data.device import change_batch
 from senet_jax.data.mix import draw_weights, mix
-from senet_jax.training import mesh as meshes
+from senet_jax.training.distributed import mesh as meshes
 
 KEYS = jax.random.split(jax.random.key(0), 2000)
 

@@ -14,7 +14,7 @@ from experiments import study
 from experiments.study import Options, recipe
 from senet_jax.studies.grid import jobs
 from senet_jax.training.network import build_model
-from senet_jax.training.run_dir import read_config
+from senet_jax.training.records.run_dir import read_config
 
 STUDIES = {
     "ablate_gate": 4,

@@ -19,8 +19,8 @@ from senet_jax.ops import conv_forms
 from senet_jax.ops.conv import conv
 from senet_jax.ops.conv_forms import Geometry
 from senet_jax.ops.conv_lowering import FORMS, applicable, best, lowering
-from senet_jax.training import mesh as meshes
-from senet_jax.training.collectives import by_kind, read_collectives
+from senet_jax.planning.collectives import by_kind, read_collectives
+from senet_jax.training.distributed import mesh as meshes
 
 
 def case(size, channels, features, side, **fields):

@@ -7,7 +7,7 @@ import pytest
 from flax.errors import InvalidRngError
 
 from senet_jax.ops.shake import Shake, shake
-from senet_jax.training import mesh as meshes
+from senet_jax.training.distributed import mesh as meshes
 
 KEY = jax.random.key(3)
 A, B, G = jax.random.normal(jax.random.key(0), (3, 16, 3, 2, 4))

@@ -10,8 +10,8 @@ import pytest
 
 from experiments import study
 from experiments.ablate_gate import cells
-from senet_jax.training.lock import held
-from senet_jax.training.logging import read_metrics
+from senet_jax.training.records.lock import held
+from senet_jax.training.records.metrics import read_metrics
 
 STUDY = (
     *("-m", "experiments.ablate_gate", "--model", "cifar_seresnet8"),

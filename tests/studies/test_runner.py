@@ -11,8 +11,8 @@ from senet_jax.studies.grid import jobs, with_model
 from senet_jax.studies.live import LiveTable, tell_failures
 from senet_jax.studies.places import MEMORY_OF_A_RUN, Place, places
 from senet_jax.studies.runner import log_of, run_jobs
-from senet_jax.training.logging import read_metrics
 from senet_jax.training.presets import preset
+from senet_jax.training.records.metrics import read_metrics
 
 DEMO = dataclasses.replace(preset("demo"), epochs=1)
 SMALL = with_model(DEMO, name="cifar_resnet8", blocks=(1,), widths=(16,))

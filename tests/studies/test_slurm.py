@@ -12,8 +12,8 @@ from senet_jax.studies.grid import jobs
 from senet_jax.studies.runner import log_of
 from senet_jax.studies.slurm import Detached, SlurmOptions, run_array
 from senet_jax.studies.worker import Worker
-from senet_jax.training.logging import read_metrics
 from senet_jax.training.presets import preset
+from senet_jax.training.records.metrics import read_metrics
 
 SMALL = dataclasses.replace(
     preset("demo"),

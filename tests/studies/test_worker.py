@@ -3,10 +3,10 @@ import subprocess
 import sys
 
 from senet_jax.studies.worker import Worker
-from senet_jax.training import goodput
-from senet_jax.training.logging import read_metrics
 from senet_jax.training.loop import train
 from senet_jax.training.presets import preset
+from senet_jax.training.records import goodput
+from senet_jax.training.records.metrics import read_metrics
 from senet_jax.training.run import Run
 
 MEASURED = ("train/", "val/")

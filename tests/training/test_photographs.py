@@ -13,9 +13,9 @@ from PIL import Image
 from senet_jax.data.config import AugmentConfig
 from senet_jax.errors import UsageError
 from senet_jax.training import loop
-from senet_jax.training.checkpoint import Checkpoints
-from senet_jax.training.logging import read_metrics
+from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.loop import Preempted, train
+from senet_jax.training.records.metrics import read_metrics
 from senet_jax.training.run import Run
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from senet_jax.data.config import AugmentConfig
 from senet_jax.errors import UsageError
-from senet_jax.training import mesh as meshes
 from senet_jax.training.config import MeshConfig
+from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.run import Run
 from senet_jax.training.step import make_train_step, normalize
 

@@ -1,0 +1,1 @@
+"""Trained networks: restored, averaged and evaluated."""

@@ -1,0 +1,176 @@
+"""What trained networks say together of images: the average of their softmaxes.
+
+Networks run in their own precision on the devices; softmaxes and averages are taken in float64 on
+the host: over the views of a size, over the sizes, over the networks, each with the same weight.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from senet_jax.data.loader import Host
+from senet_jax.data.normalization import Normalization
+from senet_jax.data.sources import ArraySource
+from senet_jax.data.view_batches import PADDING, Images, ViewBatch, ViewBatches
+from senet_jax.data.views import Views
+from senet_jax.errors import UsageError
+from senet_jax.ops.lowerings import Lowering
+from senet_jax.training.distributed.mesh import replicated, to_devices
+from senet_jax.training.step import LogitsStep, make_logits_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A trained network and how images are shown to it."""
+
+    name: str
+    """What messages call it."""
+    model: nn.Module
+    variables: dict[str, Any]
+    normalization: Normalization
+    views: tuple[Views, ...]
+    """The views of each size; all have as many."""
+    classes: int
+    conv_lowering: Lowering | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """What is said of the images of a batch; without padding and without what cannot be read."""
+
+    index: Int[np.ndarray, " n"]
+    """Where each image stands in its split."""
+    label: Int[np.ndarray, " n"]
+    log_p: Float[np.ndarray, "n classes"]
+    """Logarithms of the probabilities, float64."""
+    unreadable: list[int]
+    """Where images stand that could not be read, on all hosts."""
+    errors: dict[int, str]
+    """Why not, of those that this host reads."""
+
+
+class Ensemble:
+    """Networks whose softmaxes are averaged.
+
+    Args:
+        members: At least one; their inputs may differ, their classes may not.
+        mesh: The devices that share each batch.
+
+    Raises:
+        UsageError: The members have different numbers of classes or channels.
+    """
+
+    def __init__(self, members: list[Member], mesh: Mesh) -> None:
+        first = members[0]
+        for member in members[1:]:
+            if member.classes != first.classes:
+                raise UsageError(
+                    f"{first.name} has {first.classes} classes and {member.name} "
+                    f"{member.classes}: networks of one ensemble must have the same."
+                )
+            channels = [len(one.normalization.mean) for one in (first, member)]
+            if channels[0] != channels[1]:
+                raise UsageError(
+                    f"{first.name} takes images of {channels[0]} channel(s) and {member.name} of "
+                    f"{channels[1]}: networks of one ensemble must take the same."
+                )
+        self.classes = first.classes
+        self._members, self._mesh = members, mesh
+        self._steps: list[tuple[Member, LogitsStep, Any]] = [
+            (
+                member,
+                make_logits_step(
+                    member.model,
+                    mesh,
+                    **vars(member.normalization),
+                    conv_lowering=member.conv_lowering,
+                ),
+                jax.device_put(member.variables, replicated(mesh)),
+            )
+            for member in members
+        ]
+
+    def predict(
+        self,
+        source: ArraySource | Images,
+        batch_size: int,
+        *,
+        channels: int = 3,
+        workers: int = 0,
+    ) -> Iterator[Predictions]:
+        """Yields what is said of all images of a split, in order.
+
+        Args:
+            source: The split.
+            batch_size: Views of a step over all devices and hosts; at least one image a device.
+            channels: Channels of the images.
+            workers: Processes that decode; 0 decodes in threads.
+        """
+        views = tuple(dict.fromkeys(view for m in self._members for view in m.views))
+        images = max(1, batch_size // max(map(len, views)))
+        batches = ViewBatches(
+            source,
+            views,
+            -(-images // self._mesh.size) * self._mesh.size,
+            channels,
+            Host(jax.process_index(), jax.process_count()),
+        )
+        pending: tuple[ViewBatch, list[list[dict[str, Array]]]] | None = None
+        for batch in batches.read(workers):
+            dispatched = [
+                [step(variables, self._on_devices(batch, view)) for view in member.views]
+                for member, step, variables in self._steps
+            ]
+            # Read one batch late, so that the devices do not wait.
+            if pending is not None:
+                yield _collect(*pending)
+            pending = batch, dispatched
+        if pending is not None:
+            yield _collect(*pending)
+
+    def _on_devices(self, batch: ViewBatch, view: Views) -> dict[str, Array]:
+        values = {"image": batch.images[view], "index": batch.index, "label": batch.label}
+        return to_devices(values, self._mesh)
+
+
+def _collect(batch: ViewBatch, outputs: list[list[dict[str, Array]]]) -> Predictions:
+    members = [
+        log_mean([log_mean(_views(np.asarray(size["logits"]))) for size in sizes])
+        for sizes in outputs
+    ]
+    # Of all hosts, in whatever order the devices stand.
+    index, label = (np.asarray(outputs[0][0][name]) for name in ("index", "label"))
+    there = index >= 0
+    return Predictions(
+        index=index[there],
+        label=label[there],
+        log_p=log_mean(members)[there],
+        unreadable=[int(-2 - i) for i in index[index < PADDING]],
+        errors=batch.errors,
+    )
+
+
+def _views(logits: Float[np.ndarray, "n v classes"]) -> list[Float[np.ndarray, "n classes"]]:
+    """The logarithms of the softmax of each view."""
+    x = logits.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        x -= x.max(axis=-1, keepdims=True)
+        x -= np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    return list(np.moveaxis(x, 1, 0))
+
+
+def log_mean(log_p: list[Float[np.ndarray, "n classes"]]) -> Float[np.ndarray, "n classes"]:
+    """The logarithm of the mean of probabilities given as logarithms.
+
+    Of a single array it is this array, to the bit, and none is lost that is too small for a float.
+    """
+    if len(log_p) == 1:
+        return log_p[0]
+    with np.errstate(invalid="ignore"):
+        return np.logaddexp.reduce(log_p) - np.log(len(log_p))

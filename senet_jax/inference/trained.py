@@ -1,0 +1,203 @@
+"""A run, a checkpoint or a file of weights, taken up to be evaluated, shown images or passed on."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from flax import linen as nn
+
+from senet_jax.data.card import Card
+from senet_jax.data.config import DataConfig
+from senet_jax.data.normalization import normalization
+from senet_jax.data.views import ViewKind, Views
+from senet_jax.errors import UsageError
+from senet_jax.inference.ensemble import Member
+from senet_jax.interchange import load_weights
+from senet_jax.interchange.state_dict import WeightsOf
+from senet_jax.models import zoo
+from senet_jax.ops.lowerings import Lowering
+from senet_jax.training.checkpoints.folder import checkpoints_of
+from senet_jax.training.checkpoints.manager import Checkpoints
+from senet_jax.training.config import MeshConfig
+from senet_jax.training.evaluate import Evaluation
+from senet_jax.training.records.owner import check_config
+from senet_jax.training.records.run_dir import read_card, read_config
+from senet_jax.training.run import Run
+
+
+def restore_run(
+    path: Path, which: Literal["last", "best"] = "last", *, with_data: bool = False
+) -> tuple[Run, int, dict[str, Any]]:
+    """Reads the variables of a run that were, or would be, evaluated.
+
+    Args:
+        path: Folder of a run, or of one of its checkpoints (``RUN/checkpoints/STEP``).
+        which: For the folder of a run, the newest checkpoint or the best by its metric.
+        with_data: Open the data set; else what the run wrote down of it is enough, and its images
+            cannot be read.
+
+    Returns:
+        The run, the step of the checkpoint, and its ``params`` and ``batch_stats``.
+
+    Raises:
+        UsageError: There is no such run or checkpoint, or it cannot be read.
+    """
+    run, checkpoints, named = open_run(path, with_data=with_data)
+    steps = checkpoints.steps()
+    step = steps[-1] if named is None else named
+    if which == "best" and named is None:
+        step = checkpoints.best_step() or step
+    state = checkpoints.restore(step, run.abstract).state
+    return run, step, state.eval_variables
+
+
+def open_run(path: Path, *, with_data: bool = False) -> tuple[Run, Checkpoints, int | None]:
+    """Sets a run up, on all devices that are here, to read its checkpoints.
+
+    Args:
+        path: Folder of a run, or of one of its checkpoints (``RUN/checkpoints/STEP``).
+        with_data: As in ``restore_run``.
+
+    Returns:
+        The run, its checkpoints, of which there is at least one, and the step that is named.
+
+    Raises:
+        UsageError: There is no such run or checkpoint.
+    """
+    run_dir, named = _run_dir(path)
+    config = dataclasses.replace(read_config(run_dir), mesh=MeshConfig())
+    checkpoints = Checkpoints(checkpoints_of(run_dir, config), config.checkpoint)
+    steps = checkpoints.steps()
+    if not steps:
+        raise UsageError(f"{run_dir} has no finished checkpoint in {checkpoints.folder}.")
+    for step in steps if named is None else [named]:
+        check_config(
+            checkpoints.folder, step, config, f"those of {run_dir} are no longer in this folder"
+        )
+    if named is not None and named not in steps:
+        raise UsageError(f"{run_dir} has no checkpoint {named}: there are {steps}.")
+    card = None if with_data else read_card(run_dir)
+    return Run(config, None if card is None else card.stand_in()), checkpoints, named
+
+
+def evaluate_run(path: Path, which: Literal["last", "best"] = "last") -> tuple[int, Evaluation]:
+    """Evaluates a checkpoint of a run as the run itself did; arguments as ``restore_run``.
+
+    Returns:
+        The step of the checkpoint, and the result on the validation split.
+    """
+    run, step, variables = restore_run(path, which, with_data=True)
+    return step, run.evaluate(variables)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network."""
+
+    name: str
+    """What the user called it."""
+    step: int | None
+    """The step of a checkpoint; None for a file of weights."""
+    network: str
+    """Name in the zoo."""
+    model: nn.Module
+    variables: dict[str, Any]
+    data: DataConfig
+    """The data that it was trained on, and how it takes images."""
+    card: Card
+    """What is known of that data set."""
+    conv_lowering: Lowering | None = None
+
+    def member(
+        self,
+        *,
+        sizes: tuple[int, ...] = (),
+        kind: ViewKind = "center",
+        crop_pct: float | None = None,
+        interpolation: Literal["bilinear", "bicubic"] | None = None,
+        exif_orientation: bool | None = None,
+    ) -> Member:
+        """The network with the views that it is shown.
+
+        Args:
+            sizes: Sides of the views, pixels; empty means the one of its validation.
+            kind: The centre, or ten crops.
+            crop_pct: As in ``center_view``; None means that of its validation: for small images,
+                which have the size of their set, 1.
+            interpolation: None means that of its validation.
+            exif_orientation: Turn encoded images as their EXIF says; None means as in its
+                validation.
+        """
+        photographs = self.card.photographs
+        own = self.card.image_shape[0]
+        if photographs:
+            own = self.data.image_size or zoo.find(self.network).input_size
+        if crop_pct is None:
+            crop_pct = self.data.crop_pct if photographs else 1.0
+        interpolation = interpolation or self.data.eval_interpolation
+        if exif_orientation is None:
+            exif_orientation = self.data.exif_orientation
+        views = tuple(
+            Views(size, kind, crop_pct, interpolation, exif_orientation) for size in sizes or (own,)
+        )
+        card = self.card
+        return Member(
+            self.name,
+            self.model,
+            self.variables,
+            normalization(self.data.normalization, card.mean, card.std),
+            views,
+            len(card.classes),
+            self.conv_lowering,
+        )
+
+
+def trained_run(path: Path, which: Literal["last", "best"] = "last") -> Trained:
+    """A run's network; arguments and errors as ``restore_run``. Its data need not be there."""
+    run, step, variables = restore_run(path, which)
+    return Trained(
+        name=str(path),
+        step=step,
+        network=run.config.model.name,
+        model=run.model,
+        variables=variables,
+        data=run.config.data,
+        card=read_card(_run_dir(path)[0]) or Card.of(run.dataset),
+        conv_lowering=run.config.conv_lowering,
+    )
+
+
+def _run_dir(path: Path) -> tuple[Path, int | None]:
+    """The folder of a run, and the step if one of its checkpoints is named."""
+    path = path.absolute()
+    if path.parent.name == "checkpoints" and path.name.isdecimal():
+        return path.parent.parent, int(path.name)
+    return path, None
+
+
+def trained_weights(
+    source: str,
+    network: str,
+    data: DataConfig,
+    card: Card,
+    *,
+    weights_of: WeightsOf = "auto",
+) -> Trained:
+    """The network of a file of weights.
+
+    Args:
+        source: A file, or "hf-hub:owner/repository".
+        network: Name in the zoo.
+        data: How it takes images.
+        card: What is known of the data set; it says the classes and the channels.
+        weights_of: As in ``load_arrays``.
+
+    Raises:
+        UsageError: The weights cannot be had or read, or do not fit the network.
+    """
+    classes, channels = len(card.classes), card.image_shape[2]
+    variables = load_weights(
+        source, network, weights_of=weights_of, channels=channels, num_classes=classes
+    )
+    model = zoo.create_model(network, num_classes=classes)
+    return Trained(source, None, network, model, variables, data, card)

@@ -1,0 +1,58 @@
+"""What made a checkpoint: the config, the code and its libraries, the devices."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+import senet_jax
+from senet_jax.training.config import TrainConfig
+from senet_jax.training.records.run_dir import saved_config
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def provenance(config: TrainConfig, mesh: Mesh) -> dict[str, Any]:
+    """What a checkpoint says of where it comes from, as plain values.
+
+    Args:
+        config: The run.
+        mesh: The devices that it runs on.
+    """
+    return {
+        "config": saved_config(config),
+        "code": {
+            "senet_jax": senet_jax.__version__,
+            **_commit(Path(__file__).parent),
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+        "devices": {
+            "kind": mesh.devices.flat[0].device_kind,
+            "mesh": dict(mesh.shape),
+            "hosts": jax.process_count(),
+        },
+    }
+
+
+def _commit(folder: Path) -> dict[str, Any]:
+    """The commit of the checkout that the code runs from, and whether files differ from it."""
+
+    def git(*command: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *command], capture_output=True, text=True, cwd=folder)
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # Installed into the environment of some other project, the code is not what git knows there.
+    if git("ls-files", "--error-unmatch", "checkpoint.py") is None:
+        return {}
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
+    }
