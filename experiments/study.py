@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.imagenet import SENET
-from senet_jax.analysis.cells import check_baseline, read_study, write_baseline
-from senet_jax.analysis.report import check_report_folder, write_report
-from senet_jax.analysis.study_report import report_study
-from senet_jax.analysis.study_tables import markdown
+from senet_jax.analysis.study.cells import check_baseline, read_study, write_baseline
+from senet_jax.analysis.study.report import report_study
+from senet_jax.analysis.study.report_files import check_report_folder, write_report
+from senet_jax.analysis.study.tables import markdown
 from senet_jax.commands.config import read_config
 from senet_jax.commands.interruption import say_interrupted
 from senet_jax.commands.output import open_streams, reader_may_leave

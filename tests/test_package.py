@@ -41,4 +41,4 @@ def test_an_unknown_attribute_is_an_attribute_error():
 def test_the_report_of_a_run_needs_no_statistics():
     modules = imported_by("import senet_jax.analysis.run_report, senet_jax.training.loop")
     assert "matplotlib" in modules
-    assert modules.isdisjoint({"scipy.stats", "sklearn", "senet_jax.analysis.study_report"})
+    assert modules.isdisjoint({"scipy.stats", "sklearn", "senet_jax.analysis.study.report"})

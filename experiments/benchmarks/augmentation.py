@@ -2,9 +2,9 @@
 
     python experiments/benchmarks/augmentation.py
 
-measures images a second of ``senet_jax.data.augment``, jitted on the default device, against one
-host thread of NumPy, the two interleaved, and prints the median of the paired
-ratios with their quartiles.
+measures images a second of ``senet_jax.data.augment.small_images``, jitted on the default device,
+against one host thread of NumPy, the two interleaved, and prints the median of the paired ratios
+with their quartiles.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 from jaxtyping import UInt8
 
-from senet_jax.data.augment import augment
+from senet_jax.data.augment.small_images import augment
 
 
 @dataclasses.dataclass(frozen=True)

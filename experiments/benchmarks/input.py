@@ -25,7 +25,7 @@ from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 
 from experiments.benchmarks.input_cpu import children, idle_cpu_seconds, resident_mib
 from experiments.benchmarks.measure import interleave, ratio, spread, table, warn_if_busy, write
-from senet_jax.data.augment import augment
+from senet_jax.data.augment.small_images import augment
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.data.datasets import open_dataset
 from senet_jax.data.loader import Batch, TrainBatches

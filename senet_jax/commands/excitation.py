@@ -21,7 +21,7 @@ from senet_jax.ranges import MOST_STEPS, Range
 if TYPE_CHECKING:
     import numpy as np
 
-    from senet_jax.analysis.blocks import Block
+    from senet_jax.analysis.gates.sites import Block
     from senet_jax.data.datasets import Dataset
     from senet_jax.inference.ensemble import Member
 
@@ -123,11 +123,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    from senet_jax.analysis import excitation_report as report
-    from senet_jax.analysis.excitation import read_gates
-    from senet_jax.analysis.probe import Probe
-    from senet_jax.analysis.pruning import PERCENTS, check_percents, prune, pruning_markdown
-    from senet_jax.analysis.removal import removal_markdown, remove_attention
+    from senet_jax.analysis.gates import report as report
+    from senet_jax.analysis.gates.excitation import read_gates
+    from senet_jax.analysis.gates.probe import Probe
+    from senet_jax.analysis.gates.pruning import PERCENTS, check_percents, prune, pruning_markdown
+    from senet_jax.analysis.gates.removal import removal_markdown, remove_attention
     from senet_jax.data.class_names import find_label, readable
     from senet_jax.data.subset import some
     from senet_jax.text import markdown
@@ -213,7 +213,7 @@ def _check(options: argparse.Namespace) -> None:
 
 def _drawn(names: list[str] | None, blocks: "Sequence[Block]") -> list[str]:
     """The blocks that are drawn and pruned alone."""
-    from senet_jax.analysis.blocks import chosen
+    from senet_jax.analysis.gates.sites import chosen
 
     if names:
         return [block.name for block in chosen(blocks, names)]
@@ -257,8 +257,8 @@ class _Pictures:
         Returns:
             Draws the maps into a folder.
         """
-        from senet_jax.analysis.excitation_plots import draw_grad_cam
-        from senet_jax.analysis.grad_cam import grad_cam
+        from senet_jax.analysis.gates.grad_cam import grad_cam
+        from senet_jax.analysis.gates.plots import draw_grad_cam
 
         label, maps = self.label, []
         for member, images in zip(members, self.views, strict=True):

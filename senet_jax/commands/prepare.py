@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    from senet_jax.data.prepare import prepare
+    from senet_jax.data.build.prepare import prepare
 
     prepared = prepare(options.name, options.data_dir, options.manual_dir)
     print(f"{options.name} {prepared.how}: {prepared.folder}")

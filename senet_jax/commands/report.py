@@ -31,10 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command."""
-    from senet_jax.analysis.cells import read_study
-    from senet_jax.analysis.report import check_report_folder, write_report
-    from senet_jax.analysis.study_report import report_study
-    from senet_jax.analysis.study_tables import markdown
+    from senet_jax.analysis.study.cells import read_study
+    from senet_jax.analysis.study.report import report_study
+    from senet_jax.analysis.study.report_files import check_report_folder, write_report
+    from senet_jax.analysis.study.tables import markdown
 
     study, out = read_study(options.dir), options.out or options.dir
     check_report_folder(out)

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from senet_jax.data.augment_host import change_image
+from senet_jax.data.augment.crops import draw_crop
+from senet_jax.data.augment.host import change_image
 from senet_jax.data.config import AugmentConfig, Interpolation
-from senet_jax.data.crops import draw_crop
 from senet_jax.data.decode import decode, decode_crop, read_size
 from senet_jax.data.views import center_view
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from senet_jax.data.device import change_batch
+from senet_jax.data.augment.device import change_batch
 from senet_jax.errors import UsageError
 from senet_jax.inference.trained import open_run
 from senet_jax.ops.conv_lowering import lowering

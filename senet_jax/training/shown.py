@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from senet_jax.data.augment.device import change_batch
 from senet_jax.data.config import AugmentConfig
-from senet_jax.data.device import change_batch
 from senet_jax.data.loader import Batch
 from senet_jax.training.step import step_key
 

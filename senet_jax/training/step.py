@@ -13,8 +13,8 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, UInt8, UInt32
 
+from senet_jax.data.augment.device import change_batch
 from senet_jax.data.config import AugmentConfig
-from senet_jax.data.device import change_batch
 from senet_jax.ops.conv_lowering import lowering
 from senet_jax.ops.lowerings import Lowering
 from senet_jax.training.distributed.mesh import over_batch, replicated

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from senet_jax.analysis.probe import Probe
+from senet_jax.analysis.gates.probe import Probe
 from senet_jax.data.normalization import Normalization
 from senet_jax.data.sources import ArraySource
 from senet_jax.data.views import Views

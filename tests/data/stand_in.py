@@ -11,7 +11,7 @@ from unittest import mock
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import file_adapters
 
-from senet_jax.data import prepare
+from senet_jax.data.build import prepare
 
 TFDS_BUILDER = tfds.builder
 FIND_SPEC = importlib.util.find_spec

@@ -12,7 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from senet_jax.data import prepare
+from senet_jax.data.build import prepare
 from senet_jax.data.datasets import open_dataset
 from senet_jax.data.loader import TrainBatches, eval_batches
 from senet_jax.data.tfds_folder import find_prepared

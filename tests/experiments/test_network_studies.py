@@ -11,8 +11,8 @@ import pytest
 
 from experiments.imagenet import RESNEST, SENET
 from experiments.study import Options, recipe
-from senet_jax.analysis.cells import baseline_of
-from senet_jax.analysis.published import published
+from senet_jax.analysis.study.cells import baseline_of
+from senet_jax.analysis.study.published import published
 from senet_jax.data.card import known_card
 from senet_jax.data.datasets import open_dataset
 from senet_jax.errors import UsageError

@@ -1,0 +1,1 @@
+"""Inside the gates of a trained network."""

@@ -1,0 +1,1 @@
+"""Studies: their cells, statistics, tables and figures."""

@@ -1,0 +1,169 @@
+"""What is said of a study: errors over seeds, differences to a baseline, cost, papers' figures."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from senet_jax.analysis.study.cells import Cell, Study, baseline_of, check_baseline, natural
+from senet_jax.analysis.study.papers import Published
+from senet_jax.analysis.study.published import published
+from senet_jax.analysis.study.statistics import (
+    Difference,
+    Estimate,
+    correct,
+    difference,
+    estimate,
+)
+from senet_jax.errors import UsageError
+from senet_jax.models.cost import Cost, cost
+from senet_jax.training.network import build_model
+
+TOP1 = "val/top1"
+
+PLAIN = "plain"
+"""What cells without attention, or without shortcuts, are called."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What is said of a cell."""
+
+    cell: Cell
+    baseline: str | None
+    """The cell that it is compared with, for a baseline itself; None where there is none."""
+    error: Estimate
+    """Top-1 error of the final validation, %."""
+    difference: Difference | None
+    """Its difference to the baseline's, percentage points; None for the baseline itself."""
+    cost: Cost
+    images_per_s: float | None
+    """In training, over the seeds."""
+    published: Published | None
+    published_difference: float | None = None
+    """The difference that the same paper has, percentage points."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether others are compared with it."""
+        return self.baseline == self.cell.name
+
+    @property
+    def group(self) -> str:
+        """The folder of the cells that are compared with each other; "" for that of the study."""
+        return (self.baseline or self.cell.name).rpartition("/")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyReport:
+    """A study with its statistics."""
+
+    study: Study
+    baseline: str
+    """Name of the cell that the others are compared with, in every group."""
+    rows: list[Row]
+    """By group; in each the baseline first, then by name."""
+
+    @property
+    def groups(self) -> dict[str, list[Row]]:
+        """The rows of each group."""
+        groups: dict[str, list[Row]] = {}
+        for row in self.rows:
+            groups.setdefault(row.group, []).append(row)
+        return groups
+
+    @property
+    def compared_with(self) -> str:
+        """What the cells are compared with, in words."""
+        bases = {row.baseline for row in self.rows if row.difference is not None}
+        return self.baseline if len(bases) == 1 else f"the cell {self.baseline} of each group"
+
+
+def report_study(study: Study, baseline: str | None = None) -> StudyReport:
+    """Computes what the tables and figures of a study show.
+
+    Args:
+        study: The runs.
+        baseline: The cell that the others are compared with, by its name, or by what it is called
+            in every group: a cell "GROUP/CELL" is compared with "GROUP/BASELINE" if there is that.
+            None means what the study says, else "plain" if cells are called so, else the one whose
+            network has no attention, if that is a single one, else the first by name.
+
+    Raises:
+        UsageError: There is no such cell. One that the study names may not have ended yet; then
+            nothing is compared.
+    """
+    names = [cell.name for cell in study.cells]
+    name = baseline or study.baseline or _default_baseline(study.cells)
+    if baseline:
+        check_baseline(baseline, names)
+    compared_with = {each: baseline_of(each, name, names) for each in names}
+    errors = {cell.name: _errors(cell) for cell in study.cells}
+    others = {each: base for each, base in compared_with.items() if base and base != each}
+    gaps = [difference(errors[each], errors[base]) for each, base in others.items()]
+    compared = dict(zip(others, correct(gaps), strict=True))
+    rows = [
+        _row(cell, compared_with[cell.name], errors[cell.name], compared.get(cell.name))
+        for cell in study.cells
+    ]
+    rows.sort(key=lambda row: (natural(row.group), not row.is_baseline, natural(row.cell.name)))
+    report = StudyReport(study, name, rows)
+    groups = [_with_published(group) for group in report.groups.values()]
+    return dataclasses.replace(report, rows=[row for group in groups for row in group])
+
+
+def _last(name: str) -> str:
+    """What a cell is called in its group."""
+    return name.rpartition("/")[2]
+
+
+def _default_baseline(cells: Sequence[Cell]) -> str:
+    if any(_last(cell.name) == PLAIN for cell in cells):
+        return PLAIN
+    plain = [
+        cell.name
+        for cell in cells
+        if getattr(build_model(cell.config.model, num_classes=1), "attention", None) is None
+    ]
+    return plain[0] if len(plain) == 1 else cells[0].name
+
+
+def _with_published(group: Sequence[Row]) -> list[Row]:
+    """The rows of a group with the papers' figures."""
+    figures = published([row.cell.config for row in group])
+    base = next((each for row, each in zip(group, figures, strict=True) if row.is_baseline), None)
+    return [
+        dataclasses.replace(
+            row,
+            published=figure,
+            published_difference=(
+                None
+                if base is None or figure is None or row.difference is None
+                else figure.top1 - base.top1
+            ),
+        )
+        for row, figure in zip(group, figures, strict=True)
+    ]
+
+
+def _errors(cell: Cell) -> dict[int, float]:
+    return {seed: 100 * (1 - top1) for seed, top1 in cell.by_seed(TOP1).items()}
+
+
+def _row(cell: Cell, baseline: str | None, errors: dict[int, float], gap: Difference | None) -> Row:
+    card = cell.card
+    if card is None:
+        raise UsageError(
+            f"{cell.runs[min(cell.runs)].folder} has no dataset.json, so that its cost is unknown: "
+            "the run is of an older version; train it again."
+        )
+    model = build_model(cell.config.model, len(card.classes))
+    height, _, channels = card.image_shape
+    speeds = [run.images_per_s for run in cell.runs.values() if run.images_per_s is not None]
+    return Row(
+        cell,
+        baseline,
+        estimate(list(errors.values()), within=(0.0, 100.0)),
+        gap,
+        cost(model, height, channels),
+        sum(speeds) / len(speeds) if speeds else None,
+        published=None,
+    )

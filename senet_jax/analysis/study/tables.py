@@ -1,0 +1,248 @@
+"""The table of a study and its notes, in Markdown, LaTeX and CSV."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Iterable
+
+from senet_jax import text
+from senet_jax.analysis.study.report import TOP1, Row, StudyReport
+from senet_jax.analysis.study.statistics import LEVEL, Estimate
+
+HEADER = (
+    "cell",
+    "seeds",
+    "error (%)",
+    "95 % interval",
+    "difference (points)",
+    "p",
+    "",
+    "parameters",
+    "MMACs",
+    "images/s",
+    "paper (%)",
+    "paper's difference",
+)
+
+
+def _cells_of(row: Row, escape: Callable[[str], str]) -> tuple[str, ...]:
+    """A row as text, in the order of ``HEADER``, with the name of the cell escaped."""
+    error, gap = row.error, row.difference
+    spread = "" if error.std is None else f" ± {error.std:.2f}"
+    return (
+        escape(row.cell.name),
+        str(error.count),
+        f"{error.mean:.2f}{spread}",
+        _interval(error),
+        "" if gap is None else f"{gap.estimate.mean:+.2f} {_interval(gap.estimate)}".strip(),
+        "" if gap is None or gap.corrected_p is None else _p(gap.corrected_p),
+        _verdict(row),
+        f"{row.cost.params:,}",
+        f"{row.cost.macs / 1e6:,.2f}",
+        "" if row.images_per_s is None else f"{row.images_per_s:,.0f}",
+        "" if row.published is None else f"{row.published.top1:.2f}",
+        "" if row.published_difference is None else f"{row.published_difference:+.2f}",
+    )
+
+
+def _interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"[{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _verdict(row: Row) -> str:
+    """The difference in words."""
+    gap = row.difference
+    if gap is None:
+        without = "no baseline" if row.baseline is None else "no seed in common"
+        return "baseline" if row.is_baseline else without
+    if gap.significant is None:
+        return "one seed: no test" if gap.estimate.count == 1 else "no spread: no test"
+    if not gap.significant:
+        return "no significant difference"
+    return "better" if gap.estimate.mean < 0 else "worse"
+
+
+def markdown(report: StudyReport) -> str:
+    """The table and what one must know to read it, in Markdown."""
+    rows = [_cells_of(row, text.markdown) for row in report.rows]
+    lines = [HEADER, ("---",) * len(HEADER), *rows]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\n{notes(report, text.markdown)}"
+
+
+def latex(report: StudyReport) -> str:
+    """The table in LaTeX, with the rules of ``booktabs``, one between two groups.
+
+    The notes stand before it as comments.
+    """
+    columns = "lr" + "r" * (len(HEADER) - 2)
+    parts = [[tuple(map(_escape, HEADER))]]
+    for rows in report.groups.values():
+        cells = [_cells_of(row, text.latex) for row in rows]
+        parts.append([(name, *map(_escape, others)) for name, *others in cells])
+    body = "\\midrule\n".join(
+        "".join(" & ".join(line) + " \\\\\n" for line in part) for part in parts
+    )
+    comments = "".join(f"% {line}\n" for line in notes(report, text.printable).splitlines())
+    top, bottom = f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n", "\\bottomrule\n\\end{tabular}\n"
+    return f"{comments}{top}{body}{bottom}"
+
+
+def _escape(cell: str) -> str:
+    """Escapes what this module writes, whose plus-minus and less-than are mathematics."""
+    return cell.replace("%", r"\%").replace("±", r"$\pm$").replace("<", "$<$")
+
+
+def comma_separated(report: StudyReport) -> str:
+    """The numbers of the table, unrounded, a line for each cell; empty where there is none."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        [
+            *("cell", "seeds", "top1_error", "std", "low", "high"),
+            *("baseline", "difference", "difference_low", "difference_high", "p", "corrected_p"),
+            *("params", "macs", "images_per_s", "published", "published_difference", "source"),
+        ]
+    )
+    for row in report.rows:
+        error, gap, figure = row.error, row.difference, row.published
+        between = (None,) * 3 if gap is None else _bounds(gap.estimate)
+        writer.writerow(
+            [
+                *(text.spreadsheet(row.cell.name), error.count, error.mean, error.std),
+                *(error.low, error.high),
+                *(row.baseline and text.spreadsheet(row.baseline), *between),
+                *(gap and gap.p, gap and gap.corrected_p),
+                *(row.cost.params, row.cost.macs, row.images_per_s),
+                *(figure and figure.top1, row.published_difference, figure and figure.source),
+            ]
+        )
+    return out.getvalue()
+
+
+def _bounds(estimate: Estimate) -> tuple[float | None, ...]:
+    return estimate.mean, estimate.low, estimate.high
+
+
+def comma_separated_runs(report: StudyReport) -> str:
+    """The final numbers, unrounded, a line for each run."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["cell", "seed", "top1_error", "loss", "params", "macs", "images_per_s"])
+    for row in report.rows:
+        for seed, run in sorted(row.cell.runs.items()):
+            last = run.last
+            writer.writerow(
+                [
+                    text.spreadsheet(row.cell.name),
+                    seed,
+                    100 * (1 - last[TOP1]),
+                    last["val/loss"],
+                    row.cost.params,
+                    row.cost.macs,
+                    run.images_per_s,
+                ]
+            )
+    return out.getvalue()
+
+
+def notes(report: StudyReport, escape: Callable[[str], str]) -> str:
+    """How many runs, what was compared how, where the papers' figures come from, in sentences.
+
+    Args:
+        report: The study.
+        escape: Is applied to what others wrote, such as the names of cells.
+    """
+    cells, study = report.study.cells, report.study
+
+    def listed(rows: Iterable[Row]) -> str:
+        return ", ".join(escape(row.cell.name) for row in rows)
+
+    runs = sum(len(cell.runs) for cell in cells)
+    config = cells[0].config
+    said = [
+        f"{_count(runs, 'run')} of {_count(len(cells), 'cell')} on {escape(config.data.name)}, "
+        "top-1 error of the final validation: mean ± standard deviation over the seeds."
+    ]
+    compared = [row for row in report.rows if row.difference is not None]
+    tested = [row for row in compared if row.difference and row.difference.p is not None]
+    if tested:
+        said.append(
+            f"Differences to {escape(report.compared_with)}, paired by seed; p of the two-sided "
+            f"paired t-test, corrected for {_count(len(tested), 'comparison')} (Holm); "
+            f"intervals are of {LEVEL:.0%} and not corrected."
+        )
+    single = [row for row in report.rows if row.error.count == 1]
+    if single:
+        said.append(f"One seed only, so neither interval nor test: {listed(single)}.")
+    equal = [row for row in report.rows if row.error.std == 0]
+    if equal:
+        said.append(f"All seeds came out the same, which gives no interval: {listed(equal)}.")
+    fewer = [
+        f"{escape(row.cell.name)} ({row.difference.estimate.count})"
+        for row in compared
+        if row.difference and row.difference.estimate.count < _most_seeds(row, report)
+    ]
+    if fewer:
+        said.append(
+            "Differences over the seeds that both have, which are fewer than the means are of: "
+            f"{', '.join(fewer)}."
+        )
+    said += _other_differences(report, escape)
+    unpaired = [row for row in report.rows if row.difference is None and not row.is_baseline]
+    for reason, those in (
+        ("No seed in common with the baseline", [row for row in unpaired if row.baseline]),
+        ("No baseline to compare with", [row for row in unpaired if not row.baseline]),
+    ):
+        if those:
+            said.append(f"{reason}: {listed(those)}.")
+    if study.unfinished:
+        count = len(study.unfinished)
+        words = "has not ended and is" if count == 1 else "have not ended and are"
+        said.append(f"{count} of {count + runs} runs {words} left out.")
+    hardware = sorted(set().union(*(r.hardware for cell in cells for r in cell.runs.values())))
+    if hardware:
+        mixed = ": images/s are no comparison" if len(hardware) > 1 else ""
+        said.append(f"Computed on {' and '.join(map(escape, hardware))}{mixed}.")
+    sources: dict[str, list[str]] = {}
+    for figure in filter(None, (row.published for row in report.rows)):
+        whats = sources.setdefault(figure.source, [])
+        whats += [figure.what] if figure.what not in whats else []
+    if sources:
+        told = (f"{', '.join(whats)} ({source})" for source, whats in sources.items())
+        said.append(f"The papers' figures: {'; '.join(told)}.")
+    return "\n".join(said)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _most_seeds(row: Row, report: StudyReport) -> int:
+    base = next(each for each in report.rows if each.cell.name == row.baseline)
+    return max(row.error.count, base.error.count)
+
+
+def _other_differences(report: StudyReport, escape: Callable[[str], str]) -> list[str]:
+    """In what cells differ from their baselines besides the network, a sentence for each."""
+    configs = {row.cell.name: row.cell.config for row in report.rows}
+    found: dict[str, list[str]] = {}
+    for row in report.rows:
+        if row.difference is None or row.baseline is None:
+            continue
+        base = configs[row.baseline]
+        config = dataclasses.replace(row.cell.config, seed=base.seed, model=base.model)
+        if differences := config.differences(base):
+            names = found.setdefault(escape("; ".join(differences)), [])
+            names.append(escape(row.cell.name))
+    return [
+        f"Besides the network, {', '.join(names)} differ{'s' * (len(names) == 1)} from the "
+        f"baseline in {differences}."
+        for differences, names in found.items()
+    ]

@@ -1,0 +1,1 @@
+"""Changes of training images, on the host and on the device."""

@@ -1,0 +1,1 @@
+"""Data sets built from archives, and verified."""
