@@ -2,7 +2,7 @@
 
 import sys
 
-from senet_jax.commands.interruption import watch_interrupts
+from senet_jax.command_line.interruption import watch_interrupts
 
 # What Python calls a program while it looks for the module that `python -m` names.
 if sys.argv[0] == "-m":

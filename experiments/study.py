@@ -12,9 +12,9 @@ from senet_jax.analysis.study.cells import check_baseline, read_study, write_bas
 from senet_jax.analysis.study.report import report_study
 from senet_jax.analysis.study.report_files import check_report_folder, write_report
 from senet_jax.analysis.study.tables import markdown
-from senet_jax.commands.config import read_config
-from senet_jax.commands.interruption import say_interrupted
-from senet_jax.commands.output import open_streams, reader_may_leave
+from senet_jax.command_line.flags import read_config
+from senet_jax.command_line.interruption import say_interrupted
+from senet_jax.command_line.output import open_streams, reader_may_leave
 from senet_jax.errors import ExitCode, UsageError, require
 from senet_jax.studies.grid import check_data, jobs, with_model
 from senet_jax.studies.live import LiveTable, tell_failures

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 # All else is imported where Ctrl-C is looked after.
-from senet_jax.commands.interruption import is_interrupt, say_interrupted, watch_interrupts
+from senet_jax.command_line.interruption import is_interrupt, say_interrupted, watch_interrupts
 
 if TYPE_CHECKING:
     import argparse
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     import logging
 
-    from senet_jax.commands.output import open_streams, reader_may_leave
+    from senet_jax.command_line.output import open_streams, reader_may_leave
     from senet_jax.errors import ExitCode, UsageError
     from senet_jax.terminal import OneLine, escaped_output
 
@@ -101,8 +101,8 @@ def _parse(arguments: list[str]) -> "argparse.Namespace":
     import argparse
     import re
 
+    from senet_jax.command_line.wrong_flags import unknown_argument
     from senet_jax.commands.table import COMMANDS, CONFIG_COMMANDS
-    from senet_jax.commands.wrong_flags import unknown_argument
     from senet_jax.errors import UsageError
     from senet_jax.text import printable
 

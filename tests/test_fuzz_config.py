@@ -17,7 +17,7 @@ import hypothesis.strategies as st
 import pytest
 
 from senet_jax import cli
-from senet_jax.commands.invocation import Invocation
+from senet_jax.command_line.invocation import Invocation
 from senet_jax.errors import ExitCode
 from senet_jax.models import zoo
 from senet_jax.models.resnet import SE, ResNet

@@ -10,7 +10,7 @@ import pytest
 from experiments.study import Options
 from senet_jax import UsageError
 from senet_jax.attention import ATTENTIONS
-from senet_jax.commands.invocation import Invocation
+from senet_jax.command_line.invocation import Invocation
 from senet_jax.commands.show_data import ShowDataConfig
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.models.backbone import Backbone

@@ -6,7 +6,7 @@ import sys
 import pytest
 from tqdm import tqdm
 
-from senet_jax.commands import output
+from senet_jax.command_line import output
 from senet_jax.errors import UsageError
 from senet_jax.terminal import OneLine, escaped_output, unescaped
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import tyro
 
-from experiments.benchmarks.measure import (
+from experiments.benchmarks.harness.measure import (
     RESULTS,
     Sampler,
     interleave,
@@ -25,7 +25,7 @@ from experiments.benchmarks.measure import (
     warn_if_busy,
     write,
 )
-from experiments.benchmarks.trainer import Trainer
+from experiments.benchmarks.harness.trainer import Trainer
 from senet_jax.models import zoo
 
 COLUMNS = ("model", "batch", "allocator", "step, s", "time / default", "pages a step", "peak, MB")

@@ -32,7 +32,7 @@ import orbax.checkpoint as ocp
 import tyro
 
 from experiments.benchmarks.faults import FAULTS, Fault
-from experiments.benchmarks.measure import (
+from experiments.benchmarks.harness.measure import (
     RESULTS,
     interleave,
     ratio,

@@ -26,7 +26,7 @@ import jax
 import tyro
 from jaxtyping import PyTree
 
-from experiments.benchmarks.measure import RESULTS, table, write
+from experiments.benchmarks.harness.measure import RESULTS, table, write
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.models.zoo import find
 from senet_jax.planning.collectives import KINDS, by_kind

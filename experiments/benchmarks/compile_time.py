@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks.measure import RESULTS, table, write
+from experiments.benchmarks.harness.measure import RESULTS, table, write
 
 FAMILIES = (
     "resnet50",

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.measure import (
+from experiments.benchmarks.harness.measure import (
     RESULTS,
     Sampler,
     interleave,

@@ -25,7 +25,8 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax.numpy as jnp
 
 from experiments.benchmarks import convolutions, normalization
-from experiments.benchmarks.contenders import (
+from experiments.benchmarks.convolutions import LAYERS, Layer
+from experiments.benchmarks.harness.contenders import (
     COLUMNS,
     OURS,
     PLAIN_FLAX,
@@ -39,10 +40,9 @@ from experiments.benchmarks.contenders import (
     compete,
     race_rows,
 )
-from experiments.benchmarks.convolutions import LAYERS, Layer
-from experiments.benchmarks.jobs import Job
-from experiments.benchmarks.measure import table, write
-from experiments.benchmarks.plain_flax import PLAIN
+from experiments.benchmarks.harness.jobs import Job
+from experiments.benchmarks.harness.measure import table, write
+from experiments.benchmarks.harness.plain_flax import PLAIN
 from experiments.benchmarks.se_overhead import COLUMNS as OVERHEAD_COLUMNS
 from experiments.benchmarks.se_overhead import compare
 

@@ -23,8 +23,15 @@ import tyro
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 
-from experiments.benchmarks.input_cpu import children, idle_cpu_seconds, resident_mib
-from experiments.benchmarks.measure import interleave, ratio, spread, table, warn_if_busy, write
+from experiments.benchmarks.harness.input_cpu import children, idle_cpu_seconds, resident_mib
+from experiments.benchmarks.harness.measure import (
+    interleave,
+    ratio,
+    spread,
+    table,
+    warn_if_busy,
+    write,
+)
 from senet_jax.data.augment.small_images import augment
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.data.datasets import open_dataset
@@ -100,7 +107,7 @@ class Peer:
 
     def __init__(self, python: str, script: str, folder: Path, settings: Benchmark) -> None:
         numbers = (SIZE, settings.batch, settings.workers)
-        command = [python, str(Path(__file__).with_name(script)), str(folder / "train")]
+        command = [python, str(Path(__file__).parent / "harness" / script), str(folder / "train")]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
             [*command, *map(str, numbers)], stdin=pipe, stdout=pipe, text=True

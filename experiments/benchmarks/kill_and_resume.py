@@ -43,7 +43,7 @@ import jax
 import numpy as np
 import tyro
 
-from experiments.benchmarks import measure
+from experiments.benchmarks.harness import measure
 from senet_jax.errors import UsageError
 from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.records.goodput import goodput_of, read_sessions

@@ -26,7 +26,7 @@ import numpy as np
 import tyro
 from jaxtyping import PyTree
 
-from experiments.benchmarks.measure import RESULTS, table, write
+from experiments.benchmarks.harness.measure import RESULTS, table, write
 from senet_jax.data.config import AugmentConfig
 from senet_jax.models.zoo import create_model
 from senet_jax.planning.sharding import bytes_of

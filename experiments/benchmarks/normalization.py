@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from experiments.benchmarks.measure import (
+from experiments.benchmarks.harness.measure import (
     RESULTS,
     interleave,
     ratio,

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from experiments.benchmarks.contenders import (
+from experiments.benchmarks.harness.contenders import (
     COLUMNS,
     COMPILED,
     OURS,
@@ -44,10 +44,10 @@ from experiments.benchmarks.contenders import (
     left_out,
     race_rows,
 )
-from experiments.benchmarks.jobs import MODELS, Job, Mode, find_jobs
-from experiments.benchmarks.measure import RESULTS, table, warn_if_busy, write
-from experiments.benchmarks.parity import check_logits
-from experiments.benchmarks.plain_flax import PLAIN
+from experiments.benchmarks.harness.jobs import MODELS, Job, Mode, find_jobs
+from experiments.benchmarks.harness.measure import RESULTS, table, warn_if_busy, write
+from experiments.benchmarks.harness.parity import check_logits
+from experiments.benchmarks.harness.plain_flax import PLAIN
 from senet_jax.files import write_whole
 from senet_jax.training.machine.allocator import keep_freed_memory
 

@@ -10,9 +10,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks.contenders import Contender, JaxContender, compete, rows
-from experiments.benchmarks.jobs import Job, Mode
-from experiments.benchmarks.measure import RESULTS, ratio, table, write
+from experiments.benchmarks.harness.contenders import Contender, JaxContender, compete, rows
+from experiments.benchmarks.harness.jobs import Job, Mode
+from experiments.benchmarks.harness.measure import RESULTS, ratio, table, write
 
 COLUMNS = ("mode", "contender", "images/s", "this / without", "compile s", "peak MiB", "params")
 

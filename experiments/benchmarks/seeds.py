@@ -23,8 +23,8 @@ from typing import Any
 
 import tyro
 
-from experiments.benchmarks.measure import RESULTS, interleave, ratio, spread, table, write
-from experiments.benchmarks.trainer import Trainer
+from experiments.benchmarks.harness.measure import RESULTS, interleave, ratio, spread, table, write
+from experiments.benchmarks.harness.trainer import Trainer
 
 COLUMNS = ("model", "way", "images/s", "times the rate of one")
 

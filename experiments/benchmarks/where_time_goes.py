@@ -31,7 +31,7 @@ import numpy as np
 import tyro
 from flax import linen as nn
 
-from experiments.benchmarks.contenders import (
+from experiments.benchmarks.harness.contenders import (
     OURS,
     TORCH,
     Contender,
@@ -40,8 +40,8 @@ from experiments.benchmarks.contenders import (
     TorchProcess,
     compete,
 )
-from experiments.benchmarks.jobs import Job, find_jobs
-from experiments.benchmarks.measure import (
+from experiments.benchmarks.harness.jobs import Job, find_jobs
+from experiments.benchmarks.harness.measure import (
     RESULTS,
     Sampler,
     interleave,

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from senet_jax.commands.arguments import count, path
+from senet_jax.command_line.arguments import count, path
 from senet_jax.ranges import MOST_STEPS
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
-from senet_jax.commands.arguments import address
+from senet_jax.command_line.arguments import address
 from senet_jax.errors import UsageError
 
 if TYPE_CHECKING:

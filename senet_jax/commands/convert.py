@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from senet_jax.commands.arguments import path
-from senet_jax.commands.source import add_source, read_source
+from senet_jax.command_line.arguments import path
+from senet_jax.command_line.source import add_source, read_source
 
 SUMMARY = "Check weights against a network and write them to a file."
 

@@ -5,8 +5,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from senet_jax.commands.arguments import path, weights
-from senet_jax.commands.networks import (
+from senet_jax.command_line.arguments import path, weights
+from senet_jax.command_line.networks import (
     add_networks,
     add_views,
     open_networks,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_jax.commands.arguments import count, number, path, weights
-from senet_jax.commands.networks import (
+from senet_jax.command_line.arguments import count, number, path, weights
+from senet_jax.command_line.networks import (
     add_networks,
     add_view,
     is_weights,

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from senet_jax.commands.arguments import number_of, path
-from senet_jax.commands.source import add_source, read_source
+from senet_jax.command_line.arguments import number_of, path
+from senet_jax.command_line.source import add_source, read_source
 from senet_jax.errors import UsageError
 
 SUMMARY = "Write a network for another runtime."

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from senet_jax.commands.arguments import number_of, path, weights
-from senet_jax.commands.networks import (
+from senet_jax.command_line.arguments import number_of, path, weights
+from senet_jax.command_line.networks import (
     add_networks,
     add_views,
     check_weights_of,

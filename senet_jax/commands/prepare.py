@@ -2,7 +2,7 @@
 
 import argparse
 
-from senet_jax.commands.arguments import path
+from senet_jax.command_line.arguments import path
 
 SUMMARY = "Build a data set of TensorFlow Datasets and read every record of it."
 

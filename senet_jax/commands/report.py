@@ -2,7 +2,7 @@
 
 import argparse
 
-from senet_jax.commands.arguments import path
+from senet_jax.command_line.arguments import path
 
 SUMMARY = "Compare the runs of a study: tables with intervals and tests, and figures."
 

@@ -36,7 +36,7 @@ class ShowDataConfig(TrainConfig):
 
 def run(arguments: list[str]) -> int:
     """Runs the command, whose arguments tyro reads: a flag for every field of the config."""
-    from senet_jax.commands.config import read_config
+    from senet_jax.command_line.flags import read_config
 
     named = bool(arguments) and not arguments[0].startswith("-")
     default = _named(arguments.pop(0)) if named else ShowDataConfig()

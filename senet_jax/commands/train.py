@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from senet_jax.commands.invocation import Invocation
+    from senet_jax.command_line.invocation import Invocation
     from senet_jax.training.config import TrainConfig
 
 SUMMARY = "Train a network, or resume."
@@ -53,8 +53,8 @@ def run_flags(
     Raises:
         UsageError: An unknown flag, or a config that cannot be run.
     """
-    from senet_jax.commands.config import read_config
-    from senet_jax.commands.invocation import Invocation
+    from senet_jax.command_line.flags import read_config
+    from senet_jax.command_line.invocation import Invocation
     from senet_jax.errors import UsageError
     from senet_jax.training.distributed.hosts import together
     from senet_jax.training.records.run_dir import check_run_dir

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from senet_jax import UsageError, cli
-from senet_jax.commands.arguments import address, count, number, path, weights
-from senet_jax.commands.config import expand_paths
+from senet_jax.command_line.arguments import address, count, number, path, weights
+from senet_jax.command_line.flags import expand_paths
 from senet_jax.data.config import DataConfig
 from senet_jax.errors import ExitCode
 from senet_jax.ranges import Range

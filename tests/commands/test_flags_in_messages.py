@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 import senet_jax
+from senet_jax.command_line.invocation import Invocation
 from senet_jax.commands import table
-from senet_jax.commands.invocation import Invocation
 from senet_jax.commands.show_data import ShowDataConfig
 from senet_jax.training.config import TrainConfig, field_names
 
 PACKAGE = Path(senet_jax.__file__).parent
 SHARED = {
     # Modules whose messages several commands show, and those commands.
-    "commands/networks.py": ("evaluate", "excitation", "predict", "convert", "export"),
-    "commands/source.py": ("convert", "export"),
+    "command_line/networks.py": ("evaluate", "excitation", "predict", "convert", "export"),
+    "command_line/source.py": ("convert", "export"),
     "interchange/files.py": ("convert", "export", "evaluate", "predict", "excitation", "train"),
     "interchange/state_dict.py": ("convert", "export", "evaluate", "predict", "train"),
     "interchange/torch.py": ("convert", "export", "evaluate", "predict", "excitation", "train"),
@@ -34,9 +34,9 @@ SHARED = {
 }
 ELSEWHERE = {
     # Of `open_networks`, which `convert`, `export` and `predict` do not call.
-    "commands/networks.py": {"--weights", "--data", "--model", "--sizes", "--image-size"},
+    "command_line/networks.py": {"--weights", "--data", "--model", "--sizes", "--image-size"},
     # `--drop-head` is named only if the command has it: see test_weights_in_commands.py.
-    "commands/source.py": {"--drop-head"},
+    "command_line/source.py": {"--drop-head"},
 }
 
 

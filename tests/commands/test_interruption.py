@@ -8,8 +8,8 @@ import time
 import pytest
 
 from senet_jax import cli
+from senet_jax.command_line.interruption import is_interrupt
 from senet_jax.commands import table
-from senet_jax.commands.interruption import is_interrupt
 from senet_jax.errors import ExitCode
 from senet_jax.training.distributed import hosts
 
@@ -18,7 +18,8 @@ LINE = "senet-jax: interrupted.\n"
 COMMAND = """
 import signal, sys, time
 from senet_jax import cli
-from senet_jax.commands import interruption, table
+from senet_jax.commands import table
+from senet_jax.command_line import interruption
 
 interruption.DELIVERED_WITHIN_S = 0.3
 interruption.watch_interrupts(ends_within_s={ends_within_s})
@@ -102,7 +103,7 @@ def test_a_second_interrupt_ends_at_once():
 @pytest.mark.parametrize(
     ("module", "program"),
     [
-        ("senet_jax.commands.output", "import senet_jax.cli\nsys.exit(senet_jax.cli.main())"),
+        ("senet_jax.command_line.output", "import senet_jax.cli\nsys.exit(senet_jax.cli.main())"),
         ("senet_jax.commands.table", "import senet_jax.cli\nsys.exit(senet_jax.cli.main())"),
         # As `python -m` begins.
         (

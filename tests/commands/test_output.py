@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from senet_jax.commands.output import open_streams, reader_may_leave
+from senet_jax.command_line.output import open_streams, reader_may_leave
 from senet_jax.errors import ExitCode
 
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -68,8 +68,8 @@ def test_an_error_with_closed_streams_has_its_code():
 
 def test_no_file_gets_the_number_of_a_closed_stream():
     program = (
-        "from senet_jax.commands.output import open_streams; open_streams(); import sys, tempfile; "
-        "sys.exit(tempfile.TemporaryFile().fileno() < 3)"
+        "from senet_jax.command_line.output import open_streams; open_streams(); "
+        "import sys, tempfile; sys.exit(tempfile.TemporaryFile().fileno() < 3)"
     )
     command = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, program]
     assert subprocess.run(command).returncode == 0
@@ -100,7 +100,9 @@ def test_streams_that_are_none_are_opened(monkeypatch, capfd):
 
 
 def test_what_the_encoding_lacks_is_escaped():
-    program = "from senet_jax.commands.output import open_streams; open_streams(); print('\\u00e9')"
+    program = (
+        "from senet_jax.command_line.output import open_streams; open_streams(); print('\\u00e9')"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

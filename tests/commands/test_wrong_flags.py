@@ -6,7 +6,7 @@ import pytest
 
 from experiments import imagenet, study
 from senet_jax import cli
-from senet_jax.commands.config import read_config
+from senet_jax.command_line.flags import read_config
 from senet_jax.commands.table import COMMANDS
 from senet_jax.errors import UsageError
 

@@ -17,16 +17,13 @@ import pytest
 from experiments.benchmarks import (
     collectives,
     compile_time,
-    contenders,
     gpu,
-    jobs,
-    measure,
-    parity,
     race,
     se_overhead,
     where_time_goes,
 )
-from experiments.benchmarks.contenders import (
+from experiments.benchmarks.harness import contenders, jobs, measure, parity
+from experiments.benchmarks.harness.contenders import (
     COMPILED,
     OURS,
     PLAIN_FLAX,
@@ -34,8 +31,8 @@ from experiments.benchmarks.contenders import (
     JaxContender,
     TorchError,
 )
-from experiments.benchmarks.jobs import JOBS, Job, Mode, find_jobs
-from experiments.benchmarks.plain_flax import PLAIN, PlainBasicResNet, PlainResNet
+from experiments.benchmarks.harness.jobs import JOBS, Job, Mode, find_jobs
+from experiments.benchmarks.harness.plain_flax import PLAIN, PlainBasicResNet, PlainResNet
 from senet_jax.errors import UsageError
 from senet_jax.interchange import to_torch
 from senet_jax.models import zoo
@@ -229,7 +226,7 @@ def test_the_race_writes_a_table_and_a_chart(small, tmp_path):
         assert row["compile s"] > 0
         assert row["peak MiB"] > 0
     modules = [row["network of"] for row in result["rows"][:2]]
-    assert modules == ["experiments.benchmarks.plain_flax", "senet_jax.models.resnet"]
+    assert modules == ["experiments.benchmarks.harness.plain_flax", "senet_jax.models.resnet"]
     assert result["rows"][1][f"{OURS} / this"]["median"] == 1
     race.draw(found, tmp_path / "race.png")
     assert (tmp_path / "race.png").read_bytes().startswith(b"\x89PNG")
@@ -393,7 +390,7 @@ def test_a_twin_takes_steps(mode, monkeypatch):
     worker = contenders.TorchContender(sys.executable, job, ("channels_last",))
     worker.wait()
     assert worker.run(1) > 0
-    assert worker.module == "experiments.benchmarks.torch_networks"
+    assert worker.module == "experiments.benchmarks.harness.torch_networks"
     assert worker.peak_bytes > 0
     assert worker.about["freed memory"] == "kept"
     assert "timm" not in worker.about

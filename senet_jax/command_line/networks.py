@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_jax.commands.arguments import number_of
+from senet_jax.command_line.arguments import number_of
 from senet_jax.errors import UsageError
 from senet_jax.files import is_folder
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from experiments.benchmarks.torch_worker import Answer, Work, serve, start
+from experiments.benchmarks.harness.torch_worker import Answer, Work, serve, start
 
 PROFILED = 5
 """Steps that are profiled."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from experiments.benchmarks.torch_networks import TWINS
+from experiments.benchmarks.harness.torch_networks import TWINS
 from senet_jax.training.machine.allocator import keep_freed_memory
 
 

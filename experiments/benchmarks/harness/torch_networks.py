@@ -2,7 +2,7 @@
 
 The parameters have the names and shapes that ``senet_jax.interchange.to_torch`` writes, so that
 ``load_state_dict(strict=True)`` takes the weights of the senet_jax network
-(``experiments.benchmarks.parity`` compares the logits). Nothing but PyTorch is needed.
+(``experiments.benchmarks.harness.parity`` compares the logits). Nothing but PyTorch is needed.
 """
 
 import functools

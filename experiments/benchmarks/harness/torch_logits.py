@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from experiments.benchmarks.torch_worker import build
+from experiments.benchmarks.harness.torch_worker import build
 
 
 def main() -> None:

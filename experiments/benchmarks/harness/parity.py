@@ -1,6 +1,6 @@
 """Compares the networks on both sides of the race: their logits, with the same weights.
 
-    python -m experiments.benchmarks.parity --torch-python /path/to/python
+    python -m experiments.benchmarks.harness.parity --torch-python /path/to/python
 
 gives each network random weights, its PyTorch twin the same ones by
 ``senet_jax.interchange.to_torch``, and both the same images, and prints the largest difference of
@@ -21,9 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.contenders import TorchError, random_variables, torch_environment
-from experiments.benchmarks.jobs import MODELS, Job, Mode, find_jobs
-from experiments.benchmarks.measure import table
+from experiments.benchmarks.harness.contenders import (
+    TorchError,
+    random_variables,
+    torch_environment,
+)
+from experiments.benchmarks.harness.jobs import MODELS, Job, Mode, find_jobs
+from experiments.benchmarks.harness.measure import table
 from senet_jax.interchange import to_torch
 from senet_jax.ops.norm import MOMENTUM
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from senet_jax.commands.arguments import count, number_of, weights
-from senet_jax.commands.networks import add_weights_of, check_weights_of
+from senet_jax.command_line.arguments import count, number_of, weights
+from senet_jax.command_line.networks import add_weights_of, check_weights_of
 from senet_jax.errors import UsageError
 from senet_jax.files import is_folder
 from senet_jax.ranges import MOST_WIDTH

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
-from senet_jax.commands.wrong_flags import flags_of, unknown_argument, wrong_value
+from senet_jax.command_line.wrong_flags import flags_of, unknown_argument, wrong_value
 from senet_jax.errors import ExitCode
 from senet_jax.files import user_address, user_path, user_weights
 from senet_jax.ranges import check_numbers

@@ -32,7 +32,7 @@ class Trainer:
     def __init__(self, wanted: dict[str, Any], cache: str) -> None:
         self._orders, theirs = Pipe()
         began = time.perf_counter()
-        command = [sys.executable, "-m", "experiments.benchmarks.trainer"]
+        command = [sys.executable, "-m", "experiments.benchmarks.harness.trainer"]
         with theirs:
             self._process = subprocess.Popen(
                 [*command, str(theirs.fileno()), json.dumps(wanted)],

@@ -18,8 +18,8 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, PyTree
 
-from experiments.benchmarks.jobs import Job
-from experiments.benchmarks.measure import Sampler, interleave, ratio, spread
+from experiments.benchmarks.harness.jobs import Job
+from experiments.benchmarks.harness.measure import Sampler, interleave, ratio, spread
 
 TorchOption = Literal["channels_last", "amp", "compile"]
 
@@ -254,7 +254,7 @@ class TorchContender:
 
 def torch_environment() -> dict[str, str]:
     """Environment of a PyTorch process: it finds this source tree, which it need not install."""
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).resolve().parents[3])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 

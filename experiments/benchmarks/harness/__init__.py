@@ -1,0 +1,1 @@
+"""Contenders, workers and measures that benchmarks use."""

@@ -1,0 +1,1 @@
+"""The command line: flags, standard streams, Ctrl-C."""
