@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _table(entries: "list[Entry]", metric: str) -> str:
-    from senet_jax.analysis.columns import columns
+    from senet_jax.text import columns
 
     lines = [tuple(column.format(metric=metric) for column in COLUMNS)]
     for entry in entries:

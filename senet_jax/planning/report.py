@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 from jax.sharding import Mesh
 
-from senet_jax.analysis.columns import columns
 from senet_jax.axes import BATCH_AXES
 from senet_jax.planning.collectives import by_kind
 from senet_jax.planning.dry_run import StepCost, bound
+from senet_jax.text import columns
 from senet_jax.training.machine.accelerators import ACCELERATORS, Accelerator, name_of_kind
 
 USUAL = ("a100", "h100", "h200", "v5e", "v5p", "v6e")

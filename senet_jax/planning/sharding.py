@@ -7,8 +7,8 @@ import jax
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from senet_jax.analysis.columns import columns
 from senet_jax.axes import BATCH_AXES
+from senet_jax.text import columns
 from senet_jax.training.distributed.mesh import RULES, path_name
 
 _Leaf = tuple[str, jax.ShapeDtypeStruct]

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from senet_jax.analysis.columns import markdown_table
 from senet_jax.analysis.gates.excitation import Gates
 from senet_jax.analysis.gates.probe import Answers, Probe
 from senet_jax.analysis.gates.sites import zeroed
 from senet_jax.errors import UsageError
+from senet_jax.text import markdown_table
 
 PERCENTS = (10.0, 25.0, 50.0, 75.0)
 """Shares of the channels that are shut."""

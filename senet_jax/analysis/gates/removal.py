@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from senet_jax.analysis.columns import markdown_table
 from senet_jax.analysis.gates.excitation import Gates
 from senet_jax.analysis.gates.probe import Answers, Probe
 from senet_jax.analysis.gates.sites import constant
-from senet_jax.analysis.study.statistics import Estimate, estimate
+from senet_jax.analysis.statistics import Estimate, estimate
+from senet_jax.text import markdown_table
 
 
 @dataclasses.dataclass(frozen=True)

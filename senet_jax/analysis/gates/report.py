@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from senet_jax.analysis.columns import markdown_table
 from senet_jax.analysis.gates.excitation import Gates
 from senet_jax.analysis.gates.plots import (
     draw_depth,
@@ -22,6 +21,7 @@ from senet_jax.analysis.gates.removal import RemovalReport, removal_csv
 from senet_jax.data.class_names import readable
 from senet_jax.files import write_text
 from senet_jax.interchange.files import save_arrays
+from senet_jax.text import markdown_table
 
 HEADER = (
     "block",

@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 from senet_jax.analysis.plots import STYLE, save_figure
+from senet_jax.analysis.statistics import Estimate
 from senet_jax.analysis.study.cells import Cell
 from senet_jax.analysis.study.report import Row, StudyReport
-from senet_jax.analysis.study.statistics import Estimate
 from senet_jax.text import figure_text
 
 FIGURES, FORMATS = ("curves", "errors", "differences", "cost"), ("png", "svg")

@@ -3,16 +3,16 @@
 import dataclasses
 from collections.abc import Sequence
 
-from senet_jax.analysis.study.cells import Cell, Study, baseline_of, check_baseline, natural
-from senet_jax.analysis.study.papers import Published
-from senet_jax.analysis.study.published import published
-from senet_jax.analysis.study.statistics import (
+from senet_jax.analysis.statistics import (
     Difference,
     Estimate,
     correct,
     difference,
     estimate,
 )
+from senet_jax.analysis.study.cells import Cell, Study, baseline_of, check_baseline, natural
+from senet_jax.analysis.study.papers import Published
+from senet_jax.analysis.study.published import published
 from senet_jax.errors import UsageError
 from senet_jax.models.cost import Cost, cost
 from senet_jax.training.network import build_model

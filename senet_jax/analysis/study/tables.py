@@ -6,8 +6,8 @@ import io
 from collections.abc import Callable, Iterable
 
 from senet_jax import text
+from senet_jax.analysis.statistics import LEVEL, Estimate
 from senet_jax.analysis.study.report import TOP1, Row, StudyReport
-from senet_jax.analysis.study.statistics import LEVEL, Estimate
 
 HEADER = (
     "cell",

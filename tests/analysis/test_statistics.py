@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from senet_jax.analysis.study.statistics import Difference, Estimate, correct, difference, estimate
+from senet_jax.analysis.statistics import Difference, Estimate, correct, difference, estimate
 
 RNG = np.random.default_rng(0)
 
