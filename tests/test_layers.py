@@ -18,6 +18,7 @@ FLOORS = (
     ("attention",),
     ("models",),
     ("interchange",),
+    ("network",),
     ("training",),
     ("inference",),
     ("planning",),

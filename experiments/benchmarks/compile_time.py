@@ -92,8 +92,9 @@ def _here(name: str, batch: int, size: int | None, dtype: str) -> dict[str, floa
     import jax.numpy as jnp
 
     from senet_jax.data.config import AugmentConfig
-    from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD
+    from senet_jax.data.normalization import NORMALIZATIONS
     from senet_jax.models.zoo import create_model, find
+    from senet_jax.network import Network
     from senet_jax.training.config import OptimizerConfig
     from senet_jax.training.distributed.mesh import make_mesh, replicated
     from senet_jax.training.optimizer import make_optimizer, make_schedule
@@ -134,11 +135,8 @@ def _here(name: str, batch: int, size: int | None, dtype: str) -> dict[str, floa
 
     phases("init", jax.jit(initial, out_shardings=replicated(mesh)))
     step = make_train_step(
-        model,
+        Network(model, NORMALIZATIONS["imagenet"], mesh),
         optimizer,
-        mesh,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
         seed=0,
         augmentation=AugmentConfig(),
     )

@@ -28,7 +28,9 @@ from jaxtyping import PyTree
 
 from experiments.benchmarks.harness.measure import RESULTS, table, write
 from senet_jax.data.config import AugmentConfig
+from senet_jax.data.normalization import Normalization
 from senet_jax.models.zoo import create_model
+from senet_jax.network import Network
 from senet_jax.planning.sharding import bytes_of
 from senet_jax.training.config import OptimizerConfig
 from senet_jax.training.distributed import mesh as meshes
@@ -111,11 +113,8 @@ def trained(
         variables = jax.jit(draw, out_shardings=meshes.replicated(grid))()
         state = jax.jit(initial, out_shardings=shardings)(variables)
         step = make_train_step(
-            model,
+            Network(model, Normalization((0.5,) * 3, (0.25,) * 3), grid),
             optimizer,
-            grid,
-            mean=(0.5,) * 3,
-            std=(0.25,) * 3,
             seed=0,
             state_shardings=shardings,
             augmentation=AugmentConfig(mixup=features.get("mixup", 0.0)),

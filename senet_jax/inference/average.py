@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from senet_jax.data.augment.device import change_batch
+from senet_jax.data.augment.keys import StepKeys
 from senet_jax.errors import UsageError
 from senet_jax.inference.trained import open_run
-from senet_jax.ops.conv_lowering import lowering
 from senet_jax.ops.norm import MOMENTUM
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.run import Run
-from senet_jax.training.step import DeviceBatch, normalize, step_key
+from senet_jax.training.step import DeviceBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,27 +91,21 @@ def batch_norm_statistics(
     stats: Any = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), run.abstract.batch_stats)
 
     def of_batch(params: Any, batch: DeviceBatch, index: Array) -> Any:
-        with (
-            jax.sharding.use_abstract_mesh(run.mesh.abstract_mesh),
-            lowering(run.config.conv_lowering),
-        ):
-            key = step_key(run.config.seed, index)
-            channels = run.channel_stats
-            images, _ = change_batch(
-                batch["image"], key, mean=channels["mean"], config=run.device_augment
-            )
-            _, updated = run.model.apply(
-                {"params": params, "batch_stats": stats},
-                normalize(images, **channels),
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": jax.random.split(key)[1]},
-            )
+        keys = StepKeys.of(jax.random.key(run.config.seed), index)
+        mean = run.network.normalization.mean
+        images, _ = change_batch(batch["image"], keys, mean=mean, config=run.device_augment)
+        _, updated = run.network.apply(
+            {"params": params, "batch_stats": stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": keys.dropout},
+        )
         # Running statistics that start at zero have so much of the batch's in them.
         return jax.tree.map(lambda leaf: leaf / (1 - MOMENTUM), updated.get("batch_stats", {}))
 
     everywhere = meshes.replicated(run.mesh)
-    step = jax.jit(of_batch, out_shardings=everywhere)
+    step = run.network.jit(of_batch, out_shardings=everywhere)
     params = jax.device_put(params, everywhere)
     return _mean(
         step(params, meshes.to_devices(dict(run.batches[index]), run.mesh), jnp.int32(index))

@@ -5,10 +5,11 @@ the host: over the views of a size, over the sizes, over the networks, each with
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
@@ -20,9 +21,11 @@ from senet_jax.data.sources import ArraySource
 from senet_jax.data.view_batches import PADDING, Images, ViewBatch, ViewBatches
 from senet_jax.data.views import Views
 from senet_jax.errors import UsageError
+from senet_jax.network import Network
 from senet_jax.ops.lowerings import Lowering
-from senet_jax.training.distributed.mesh import replicated, to_devices
-from senet_jax.training.step import LogitsStep, make_logits_step
+from senet_jax.training.distributed.mesh import over_batch, replicated, to_devices
+
+LogitsStep = Callable[[dict[str, Any], dict[str, Array]], dict[str, Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Member:
     """The views of each size; all have as many."""
     classes: int
     conv_lowering: Lowering | None = None
+
+    def on(self, mesh: Mesh) -> Network:
+        """The network on the devices of a mesh."""
+        return Network(self.model, self.normalization, mesh, self.conv_lowering)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +92,7 @@ class Ensemble:
         self._steps: list[tuple[Member, LogitsStep, Any]] = [
             (
                 member,
-                make_logits_step(
-                    member.model,
-                    mesh,
-                    **vars(member.normalization),
-                    conv_lowering=member.conv_lowering,
-                ),
+                make_logits_step(member.on(mesh)),
                 jax.device_put(member.variables, replicated(mesh)),
             )
             for member in members
@@ -137,6 +139,29 @@ class Ensemble:
     def _on_devices(self, batch: ViewBatch, view: Views) -> dict[str, Array]:
         values = {"image": batch.images[view], "index": batch.index, "label": batch.label}
         return to_devices(values, self._mesh)
+
+
+def make_logits_step(network: Network) -> LogitsStep:
+    """Builds the jitted forward pass of some views of the images of a batch.
+
+    Args:
+        network: The network; the batch is sharded over its mesh.
+
+    Returns:
+        ``(variables, batch) -> batch``: in place of ``image`` (n, views, h, w, c) it has ``logits``
+        (n, views, classes), float32; the rest is passed on. Every device, so every host, has all.
+    """
+
+    def step(variables: dict[str, Any], batch: dict[str, Array]) -> dict[str, Array]:
+        images = batch["image"]
+        logits: Any = network.apply(variables, images.reshape(-1, *images.shape[2:]))
+        logits = logits.reshape(*images.shape[:2], -1).astype(jnp.float32)
+        return {**{name: x for name, x in batch.items() if name != "image"}, "logits": logits}
+
+    everywhere = replicated(network.mesh)
+    shardings = (everywhere, over_batch(network.mesh))
+    compiled: LogitsStep = network.jit(step, in_shardings=shardings, out_shardings=everywhere)
+    return compiled
 
 
 def _collect(batch: ViewBatch, outputs: list[list[dict[str, Array]]]) -> Predictions:

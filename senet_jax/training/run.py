@@ -23,6 +23,7 @@ from senet_jax.errors import UsageError
 from senet_jax.interchange import MisfitError, load_weights
 from senet_jax.models import zoo
 from senet_jax.models.cost import cost
+from senet_jax.network import Network
 from senet_jax.text import printable
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.distributed import mesh as meshes
@@ -95,6 +96,8 @@ class Run:
         self.dataset = dataset or open_data(config)
         config.data.check_images(not isinstance(self.dataset.train, ArraySource))
         self.model = build_model(config.model, len(self.dataset.classes))
+        pixels = normalization(config.data.normalization, self.dataset.mean, self.dataset.std)
+        self.network = Network(self.model, pixels, self.mesh, config.conv_lowering)
         self.batches = _batches(config, self.dataset)
         optimizer = scaled_to(config.optimizer, config.data.batch_size)
         self.schedule = make_schedule(optimizer, self.batches.steps_per_epoch, config.epochs)
@@ -192,12 +195,6 @@ class Run:
         return state
 
     @property
-    def channel_stats(self) -> dict[str, Any]:
-        """Mean and deviation that the images are normalised with, as the steps take them."""
-        name = self.config.data.normalization
-        return vars(normalization(name, self.dataset.mean, self.dataset.std))
-
-    @property
     def device_augment(self) -> AugmentConfig:
         """What the training step does to its images; the host has mirrored photographs already."""
         augment = self.config.data.augment
@@ -209,10 +206,8 @@ class Run:
     def train_step(self) -> TrainStep:
         """The jitted training step."""
         return make_train_step(
-            self.model,
+            self.network,
             self.optimizer,
-            self.mesh,
-            **self.channel_stats,
             state_shardings=self.state_shardings,
             seed=self.config.seed,
             augmentation=self.device_augment,
@@ -220,7 +215,6 @@ class Run:
             ema_decay=self.config.ema_decay,
             drop_block_steps=self.batches.steps,
             parts=self.config.accumulate,
-            conv_lowering=self.config.conv_lowering,
         )
 
     def learning_rate(self, state: TrainState) -> float:
@@ -239,18 +233,13 @@ class Run:
             self.batches[step],
             step,
             seed=self.config.seed,
-            mean=self.channel_stats["mean"],
+            mean=self.network.normalization.mean,
             augmentation=self.device_augment,
         )
 
     @functools.cached_property
     def _eval_step(self) -> EvalStep:
-        return make_eval_step(
-            self.model,
-            self.mesh,
-            **self.channel_stats,
-            conv_lowering=self.config.conv_lowering,
-        )
+        return make_eval_step(self.network)
 
     def trace(self) -> None:
         """Traces training and evaluation for all sizes of images, without compiling.

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from senet_jax.data.augment.device import change_batch
+from senet_jax.data.augment.keys import StepKeys
 from senet_jax.data.config import AugmentConfig
 from senet_jax.data.loader import Batch
-from senet_jax.training.step import step_key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +49,10 @@ def show_batch(
     """
 
     @jax.jit
-    def change(images: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        return change_batch(images, key, mean=mean, config=augmentation)
+    def change(images: jax.Array, keys: StepKeys) -> tuple[jax.Array, jax.Array | None]:
+        return change_batch(images, keys, mean=mean, config=augmentation)
 
-    images, share = change(batch["image"], step_key(seed, step))
+    images, share = change(batch["image"], StepKeys.of(jax.random.key(seed), step))
     return ShownBatch(
         np.rint(images).astype(np.uint8),
         batch["label"],

@@ -1,22 +1,18 @@
 """One step of training and one of evaluation: pure functions, jitted over the mesh."""
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
-from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key, UInt8, UInt32
+from jaxtyping import Array, Float, Int, Key, UInt32
 
 from senet_jax.data.augment.device import change_batch
+from senet_jax.data.augment.keys import StepKeys
 from senet_jax.data.config import AugmentConfig
-from senet_jax.ops.conv_lowering import lowering
-from senet_jax.ops.lowerings import Lowering
+from senet_jax.network import Network
 from senet_jax.training.distributed.mesh import over_batch, replicated
 from senet_jax.training.micro_batches import accumulate
 from senet_jax.training.state import TrainState
@@ -34,25 +30,6 @@ class EvalStep(Protocol):
 
     def trace(self, variables: Any, batch: DeviceBatch) -> Any:
         """Traces without compiling; shapes are enough."""
-
-
-LogitsStep = Callable[[dict[str, Any], DeviceBatch], DeviceBatch]
-
-
-def normalize(
-    images: UInt8[Array, "n h w c"],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    bgr: bool = False,
-) -> Float[Array, "n h w c"]:
-    """Maps pixels of 0 to 255 to zero mean and unit deviation by channel; ``bgr`` reverses them."""
-    normalized = (images.astype(jnp.float32) / 255 - jnp.array(mean)) / jnp.array(std)
-    return normalized[..., ::-1] if bgr else normalized
-
-
-def step_key(seed: int, step: Int[Array, ""] | int) -> Key[Array, ""]:
-    """The key of all that a training step draws."""
-    return jax.random.fold_in(jax.random.key(seed), step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,21 +63,10 @@ def key_data(seed: int, impl: str | None = None) -> UInt32[np.ndarray, " words"]
     return np.asarray(jax.random.key_data(jax.random.key(seed, impl=impl)))
 
 
-@contextlib.contextmanager
-def _traced(mesh: Mesh, conv_lowering: Lowering | None) -> Iterator[None]:
-    """Tells the convolutions, while a step is traced, of the mesh and of their form."""
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), lowering(conv_lowering):
-        yield
-
-
 def make_train_step(
-    model: nn.Module,
+    network: Network,
     optimizer: optax.GradientTransformation,
-    mesh: Mesh,
     *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    bgr: bool = False,
     state_shardings: TrainState | None = None,
     seed: int,
     augmentation: AugmentConfig,
@@ -108,7 +74,6 @@ def make_train_step(
     ema_decay: float | None = None,
     drop_block_steps: int | None = None,
     parts: int = 1,
-    conv_lowering: Lowering | None = None,
 ) -> TrainStep:
     """Builds the jitted step; it donates the state that it is given.
 
@@ -116,12 +81,8 @@ def make_train_step(
     any number of devices, up to rounding; batch norm takes its statistics over the whole batch.
 
     Args:
-        model: A module with the calling convention of the zoo.
+        network: The network; the batch is sharded over its mesh.
         optimizer: The optimizer.
-        mesh: The batch is split over it.
-        mean: Mean of the channels, 0 to 1.
-        std: Standard deviation of the channels, 0 to 1.
-        bgr: The network takes blue first.
         state_shardings: Where the leaves of the state lie (``mesh.state_shardings``); None means
             whole on every device. The step gathers the parameters and divides their gradients.
         seed: Seed of augmentation and dropout; step and seed alone determine what is drawn.
@@ -134,7 +95,6 @@ def make_train_step(
             ResNeSt does over the run (arXiv 2004.08955, section 4.2); None means the full rate.
         parts: Parts of a batch whose gradients are accumulated; batch norm takes its statistics
             over a part (see ``micro_batches.accumulate``).
-        conv_lowering: Form in which XLA is given the convolutions; None chooses for each.
 
     Returns:
         ``(state, batch) -> (state, metrics)``, the metrics being ``loss``, ``top1`` (the fraction
@@ -144,21 +104,21 @@ def make_train_step(
     """
 
     def scales(state: TrainState) -> dict[str, Any]:
-        if drop_block_steps is None or not getattr(model, "drop_block", 0):
+        if drop_block_steps is None or not getattr(network.model, "drop_block", 0):
             return {}
         return {"drop_block_scale": state.step / drop_block_steps}
 
+    mesh = network.mesh
     everywhere = replicated(mesh)
     where = everywhere if state_shardings is None else state_shardings
     param_shardings = everywhere if state_shardings is None else state_shardings.params
 
-    @_traced(mesh, conv_lowering)
     def step(
         state: TrainState, batch: DeviceBatch, data: UInt32[Array, " words"]
     ) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(data), state.step)
-        _, dropout_key = jax.random.split(key)
-        images, share = change_batch(batch["image"], key, mean=mean, config=augmentation)
+        keys = StepKeys.of(jax.random.wrap_key_data(data), state.step)
+        mean = network.normalization.mean
+        images, share = change_batch(batch["image"], keys, mean=mean, config=augmentation)
         examples = {"image": images, "label": batch["label"]}
         if share is not None:
             examples["mixed_label"] = jnp.roll(batch["label"], 1)
@@ -167,9 +127,9 @@ def make_train_step(
 
         def gradients(batch_stats: Any, part: DeviceBatch, key: Key[Array, ""]) -> tuple[Any, Any]:
             def loss_fn(params: Any) -> tuple[Array, tuple[Array, Any]]:
-                logits, updated = model.apply(
+                logits, updated = network.apply(
                     {"params": params, "batch_stats": batch_stats},
-                    normalize(part["image"], mean, std, bgr),
+                    part["image"],
                     train=True,
                     mutable=["batch_stats"],
                     rngs={"dropout": key},
@@ -185,7 +145,7 @@ def make_train_step(
             return ({"loss": loss, "top1": top1}, grads), batch_stats
 
         (metrics, grads), batch_stats = accumulate(
-            gradients, state.batch_stats, examples, dropout_key, parts=parts, mesh=mesh
+            gradients, state.batch_stats, examples, keys.dropout, parts=parts, mesh=mesh
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -201,7 +161,7 @@ def make_train_step(
             metrics["stop"] = jnp.max(batch["stop"])
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 
-    program = jax.jit(
+    program = network.jit(
         step,
         in_shardings=(where, over_batch(mesh), everywhere),
         out_shardings=(where, everywhere),
@@ -231,24 +191,11 @@ def _counted(part: DeviceBatch, share: Float[Array, ""] | None) -> Int[Array, " 
     return jnp.where(share >= 0.5, part["label"], part["mixed_label"])
 
 
-def make_eval_step(
-    model: nn.Module,
-    mesh: Mesh,
-    *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    bgr: bool = False,
-    conv_lowering: Lowering | None = None,
-) -> EvalStep:
+def make_eval_step(network: Network) -> EvalStep:
     """Builds the jitted evaluation of one batch.
 
     Args:
-        model: A module with the calling convention of the zoo.
-        mesh: The batch is split over it.
-        mean: Mean of the channels, 0 to 1.
-        std: Standard deviation of the channels, 0 to 1.
-        bgr: The network takes blue first.
-        conv_lowering: Form in which XLA is given the convolutions; None chooses for each.
+        network: The network; the batch is sharded over its mesh.
 
     Returns:
         ``(variables, batch) -> sums`` over the images of weight 1: ``loss`` (cross-entropy without
@@ -256,13 +203,11 @@ def make_eval_step(
         five; only where there are more classes than that) and ``count``. Of classes with equal
         logits the first comes first; logits that are not numbers are wrong.
     """
-    everywhere = replicated(mesh)
+    everywhere = replicated(network.mesh)
 
-    @_traced(mesh, conv_lowering)
     def step(variables: dict[str, Any], batch: DeviceBatch) -> Metrics:
-        images = normalize(batch["image"], mean, std, bgr)
         whole = jax.lax.with_sharding_constraint(variables, everywhere)
-        logits: Any = model.apply(whole, images, train=False)
+        logits: Any = network.apply(whole, batch["image"])
         labels, weight = batch["label"], batch["weight"]
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         rank = _rank(logits, labels)
@@ -277,7 +222,8 @@ def make_eval_step(
         return sums
 
     # The variables lie where they lie: whole, or divided as in training.
-    return jax.jit(step, in_shardings=(None, over_batch(mesh)), out_shardings=everywhere)
+    shardings = (None, over_batch(network.mesh))
+    return network.jit(step, in_shardings=shardings, out_shardings=everywhere)
 
 
 def _rank(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Int[Array, " n"]:
@@ -287,40 +233,3 @@ def _rank(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Int[Ar
     before = (logits > right) | ((logits == right) & (jnp.arange(classes) < labels[:, None]))
     broken = jnp.isnan(logits).any(axis=-1)
     return jnp.where(broken, classes, jnp.sum(before, axis=-1))
-
-
-def make_logits_step(
-    model: nn.Module,
-    mesh: Mesh,
-    *,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    bgr: bool = False,
-    conv_lowering: Lowering | None = None,
-) -> LogitsStep:
-    """Builds the jitted forward pass of some views of the images of a batch.
-
-    Args:
-        model: A module with the calling convention of the zoo.
-        mesh: The batch is split over it.
-        mean: Mean of the channels, 0 to 1.
-        std: Standard deviation of the channels, 0 to 1.
-        bgr: The network takes blue first.
-        conv_lowering: Form in which XLA is given the convolutions; None chooses for each.
-
-    Returns:
-        ``(variables, batch) -> batch``: in place of ``image`` (n, views, h, w, c) it has ``logits``
-        (n, views, classes), float32; the rest is passed on. Every device, so every host, has all.
-    """
-
-    @_traced(mesh, conv_lowering)
-    def step(variables: dict[str, Any], batch: DeviceBatch) -> DeviceBatch:
-        images = batch["image"]
-        merged = images.reshape(-1, *images.shape[2:])
-        logits: Any = model.apply(variables, normalize(merged, mean, std, bgr), train=False)
-        logits = logits.reshape(*images.shape[:2], -1).astype(jnp.float32)
-        return {**{name: x for name, x in batch.items() if name != "image"}, "logits": logits}
-
-    return jax.jit(
-        step, in_shardings=(replicated(mesh), over_batch(mesh)), out_shardings=replicated(mesh)
-    )

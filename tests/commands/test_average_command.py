@@ -9,7 +9,7 @@ import pytest
 from senet_jax.inference.average import batch_norm_statistics
 from senet_jax.inference.trained import open_run, restore_run
 from senet_jax.interchange import load_weights
-from senet_jax.training.step import normalize
+from senet_jax.network import normalize
 
 
 def flat(tree):
@@ -56,7 +56,7 @@ def test_statistics_are_those_of_the_training_batches(command, digits, tmp_path)
     # The first batch norm sees the stem's output alone: no attention and no other norm before it.
     means, variances = [], []
     for step in range(2):
-        images = normalize(jnp.asarray(run.shown_batch(step).images), **run.channel_stats)
+        images = normalize(jnp.asarray(run.shown_batch(step).images), run.network.normalization)
         kernel = found["params/stem/conv/kernel"]
         maps = jax.lax.conv_general_dilated(
             images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")

@@ -4,7 +4,7 @@ import pytest
 
 from senet_jax.data.normalization import NORMALIZATIONS, normalization
 from senet_jax.errors import UsageError
-from senet_jax.training.step import normalize
+from senet_jax.network import normalize
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (2, 3, 3, 3)).astype(np.uint8)
 
@@ -18,7 +18,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", NORMALIZATIONS)
 def test_each_is_what_the_released_weights_were_trained_with(name):
-    out = normalize(jnp.asarray(PIXELS), **vars(normalization(name, (0.5,) * 3, (0.1,) * 3)))
+    out = normalize(jnp.asarray(PIXELS), normalization(name, (0.5,) * 3, (0.1,) * 3))
     np.testing.assert_allclose(out, EXPECTED[name], rtol=1e-4, atol=1e-4)
 
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from senet_jax.data.normalization import Normalization
 from senet_jax.data.sources import ArraySource
 from senet_jax.errors import UsageError
+from senet_jax.network import Network
 from senet_jax.training.config import MeshConfig
 from senet_jax.training.distributed.mesh import make_mesh
 from senet_jax.training.evaluate import evaluate
@@ -47,7 +49,7 @@ class Constant(nn.Module):
 def place_by_place(logits):
     """What is right of images of which each shows another class."""
     mesh = make_mesh(1)
-    step = make_eval_step(Constant(logits), mesh, mean=(0.0,), std=(1.0,))
+    step = make_eval_step(Network(Constant(logits), Normalization((0.0,), (1.0,)), mesh))
     count = len(logits)
     source = ArraySource(np.zeros((count, 2, 2, 1), np.uint8), np.arange(count, dtype=np.int32))
     return evaluate(step, {}, source, count, mesh)
@@ -71,7 +73,7 @@ def test_five_classes_have_no_top_5():
 
 def test_images_that_are_lost_on_the_way_are_an_error(tiny):
     run = Run(tiny)
-    step = make_eval_step(run.model, run.mesh, **run.channel_stats)
+    step = make_eval_step(run.network)
 
     def forgetful(variables, batch):
         return step(variables, {**batch, "weight": batch["weight"].at[0].set(0)})
@@ -83,7 +85,7 @@ def test_images_that_are_lost_on_the_way_are_an_error(tiny):
 def test_what_cannot_be_read_is_not_counted(tiny):
     run = Run(tiny)
     state = run.fresh_state()
-    step = make_eval_step(run.model, run.mesh, **run.channel_stats)
+    step = make_eval_step(run.network)
     val = run.dataset.val
     rest = ArraySource(val.images[180:], val.labels[180:])
     half = evaluate(

@@ -15,9 +15,11 @@ from senet_jax import (
     create_model,
 )
 from senet_jax.data.config import AugmentConfig
+from senet_jax.data.normalization import Normalization
 from senet_jax.interchange import from_torch, to_torch
 from senet_jax.models.preact_resnet import PREACT_RESNETS, PreactResNet
 from senet_jax.models.shake_shake import SHAKE_SHAKES, ShakeShake
+from senet_jax.network import Network
 from senet_jax.training.config import OptimizerConfig
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.optimizer import make_optimizer
@@ -132,8 +134,8 @@ def test_weights_go_out_and_come_back(name):
 def test_the_loss_falls_on_a_batch_that_is_repeated(model):
     mesh = meshes.make_mesh(1)
     optimizer = make_optimizer(OptimizerConfig(), lambda step: 0.1)
-    stats = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
-    step = make_train_step(model, optimizer, mesh, **stats, seed=0, augmentation=AugmentConfig())
+    network = Network(model, Normalization((0.5,) * 3, (0.25,) * 3), mesh)
+    step = make_train_step(network, optimizer, seed=0, augmentation=AugmentConfig())
     labels = np.arange(20) % 5
     noise = np.random.default_rng(0).integers(0, 100, (20, 6, 6, 3), np.uint8)
     # Each class has its shade.

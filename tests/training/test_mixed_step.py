@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from senet_jax.data.augment.device import change_batch
+from senet_jax.data.augment.keys import StepKeys
 from senet_jax.data.config import AugmentConfig
 from senet_jax.errors import UsageError
 from senet_jax.training.config import MeshConfig
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.run import Run
-from senet_jax.training.step import step_key
 
 MIXING = AugmentConfig(mixup=0.4, cutmix=1.0)
 
@@ -47,12 +47,12 @@ def test_loss_and_top1_are_those_of_the_mixed_images_and_smoothed_targets(mixing
     start, kinds = moved(run.fresh_state(), 0), set()
     variables = {"params": start.params, "batch_stats": start.batch_stats}
     config = mixing.data.augment
-    change = jax.jit(lambda images, key: change_batch(images, key, mean=(0.305,), config=config))
+    change = jax.jit(lambda images, keys: change_batch(images, keys, mean=(0.305,), config=config))
     apply = jax.jit(lambda x: run.model.apply(variables, x, train=True, mutable=["batch_stats"])[0])
     for step in range(4):
         _, metrics = step_at(run, step)
         batch = run.batches[step]
-        images, share = change(batch["image"], step_key(mixing.seed, step))
+        images, share = change(batch["image"], StepKeys.of(jax.random.key(mixing.seed), step))
         before, labels, share = np.roll(batch["label"], 1), batch["label"], float(share)
         logits = apply((images / 255 - 0.305) / 0.376)
         own, other = np.eye(10)[labels], np.eye(10)[before]

@@ -7,11 +7,13 @@ import optax
 import pytest
 
 from senet_jax.data.config import AugmentConfig
+from senet_jax.data.normalization import Normalization
 from senet_jax.errors import UsageError
+from senet_jax.network import normalize
 from senet_jax.training.config import MeshConfig
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.run import Run
-from senet_jax.training.step import make_train_step, normalize
+from senet_jax.training.step import make_train_step
 
 
 def leaves(tree):
@@ -150,10 +152,8 @@ def test_drop_block_rises_from_nothing_to_its_rate_over_the_run(tiny):
     plain = Run(dataclasses.replace(tiny, model=dataclasses.replace(model, drop_block=0.0)))
     full = Run(dataclasses.replace(tiny, model=dataclasses.replace(model, drop_block=0.2)))
     constant = make_train_step(
-        full.model,
+        full.network,
         full.optimizer,
-        full.mesh,
-        **full.channel_stats,
         seed=0,
         augmentation=tiny.data.augment,
         ema_decay=0.9,
@@ -189,7 +189,7 @@ def test_a_run_says_its_learning_rate(tiny, base, said):
 def test_normalize_gives_zero_mean_and_unit_deviation():
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     mean, std = ((images / 255).mean((0, 1, 2)), (images / 255).std((0, 1, 2)))
-    out = np.asarray(normalize(jnp.asarray(images), tuple(mean), tuple(std)))
+    out = np.asarray(normalize(jnp.asarray(images), Normalization(tuple(mean), tuple(std))))
     np.testing.assert_allclose(out.mean((0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(out.std((0, 1, 2)), 1, rtol=1e-5)
 

@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from senet_jax.inference.ensemble import Member
 from senet_jax.models.backbone import Backbone
-from senet_jax.ops.conv_lowering import lowering
-from senet_jax.training.step import normalize
+from senet_jax.network import Network
+from senet_jax.training.distributed.mesh import make_mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +46,13 @@ def grad_cam(
         images: Views of its size.
         label: The class that is looked for in each image; None means the most probable one.
     """
+    network = member.on(make_mesh(1))
 
-    @jax.jit
     def explain(variables: Any, images: Array, label: Array | None) -> tuple[Array, ...]:
-        normalized = normalize(images, **vars(member.normalization))
-        shape = jax.eval_shape(lambda: _forward(member.model, variables, normalized, 0))[1]
+        shape = jax.eval_shape(lambda: _forward(network, variables, images, 0))[1]
 
         def score(shift: Array) -> tuple[Array, tuple[Array, ...]]:
-            logits, maps = _forward(member.model, variables, normalized, shift)
+            logits, maps = _forward(network, variables, images, shift)
             looked_for = jnp.argmax(logits, axis=-1) if label is None else label
             of_class = jnp.take_along_axis(logits, looked_for[:, None], axis=-1)
             return of_class.sum(), (looked_for, maps, jax.nn.softmax(logits))
@@ -65,14 +64,14 @@ def grad_cam(
         fine = jax.image.resize(coarse, images.shape[:3], "bilinear")
         return looked_for, coarse, fine, probability
 
-    with lowering(member.conv_lowering):
-        return GradCAM(*map(np.asarray, explain(member.variables, images, label)))
+    return GradCAM(*map(np.asarray, network.jit(explain)(member.variables, images, label)))
 
 
 def _forward(
-    model: nn.Module, variables: Any, images: Float[Array, "n h w c"], shift: Array | int
+    network: Network, variables: Any, images: UInt8[Array, "n h w c"], shift: Array | int
 ) -> Any:
     """The logits with the last feature maps shifted, and these maps before."""
+    model = network.model
     assert isinstance(model, Backbone)
     # The head of most networks takes means of the maps, which ``classify`` computes; that of VGG
     # has layers before it that take the maps themselves.
@@ -87,5 +86,5 @@ def _forward(
         return next_fun(args[0] + shift, *args[1:], **kwargs)
 
     with nn.intercept_methods(add):
-        logits = model.apply(variables, images, train=False)
+        logits = network.apply(variables, images)
     return logits, maps[0]

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8
 from scipy.special import log_softmax
 
 from senet_jax.analysis.gates.sites import Edits, chosen, find_blocks, replacing
@@ -27,9 +27,7 @@ from senet_jax.data.sources import ArraySource
 from senet_jax.data.view_batches import Images, ViewBatches
 from senet_jax.errors import UsageError
 from senet_jax.inference.ensemble import Member
-from senet_jax.ops.conv_lowering import lowering
 from senet_jax.training.distributed.mesh import over_batch, replicated, to_devices
-from senet_jax.training.step import normalize
 
 LOGGER = logging.getLogger(__name__)
 
@@ -103,6 +101,7 @@ class Probe:
             Host(jax.process_index(), jax.process_count()),
         )
         self._variables = jax.device_put(member.variables, replicated(mesh))
+        self._network = member.on(mesh)
         self._look = self._step(self._gates)
         self._ask = self._step(self._logits)
         self._unreadable: set[int] = set()
@@ -146,30 +145,22 @@ class Probe:
         """The jitted step: index, label, and what is asked of a network with other gates."""
 
         def step(variables: Any, batch: dict[str, Array], edits: Any) -> Any:
-            images = normalize(batch["image"], **vars(self.member.normalization))
             gates = {b.place: functools.partial(_edited, *edits[b.name]) for b in self.blocks}
-            # As a training step tells its convolutions of the mesh and of their form.
-            with (
-                jax.sharding.use_abstract_mesh(self._mesh.abstract_mesh),
-                lowering(self.member.conv_lowering),
-                replacing(gates),
-            ):
-                return batch["index"], batch["label"], what(variables, images)
+            with replacing(gates):
+                return batch["index"], batch["label"], what(variables, batch["image"])
 
         whole = replicated(self._mesh)
-        return jax.jit(
-            step, in_shardings=(whole, over_batch(self._mesh), whole), out_shardings=whole
-        )
+        shardings = (whole, over_batch(self._mesh), whole)
+        return self._network.jit(step, in_shardings=shardings, out_shardings=whole)
 
-    def _logits(self, variables: Any, images: Float[Array, "n h w c"]) -> Array:
-        logits: Any = self.member.model.apply(variables, images, train=False)
+    def _logits(self, variables: Any, images: UInt8[Array, "n h w c"]) -> Array:
+        logits: Any = self._network.apply(variables, images)
         return logits
 
-    def _gates(self, variables: Any, images: Float[Array, "n h w c"]) -> dict[str, Any]:
-        _, state = self.member.model.apply(
+    def _gates(self, variables: Any, images: UInt8[Array, "n h w c"]) -> dict[str, Any]:
+        _, state = self._network.apply(
             variables,
             images,
-            train=False,
             mutable=["intermediates"],
             capture_intermediates=lambda module, method: (
                 isinstance(module, Gated) and method == "__call__"

@@ -1,10 +1,10 @@
 """All that a training step does to a batch of images before it normalises them."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float, UInt8
 
+from senet_jax.data.augment.keys import StepKeys
 from senet_jax.data.augment.mix import draw_weights, mix
 from senet_jax.data.augment.small_images import augment
 from senet_jax.data.config import AugmentConfig
@@ -12,7 +12,7 @@ from senet_jax.data.config import AugmentConfig
 
 def change_batch(
     images: UInt8[Array, "n h w c"],
-    key: Key[Array, ""],
+    keys: StepKeys,
     *,
     mean: tuple[float, ...],
     config: AugmentConfig,
@@ -21,7 +21,7 @@ def change_batch(
 
     Args:
         images: Images, 0 to 255.
-        key: The key of the step, whose first split it uses.
+        keys: Those of the step; it uses ``augment`` and ``mix``.
         mean: Mean of the channels, 0 to 1.
         config: What is done; the fields that the host has seen to are not looked at.
 
@@ -29,10 +29,9 @@ def change_batch(
         The images, 0 to 255, and the share of its own label that each keeps, the rest being that
         of the image before it (see :mod:`senet_jax.data.augment.mix`); None where nothing is mixed.
     """
-    augment_key, _ = jax.random.split(key)
     images = augment(
         images,
-        augment_key,
+        keys.augment,
         fill=np.round(255 * np.array(mean)).astype(np.uint8),
         pad=config.pad,
         flip=config.flip,
@@ -41,8 +40,5 @@ def change_batch(
     if not config.mixup and not config.cutmix:
         return images, None
     height, width = images.shape[1:3]
-    # The splits of a key are its folds 0 and 1: another number gives another key.
-    weights = draw_weights(
-        jax.random.fold_in(key, 2), height, width, mixup=config.mixup, cutmix=config.cutmix
-    )
+    weights = draw_weights(keys.mix, height, width, mixup=config.mixup, cutmix=config.cutmix)
     return mix(images.astype(jnp.float32), weights), jnp.mean(weights)

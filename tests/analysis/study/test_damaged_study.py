@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from senet_jax import cli
-from senet_jax.analysis import report as reports
 from senet_jax.analysis.run_report import draw_run, report_run
 from senet_jax.analysis.study import plots as study_plots
+from senet_jax.analysis.study import report_files as reports
 from senet_jax.analysis.study.cells import read_study, write_baseline
 from senet_jax.analysis.study.report import report_study
 from senet_jax.analysis.study.report_files import write_report

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from senet_jax.data.augment.device import change_batch
+from senet_jax.data.augment.keys import StepKeys
 from senet_jax.data.augment.mix import draw_weights, mix
 from senet_jax.data.augment.small_images import augment
 from senet_jax.data.config import AugmentConfig
@@ -88,7 +89,9 @@ def batch_of(count, size=6):
 def test_the_share_of_the_label_is_that_of_the_pixels():
     images = jnp.asarray(np.repeat(np.array([0, 255], np.uint8), 6 * 6 * 3).reshape(2, 6, 6, 3))
     config = AugmentConfig(mixup=0.4, cutmix=1.0)
-    change = jax.jit(lambda key: change_batch(images, key, mean=(0.5, 0.5, 0.5), config=config))
+    change = jax.jit(
+        lambda key: change_batch(images, StepKeys.split(key), mean=(0.5, 0.5, 0.5), config=config)
+    )
     shares = set()
     for key in KEYS[:20]:
         mixed, share = change(key)
@@ -103,7 +106,7 @@ def test_without_mixing_the_batch_is_augmented_with_the_first_split_of_the_key()
     images, key = jnp.asarray(batch_of(4)), jax.random.key(3)
     mean = (0.1, 0.2, 0.3)
     config = AugmentConfig(pad=2, flip=True, cutout=3)
-    out, share = change_batch(images, key, mean=mean, config=config)
+    out, share = change_batch(images, StepKeys.split(key), mean=mean, config=config)
     fill = np.array([26, 51, 76], np.uint8)  # Rounded to the even of 25.5 and 76.5.
     expected = augment(images, jax.random.split(key)[0], fill=fill, pad=2, flip=True, cutout=3)
     assert share is None
@@ -113,9 +116,9 @@ def test_without_mixing_the_batch_is_augmented_with_the_first_split_of_the_key()
 
 def test_mixing_comes_after_the_rest_and_leaves_its_random_numbers_alone():
     images, key, mean = jnp.asarray(batch_of(4)), jax.random.key(3), (0.5, 0.5, 0.5)
-    plain, _ = change_batch(images, key, mean=mean, config=AugmentConfig(pad=2))
+    plain, _ = change_batch(images, StepKeys.split(key), mean=mean, config=AugmentConfig(pad=2))
     config = AugmentConfig(pad=2, mixup=1.0)
-    mixed, share = change_batch(images, key, mean=mean, config=config)
+    mixed, share = change_batch(images, StepKeys.split(key), mean=mean, config=config)
     expected = mix(plain.astype(jnp.float32), share)
     np.testing.assert_allclose(mixed, expected, rtol=1e-5, atol=1e-4)
 
@@ -125,7 +128,7 @@ def test_over_a_mesh_it_is_the_same_and_no_device_gathers_the_batch():
     config = AugmentConfig(pad=1, mixup=0.2, cutmix=1.0)
 
     def change(images, key):
-        return change_batch(images, key, mean=(0.5, 0.5, 0.5), config=config)
+        return change_batch(images, StepKeys.split(key), mean=(0.5, 0.5, 0.5), config=config)
 
     outs = []
     for devices in (1, 8):

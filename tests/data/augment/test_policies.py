@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from senet_jax.data.augment import policies
 from senet_jax.data.augment.policies import (
     AUTOAUGMENT_AMOUNTS,
     AUTOAUGMENT_IMAGENET,
@@ -11,7 +12,6 @@ from senet_jax.data.augment.policies import (
     autoaugment,
     randaugment,
 )
-from senet_jax.data.augment.small_images import policies
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8))
 

@@ -10,12 +10,14 @@ import pytest
 
 from senet_jax.attention import SplitAttentionConfig
 from senet_jax.data.config import AugmentConfig
+from senet_jax.data.normalization import Normalization
 from senet_jax.models.resnet import SE, ResNet
+from senet_jax.network import Network
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.state import init_state
 from senet_jax.training.step import key_data, make_eval_step, make_train_step
 
-STATS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+PIXELS = Normalization((0.5,) * 3, (0.25,) * 3)
 
 small = functools.partial(ResNet, blocks=(1,), widths=(8,), stem="cifar", stem_width=8)
 grouped = functools.partial(small, cardinality=4, base_width=16, num_classes=5)
@@ -43,8 +45,8 @@ def compiled(model, devices, name):
     init = functools.partial(init_state, model, optimizer, image_shape=(8, 8, 3), ema=False)
     state = jax.jit(init, out_shardings=meshes.replicated(mesh))(jax.random.key(0))
     images = meshes.to_devices(batch(16), mesh)
-    fields = {"seed": 0, "augmentation": AugmentConfig(), "conv_lowering": name}
-    train = make_train_step(model, optimizer, mesh, **STATS, **fields)
+    network = Network(model, PIXELS, mesh, name)
+    train = make_train_step(network, optimizer, seed=0, augmentation=AugmentConfig())
     return train.lower(state, images).compile(), (state, images, key_data(0))
 
 
@@ -82,6 +84,6 @@ def test_neither_does_evaluation():
     variables = jax.eval_shape(
         lambda: model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32), False)
     )
-    step = make_eval_step(model, mesh, **STATS, conv_lowering="native")
+    step = make_eval_step(Network(model, PIXELS, mesh, "native"))
     program = step.lower(variables, meshes.to_devices(batch(16), mesh)).compile()
     assert not re.search(GATHERING, program.as_text())

@@ -14,11 +14,13 @@ import pytest
 from experiments.benchmarks import meshes as benchmark
 from senet_jax import cli
 from senet_jax.data.config import AugmentConfig
+from senet_jax.data.normalization import Normalization
 from senet_jax.errors import UsageError
 from senet_jax.inference.trained import evaluate_run
 from senet_jax.models import zoo
 from senet_jax.models.resnet import ResNet
 from senet_jax.models.vgg import VGG
+from senet_jax.network import Network
 from senet_jax.planning.sharding import draw_sharding
 from senet_jax.training.config import MeshConfig, OptimizerConfig
 from senet_jax.training.distributed import mesh as meshes
@@ -193,11 +195,8 @@ def test_accumulation_needs_less_memory():
 
     def temporaries(parts):
         step = make_train_step(
-            model,
+            Network(model, Normalization((0.5,) * 3, (0.25,) * 3), meshes.make_mesh(1)),
             optimizer,
-            meshes.make_mesh(1),
-            mean=(0.5,) * 3,
-            std=(0.25,) * 3,
             seed=0,
             augmentation=AugmentConfig(),
             parts=parts,
