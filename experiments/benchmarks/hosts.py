@@ -92,7 +92,7 @@ def train(benchmark: Benchmark) -> None:
     with together(benchmark.hosts, config.shared_facts(), benchmark.out.parent):
         run = Run(config)
         state = run.fresh_state()
-        for _, batch in zip(range(benchmark.steps), run.read_ahead(0), strict=False):
+        for _, batch in zip(range(benchmark.steps), run.device_batches(0), strict=False):
             state, metrics = run.train_step(state, batch)
             # Not further ahead: many queued collectives of virtual devices can block each other.
             jax.block_until_ready(metrics)

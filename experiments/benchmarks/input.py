@@ -99,7 +99,7 @@ def batches(folder: Path, settings: Benchmark, steps: int, size: int = SIZE) -> 
     run = TrainBatches(
         dataset, settings.batch, 0, steps, transforms=(transform,), workers=settings.workers
     )
-    return run.read_ahead(0)
+    return run.prefetch(0)
 
 
 class Peer:
@@ -182,7 +182,7 @@ def measure_cifar(settings: Benchmark) -> list[dict[str, Any]]:
     speeds: dict[str, list[float]] = {"CIFAR-10, read": [], "CIFAR-10, read, crop and flip": []}
     for _ in range(settings.pairs):
         for name, taken in speeds.items():
-            reading = TrainBatches(dataset, 128, 0, steps + 20).read_ahead(0)
+            reading = TrainBatches(dataset, 128, 0, steps + 20).prefetch(0)
             began = 0.0
             for step, batch in enumerate(reading):
                 if name.endswith("flip"):
@@ -208,7 +208,7 @@ def measure_step(folder: Path, settings: Benchmark) -> list[dict[str, Any]]:
             ),
         )
     )
-    reading = run.read_ahead(0)
+    reading = run.prefetch(0)
     state, first = run.fresh_state(), next(reading)
     for _ in range(2):
         state, _ = run.train_step(state, first)

@@ -15,7 +15,7 @@ from senet_jax.data.datasets import Dataset
 from senet_jax.data.decode import Unreadable
 from senet_jax.data.order import EpochOrder
 from senet_jax.data.sources import ArraySource, EncodedSource, ViewedSource
-from senet_jax.data.workers import read_ahead
+from senet_jax.data.workers import prefetch
 from senet_jax.errors import UsageError
 from senet_jax.text import printable
 
@@ -23,10 +23,15 @@ LOGGER = logging.getLogger(__name__)
 
 
 class Batch(TypedDict):
-    """What a host gives its devices in a step."""
+    """The rows of a batch that one host gives its devices."""
 
     image: UInt8[np.ndarray, "b h w c"]
     label: Int[np.ndarray, " b"]
+
+
+class WeightedBatch(Batch):
+    """A batch of evaluation."""
+
     weight: Float[np.ndarray, " b"]
     """1 for an image that counts, 0 for padding and for what cannot be read."""
 
@@ -131,7 +136,7 @@ class TrainBatches:
         else:
             images, labels, broken = self._decode(source, step, indices)
         _check_labelled(labels, "training")
-        return Batch(image=images, label=labels, weight=np.ones(len(rows), np.float32)), broken
+        return Batch(image=images, label=labels), broken
 
     def broken(self, step: int) -> list[tuple[str, str]]:
         """Names and reasons of the images of a step that had to be replaced, safe to print."""
@@ -178,7 +183,7 @@ class TrainBatches:
                 raise _nearly_all_broken(source, broken)
         return images, labels, broken
 
-    def read_ahead(self, start: int) -> Iterator[Batch]:
+    def prefetch(self, start: int) -> Iterator[Batch]:
         """Yields the batches from ``start`` on, prepared while others are used.
 
         Photographs that cannot be read are named in the log, each once.
@@ -190,12 +195,12 @@ class TrainBatches:
         share = self.batch_size // self.host.count
         tally = _Tally(source, self.max_corrupt)
         if isinstance(source, ArraySource):
-            for batch, broken in read_ahead(_Prepared(self), start, threads=2, buffer=8):
+            for batch, broken in prefetch(_Prepared(self), start, threads=2, buffer=8):
                 tally.add(share, broken)
                 yield batch
             return
         largest = max(transform.size for transform in self.transforms)
-        for batch, broken in read_ahead(
+        for batch, broken in prefetch(
             _Prepared(self),
             start,
             threads=_CORES,
@@ -299,7 +304,7 @@ class EvalBatches:
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)
 
-    def prepare(self, step: int) -> tuple[Batch, Broken]:
+    def prepare(self, step: int) -> tuple[WeightedBatch, Broken]:
         """Makes this host's rows of a batch, and tells which images could not be read.
 
         Raises:
@@ -328,12 +333,12 @@ class EvalBatches:
                     broken.append((index, str(error)))
         _check_labelled(labels, "validation")
         weight = (inside & intact).astype(np.float32)
-        return Batch(image=images, label=labels, weight=weight), broken
+        return WeightedBatch(image=images, label=labels, weight=weight), broken
 
 
 def eval_batches(
     source: ArraySource | ViewedSource, batch_size: int, host: Host | None = None
-) -> Iterator[Batch]:
+) -> Iterator[WeightedBatch]:
     """Yields every image of a split once, in order, prepared while others are used.
 
     The last batch is padded to ``batch_size``; padding, and images that cannot be read, have the
@@ -355,7 +360,7 @@ def eval_batches(
             yield batch
         return
     share = len(batches.host.rows(batch_size))
-    for batch, broken in read_ahead(
+    for batch, broken in prefetch(
         _Prepared(batches),
         0,
         threads=_CORES,

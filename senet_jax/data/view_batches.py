@@ -13,7 +13,7 @@ from senet_jax.data.decode import Unreadable, decode
 from senet_jax.data.loader import Host
 from senet_jax.data.sources import ArraySource
 from senet_jax.data.views import Views
-from senet_jax.data.workers import read_ahead
+from senet_jax.data.workers import prefetch
 
 PADDING = -1
 """The index of a row that is no image. Image i that cannot be read has the index -2 - i."""
@@ -100,7 +100,7 @@ class ViewBatches:
         """
         threads = os.cpu_count() or 1
         rows = [math.prod((len(v), v.size, v.size, self.channels)) for v in self.views]
-        for values in read_ahead(
+        for values in prefetch(
             self,
             0,
             threads=threads,

@@ -29,7 +29,7 @@ class Batches(Protocol):
     def __getitem__(self, step: int) -> Any: ...
 
 
-def read_ahead(
+def prefetch(
     batches: Batches,
     start: int,
     *,
@@ -57,7 +57,7 @@ def read_ahead(
     if workers:
         _check_shared_memory(batch_bytes, workers)
     try:
-        yield from _read_ahead(batches, start, threads, buffer, workers)
+        yield from _prefetch(batches, start, threads, buffer, workers)
     finally:
         if workers:
             # Cycles in Grain's iterator hold batches and the workers' semaphores, of which Python
@@ -65,7 +65,7 @@ def read_ahead(
             gc.collect()
 
 
-def _read_ahead(
+def _prefetch(
     batches: Batches, start: int, threads: int, buffer: int, workers: int
 ) -> Iterator[Any]:
     rest = grain.MapDataset.source(batches).slice(slice(start, len(batches)))

@@ -203,7 +203,7 @@ def _loop(
         return now
 
     with ProgressBar(total, position.step, config.epochs) as bar:
-        for batch in clock.reading(run.read_ahead(position.step, stop)):
+        for batch in clock.reading(run.device_batches(position.step, stop)):
             if log and clock.compiling:
                 log.images(position.step + 1, np.asarray(batch["image"].addressable_data(0)))
             with profiler.step(position.step + 1):

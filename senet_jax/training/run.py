@@ -253,7 +253,7 @@ class Run:
         with_stop = ("stop",) if jax.distributed.is_initialized() else ()
         data = self.config.data
         for size in data.train_sizes or (None,):
-            batch = self._abstract_batch(data.batch_size, size, ("weight", *with_stop))
+            batch = self._abstract_batch(data.batch_size, size, with_stop)
             self.train_step.trace(self.abstract, batch)
         batch = self._abstract_batch(
             padded_size(data.eval_batch_size, self.mesh), None, ("weight",)
@@ -287,7 +287,7 @@ class Run:
         )
         return ViewedSource(source, view, self.dataset.image_shape, data.workers)
 
-    def read_ahead(self, start: int, stop: Sequence[int] = ()) -> Iterator[DeviceBatch]:
+    def device_batches(self, start: int, stop: Sequence[int] = ()) -> Iterator[DeviceBatch]:
         """Yields the training batches from step ``start`` on, as global arrays.
 
         A batch is sent to the devices when it is asked for, which is while they compute the step
@@ -300,7 +300,7 @@ class Run:
         Raises:
             UsageError: Too many images cannot be read, or the data set is gone.
         """
-        for batch in self.batches.read_ahead(start):
+        for batch in self.batches.prefetch(start):
             arrays: dict[str, Any] = {**batch}
             if jax.distributed.is_initialized():
                 arrays["stop"] = np.full(len(batch["label"]), bool(stop), np.float32)

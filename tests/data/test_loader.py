@@ -69,13 +69,13 @@ def test_images_and_labels_belong_together():
     for step in range(9):
         batch = batches()[step]
         assert batch["image"][:, 0, 0, 0].tolist() == batch["label"].tolist()
-        assert batch["weight"].tolist() == [1, 1, 1]
+        assert batch.keys() == {"image", "label"}
 
 
 @pytest.mark.parametrize("start", [0, 1, 5, 9])
 def test_reading_ahead_from_any_step_gives_the_batches_of_random_access(start):
     run = batches()
-    assert labels(run.read_ahead(start)) == labels(run[step] for step in range(start, 9))
+    assert labels(run.prefetch(start)) == labels(run[step] for step in range(start, 9))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 10, 16])
@@ -111,7 +111,7 @@ def test_any_number_of_workers_and_any_start_give_the_same_batches(photographs):
     assert expected[0]["image"].shape == (4, 12, 12, 3)
     assert not same(expected[0], expected[4])
     for workers_, start in ((0, 0), (0, 5), (1, 2), (2, 7)):
-        read = list(photo_batches(photographs, workers=workers_).read_ahead(start))
+        read = list(photo_batches(photographs, workers=workers_).prefetch(start))
         assert len(read) == 12 - start
         assert all(same(a, b) for a, b in zip(expected[start:], read, strict=True))
 
@@ -153,7 +153,7 @@ def test_images_without_a_label_belong_to_no_class(photographs):
 
 def test_sizes_take_equal_shares_of_the_epochs(photographs):
     run = photo_batches(photographs, sizes=(4, 8, 12))
-    sides = [batch["image"].shape[1] for batch in run.read_ahead(0)]
+    sides = [batch["image"].shape[1] for batch in run.prefetch(0)]
     assert sides == [4] * 4 + [8] * 4 + [12] * 4
 
 
@@ -166,13 +166,12 @@ def break_photographs(folder, count):
 def test_broken_images_are_replaced_and_each_is_named_once(photographs, caplog, workers_):
     break_photographs(photographs, 5)
     with caplog.at_level(logging.WARNING, "senet_jax"):
-        read = list(photo_batches(photographs, workers=workers_).read_ahead(0))
+        read = list(photo_batches(photographs, workers=workers_).prefetch(0))
     again = photo_batches(photographs)
     assert all(same(batch, again[step]) for step, batch in enumerate(read))
     named = [record.getMessage() for record in caplog.records if "broken image" in record.message]
     assert len(named) == 5
     assert len({line for line in named if "cat/0" in line}) == 5
-    assert all(batch["weight"].all() for batch in read)
 
 
 def test_the_broken_images_of_a_step_are_named(photographs):
@@ -184,11 +183,11 @@ def test_the_broken_images_of_a_step_are_named(photographs):
 
 def test_too_many_broken_images_stop_the_run(photographs):
     break_photographs(photographs, 9)
-    assert len(list(photo_batches(photographs, steps=40).read_ahead(0))) == 40
+    assert len(list(photo_batches(photographs, steps=40).prefetch(0))) == 40
     break_photographs(photographs, 10)
     with pytest.raises(UsageError, match=r"10 of 1\d training images .* data\.max_corrupt"):
-        list(photo_batches(photographs, steps=40).read_ahead(0))
-    assert len(list(photo_batches(photographs, steps=40, max_corrupt=0.7).read_ahead(0))) == 40
+        list(photo_batches(photographs, steps=40).prefetch(0))
+    assert len(list(photo_batches(photographs, steps=40, max_corrupt=0.7).prefetch(0))) == 40
 
 
 def test_a_split_that_is_broken_throughout_is_refused(photographs):
@@ -199,7 +198,7 @@ def test_a_split_that_is_broken_throughout_is_refused(photographs):
 
 @pytest.mark.parametrize("workers_", [0, 1])
 def test_a_data_set_that_vanishes_gives_one_clear_error(photographs, workers_):
-    reading = photo_batches(photographs, steps=4000, workers=workers_).read_ahead(0)
+    reading = photo_batches(photographs, steps=4000, workers=workers_).prefetch(0)
     next(reading)
     # At once, as a disk that is unmounted; file by file they would be broken images at first.
     (photographs / "train").rename(photographs / "elsewhere")
@@ -226,4 +225,4 @@ def test_too_little_shared_memory_is_said_before_it_ends_in_a_bus_error(photogra
         workers.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0)
     )
     with pytest.raises(UsageError, match="shm-size"):
-        next(photo_batches(photographs, workers=2).read_ahead(0))
+        next(photo_batches(photographs, workers=2).prefetch(0))

@@ -260,7 +260,7 @@ def test_broken_images_in_memory_are_replaced_and_not_counted(shades, caplog):
     assert dataset.std == pytest.approx((intact.std(),))
 
     run = TrainBatches(dataset, 4, seed=0, steps=12)
-    batches = list(run.read_ahead(0))
+    batches = list(run.prefetch(0))
     shades_of = {
         int(x): int(y)
         for x, y in zip(intact * 255 + 0.5, np.delete(dataset.train.labels, [2, 7]), strict=True)
