@@ -19,6 +19,7 @@ from senet_jax.training.checkpoints.snapshot import NotFinite
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.distributed.hosts import is_first, meet
+from senet_jax.training.due import Due
 from senet_jax.training.machine.flops import Utilization
 from senet_jax.training.machine.hardware import hardware
 from senet_jax.training.optimizer import check_schedule
@@ -214,17 +215,13 @@ def _loop(
             clock.tick(state)
             bar.update(status)
 
-            step, (epoch, rest) = position.step, divmod(position.step, per_epoch)
-            last, epoch_end = step == total, rest == 0
+            step = position.step
             # Several hosts must stop after the same step, so they go by what they all read.
             stopping = position.stopping if several else bool(stop)
-            validate = epoch_end and (last or epoch % config.eval_every_epochs == 0)
-            save = epoch_end and (last or epoch % config.checkpoint.every_epochs == 0)
-            save = save or stopping or _due(step, config.checkpoint.every_steps)
-            write = epoch_end or _due(step, config.log_every_steps)
-            begins = profiler.begins(step, size_changes=epoch_end)
-            ends = profiler.ends(step, interrupted=validate or save or epoch_end)
-            if not (write or save or begins or ends):
+            due = Due.after(step, config, per_epoch, stopping=stopping)
+            begins = profiler.begins(step, size_changes=due.epoch_end)
+            ends = profiler.ends(step, interrupted=due.save or due.epoch_end)
+            if not (due.write or due.save or begins or ends):
                 continue
 
             position.settle(config)
@@ -232,7 +229,7 @@ def _loop(
             if ends:
                 profiler.stop(step)
             validation: dict[str, float] = {}
-            if write:
+            if due.write:
                 line: Line = {"step": step, "epoch": step / per_epoch}
                 line |= position.meter.means()
                 line["train/learning_rate"] = run.learning_rate(position.state)
@@ -240,7 +237,7 @@ def _loop(
                 if "time/images_per_s" in line:
                     share = utilization.of(batch["image"].shape[1:], line["time/images_per_s"])
                     line |= {} if share is None else {"time/mfu": share}
-                if validate:
+                if due.validate:
                     began = time.perf_counter()
                     with account.during("evaluation"):
                         validation = run.evaluate(position.state.eval_variables).metrics()
@@ -256,7 +253,7 @@ def _loop(
                 if log:
                     log.write(line)
                 bar.say(line)
-            if save:
+            if due.save:
                 began = time.perf_counter()
                 try:
                     extra = {"meter": position.meter.sums}
@@ -266,7 +263,7 @@ def _loop(
                 except NotFinite:
                     raise _diverged("state", step, config) from None
                 forecast.saved(time.perf_counter() - began)
-            if stopping and not last:
+            if due.preempted:
                 with account.during("checkpoint"):
                     checkpoints.wait()
                 sessions.write(step)
@@ -281,10 +278,6 @@ def _forecast(run: Run) -> Forecast:
     sizes = config.data.train_sizes or (run.dataset.image_shape[0],)
     by_epoch = [sizes[epoch * len(sizes) // config.epochs] for epoch in range(config.epochs)]
     return Forecast(config, run.batches.steps_per_epoch, len(run.dataset.val), by_epoch)
-
-
-def _due(step: int, every: int | None) -> bool:
-    return every is not None and step % every == 0
 
 
 def _diverged(what: str, step: int, config: TrainConfig) -> Diverged:
