@@ -20,8 +20,8 @@ def start(index, port, folder):
     flags = "--xla_force_host_platform_device_count=2"
     return subprocess.Popen(
         [sys.executable, here.with_name("checkpoint_host.py"), str(index), str(port), folder],
-        cwd=here.parents[2],
-        env={**os.environ, "PYTHONPATH": str(here.parents[2]), "XLA_FLAGS": flags},
+        cwd=here.parents[3],
+        env={**os.environ, "PYTHONPATH": str(here.parents[3]), "XLA_FLAGS": flags},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
