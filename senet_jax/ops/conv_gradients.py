@@ -1,6 +1,6 @@
 """Dense convolutions with passes that XLA:CPU does not have: other gradients, or Winograd's domain.
 
-XLA's own kernel gradient of a dense 3x3 convolution takes 2 to 15 times as long on a CPU as its
+XLA's own kernel gradient of a dense 3x3 convolution takes 2 to 11 times as long on a CPU as its
 forward pass, which has as many multiplications. The forms here have no forward-mode derivative.
 """
 
@@ -99,7 +99,7 @@ def is_small(
     """Tells whether the images, or the output, are smaller than the kernel.
 
     XLA:CPU computes such a convolution, or its input gradient, pixel by pixel, which takes up to
-    20 times as long.
+    40 times as long.
     """
     for axis in range(2):
         reach = (kernel.shape[axis] - 1) * geometry.dilation[axis] + 1
