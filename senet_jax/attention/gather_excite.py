@@ -132,9 +132,8 @@ class GatherExcite(Gated):
                 if config.extent
                 else _WholeMap(name=name)(x)
             )
-            x = batch_norm(self.train, group=self.norm_group, dtype=x.dtype, name=f"bn{index}")(x)
-            if index < count or config.mlp:
-                x = nn.relu(x)
+            norm = batch_norm(self.train, group=self.norm_group, dtype=x.dtype, name=f"bn{index}")
+            x = norm(x, relu=index < count or config.mlp)
         return x
 
 

@@ -118,9 +118,8 @@ class SelectiveKernel(Gated):
         hidden = SQUEEZES[config.squeeze](outputs.sum(axis=3, dtype=accurate(outputs.dtype)))
         width = max(int(self.features // config.reduction), config.min_width)
         hidden = _layer(width, hidden.dtype, "reduce")(hidden)
-        hidden = nn.relu(
-            batch_norm(train, group=self.norm_group, dtype=hidden.dtype, name="reduce_bn")(hidden)
-        )
+        norm = batch_norm(train, group=self.norm_group, dtype=hidden.dtype, name="reduce_bn")
+        hidden = norm(hidden, relu=True)
         logits = _layer(paths * self.features, hidden.dtype, "expand")(hidden)
         gate = self.gated(jax.nn.softmax(logits.reshape(-1, 1, 1, paths, self.features), axis=3))
         return (outputs * gate.astype(outputs.dtype)).sum(axis=3)
@@ -149,8 +148,10 @@ class _Path(nn.Module):
             dtype=self.dtype,
             name="conv",
         )(x)
-        x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x)
-        return nn.relu(DropBlock()(x, drop_rate))
+        norm = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")
+        if drop_rate is None:
+            return norm(x, relu=True)
+        return nn.relu(DropBlock()(norm(x), drop_rate))
 
 
 def _layer(features: int, dtype: Any, name: str) -> nn.Dense:

@@ -122,16 +122,15 @@ class SplitAttention(Gated):
             dtype=self.dtype,
             name="conv",
         )(x)
-        x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x)
-        x = nn.relu(DropBlock()(x, drop_rate))
+        norm = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")
+        x = norm(x, relu=True) if drop_rate is None else nn.relu(DropBlock()(norm(x), drop_rate))
 
         total = add_splits(x.astype(accurate(x.dtype)), radix)
         hidden = SQUEEZES[self.config.squeeze](total)
         width = self.config.hidden_width(channels, groups)
         hidden = _GroupedDense(width, groups, name="reduce")(hidden)
-        hidden = nn.relu(
-            batch_norm(train, group=self.norm_group, dtype=hidden.dtype, name="reduce_bn")(hidden)
-        )
+        norm = batch_norm(train, group=self.norm_group, dtype=hidden.dtype, name="reduce_bn")
+        hidden = norm(hidden, relu=True)
         logits = _GroupedDense(radix * features, groups, name="expand")(hidden)
         # The layer leaves the splits of a cardinal group next to each other.
         parts = jnp.split(logits, groups * radix, axis=-1)

@@ -15,6 +15,7 @@ from senet_jax.ops.conv import conv
 from senet_jax.ops.drop import DropBlock, Rate, StochasticDepth
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import avg_pool
+from senet_jax.ops.relu import relu_of_sum
 from senet_jax.ranges import MOST_WIDTH, check_fields
 
 Placement = Literal["standard", "pre", "post", "identity", "conv3x3"]
@@ -154,7 +155,7 @@ class BlockConfig:
     ) -> Float[Array, "n h w c"]:
         """Adds the shortcut if there is one; ReLU and attention after it; called inside a block."""
         total = branch if shortcut is None else branch + shortcut
-        return self.attend(nn.relu(total), "post", train)
+        return self.attend(relu_of_sum(total), "post", train)
 
     def normalise(
         self,
@@ -165,10 +166,12 @@ class BlockConfig:
         zero_scale: bool = False,
         train: bool,
         drop_rate: Rate | None,
+        relu: bool = False,
     ) -> Float[Array, "n h w c"]:
-        """Applies a batch norm, DropBlock and the attention whose placement is here.
+        """Applies a batch norm, DropBlock, the attention whose placement is here, and a ReLU.
 
-        Called inside a block; ``drop_rate`` is the rate of DropBlock.
+        Called inside a block; ``drop_rate`` is the rate of DropBlock, ``relu`` whether there is a
+        ReLU.
         """
         norm = batch_norm(
             train, zero_scale=zero_scale, group=self.norm_group, dtype=self.dtype, name=name
@@ -176,9 +179,12 @@ class BlockConfig:
         attention = self.attention if placement == self.placement else None
         possible = self.fused and train and drop_rate is None
         if possible and isinstance(attention, Attention) and attention.averages:
-            return norm(x, attention.build(train=train).excite)
+            return norm(x, attention.build(train=train).excite, relu=relu)
+        if drop_rate is None and not isinstance(attention, Attention):
+            return norm(x, relu=relu)
         x = DropBlock()(norm(x), drop_rate)
-        return rescale(attention, x, train, self.norm_group, self.dtype)
+        x = rescale(attention, x, train, self.norm_group, self.dtype)
+        return nn.relu(x) if relu else x
 
     def conv3x3(
         self,
@@ -222,8 +228,9 @@ class BlockConfig:
                 dtype=self.dtype,
                 name=name,
             )(x)
-            x = self.normalise(x, f"bn{index}", "conv3x3", train=train, drop_rate=drop_rate)
-            x = nn.relu(x)
+            x = self.normalise(
+                x, f"bn{index}", "conv3x3", train=train, drop_rate=drop_rate, relu=True
+            )
         if pool > 1 and self.stride_by == "pool_after":
             x = avg_pool(x, 3, pool, pad=1)
         return x
@@ -336,7 +343,7 @@ class Bottleneck(nn.Module):
         shortcut = c.bypass(x, outer, s, train)
         x = c.attend(x, "pre", train)
         x = conv(inner // c.reduce_first, 1, stride=stride1, dtype=c.dtype, name="conv1")(x)
-        x = nn.relu(c.normalise(x, "bn1", train=train, drop_rate=drop_rate))
+        x = c.normalise(x, "bn1", train=train, drop_rate=drop_rate, relu=True)
         x = c.conv3x3(
             x,
             inner,

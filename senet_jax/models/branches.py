@@ -138,14 +138,14 @@ class ConvUnit(nn.Module):
             dtype=dtype,
             name="conv",
         )(x)
-        x = batch_norm(
+        norm = batch_norm(
             train,
             epsilon=self.config.epsilon,
             group=self.config.norm_group,
             dtype=dtype,
             name="bn",
-        )(x)
-        return nn.relu(x)
+        )
+        return norm(x, relu=True)
 
 
 def follow(

@@ -38,7 +38,7 @@ def _norm_relu_conv(
     train: bool,
 ) -> Float[Array, "n h w {features}"]:
     """Applies ``bn{index}``, ReLU, ``conv{index}`` and dropout; called inside a module."""
-    x = nn.relu(batch_norm(train, group=norm_group, dtype=dtype, name=f"bn{index}")(x))
+    x = batch_norm(train, group=norm_group, dtype=dtype, name=f"bn{index}")(x, relu=True)
     x = conv(features, kernel_size, dtype=dtype, name=f"conv{index}")(x)
     return nn.Dropout(drop_rate, deterministic=not train)(x)
 
@@ -249,7 +249,9 @@ class DenseNet(Backbone):
                     name=f"transition{stage}",
                 )(x, train)
                 stride *= 2
-        x = nn.relu(batch_norm(train, group=self.norm_group, dtype=self.dtype, name="final_bn")(x))
+        x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="final_bn")(
+            x, relu=True
+        )
         features[stride] = x
         return features if self.features_only else self.classify(x, train)
 

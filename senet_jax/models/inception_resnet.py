@@ -27,6 +27,7 @@ from senet_jax.models.inception import (
     ModuleSpec,
 )
 from senet_jax.ops.conv import conv
+from senet_jax.ops.relu import relu_of_sum
 
 Placement = Literal["before_scale", "after_scale"]
 
@@ -58,7 +59,7 @@ class ResidualBlock(nn.Module):
         branch = branch * spec.scale if after else branch
         branch = rescale(self.attention, branch, train, self.config.norm_group, dtype)
         branch = branch if after else branch * spec.scale
-        return nn.relu(x + branch) if spec.relu else x + branch
+        return relu_of_sum(x + branch) if spec.relu else x + branch
 
 
 class InceptionResNet(Inception):

@@ -46,9 +46,9 @@ class Block(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
         channels, dtype = x.shape[-1], self.dtype
         x = conv(channels, 3, stride=self.stride, groups=channels, dtype=dtype, name="depthwise")(x)
-        x = nn.relu(batch_norm(train, group=self.norm_group, dtype=dtype, name="depthwise_bn")(x))
+        x = batch_norm(train, group=self.norm_group, dtype=dtype, name="depthwise_bn")(x, relu=True)
         x = conv(self.width, 1, dtype=dtype, name="pointwise")(x)
-        x = nn.relu(batch_norm(train, group=self.norm_group, dtype=dtype, name="pointwise_bn")(x))
+        x = batch_norm(train, group=self.norm_group, dtype=dtype, name="pointwise_bn")(x, relu=True)
         return rescale(self.attention, x, train, self.norm_group, dtype)
 
 
@@ -63,7 +63,7 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
         x = conv(self.width, 3, stride=self.stride, dtype=self.dtype, name="conv")(x)
-        return nn.relu(batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x))
+        return batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x, relu=True)
 
 
 class MobileNetV1(Backbone):

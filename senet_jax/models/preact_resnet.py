@@ -48,8 +48,8 @@ class PreactBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
         def activate(x: Array, index: int) -> Array:
-            return nn.relu(
-                batch_norm(train, group=self.norm_group, dtype=self.dtype, name=f"bn{index}")(x)
+            return batch_norm(train, group=self.norm_group, dtype=self.dtype, name=f"bn{index}")(
+                x, relu=True
             )
 
         width, stride = self.width, self.stride
@@ -140,7 +140,7 @@ class PreactResNet(Backbone):
             first = functools.partial(build, stride=1 if stage == 2 else 2, leads=stage == 2)
             x = Stage((first, *[build] * (blocks - 1)), name=f"stage{stage}")(x, train)
             features[2 ** (stage - 2)] = x
-        x = nn.relu(batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x))
+        x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x, relu=True)
         if self.features_only:
             return features | {max(features): x}
         return self.classify(x, train)

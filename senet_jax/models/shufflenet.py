@@ -20,6 +20,7 @@ from senet_jax.models.mobilenet import Stem, StemKind
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import avg_pool, max_pool
+from senet_jax.ops.relu import relu_of_sum
 from senet_jax.ranges import check_fields
 
 WIDTHS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
@@ -69,7 +70,7 @@ class Unit(nn.Module):
         shortcut = avg_pool(x, 3, self.stride, pad=1) if self.stride > 1 else x
 
         x = conv(inner, 1, groups=self.first_groups, dtype=dtype, name="conv1")(x)
-        x = nn.relu(batch_norm(train, group=self.norm_group, dtype=dtype, name="bn1")(x))
+        x = batch_norm(train, group=self.norm_group, dtype=dtype, name="bn1")(x, relu=True)
         x = channel_shuffle(x, self.groups)
         x = conv(inner, 3, stride=self.stride, groups=inner, dtype=dtype, name="conv2")(x)
         x = batch_norm(train, group=self.norm_group, dtype=dtype, name="bn2")(x)
@@ -77,7 +78,7 @@ class Unit(nn.Module):
         x = batch_norm(train, group=self.norm_group, dtype=dtype, name="bn3")(x)
         x = rescale(self.attention, x, train, self.norm_group, dtype)
         x = x + shortcut if self.stride == 1 else jnp.concatenate([shortcut, x], axis=-1)
-        return nn.relu(x)
+        return relu_of_sum(x)
 
 
 class ShuffleNetV1(Backbone):

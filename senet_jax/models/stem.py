@@ -42,13 +42,12 @@ class Stem(nn.Module):
         self, x: Float[Array, "n h w c"], train: bool
     ) -> tuple[Float[Array, "n h2 w2 c2"], Float[Array, "n h4 w4 c2"]]:
         def layer(
-            x: Array, width: int, kernel_size: int, stride: int, prefix: str, n: str
+            x: Array, width: int, kernel_size: int, stride: int, prefix: str, n: str, relu: bool
         ) -> Array:
             conv_name, bn_name = f"{prefix}conv{n}", f"{prefix}bn{n}"
             x = conv(width, kernel_size, stride=stride, dtype=self.dtype, name=conv_name)(x)
-            return nn.relu(
-                batch_norm(train, group=self.norm_group, dtype=self.dtype, name=bn_name)(x)
-            )
+            norm = batch_norm(train, group=self.norm_group, dtype=self.dtype, name=bn_name)
+            return norm(x, relu=relu)
 
         size = x.shape[1:3]
         if self.kind == "caffe" and min(size) < 3:
@@ -56,16 +55,17 @@ class Stem(nn.Module):
                 f"images of {size[0]}x{size[1]} pixels are too small: the unpadded pool of this "
                 'stem needs 3; use larger images or stem="imagenet".'
             )
+        pooled = self.kind in ("imagenet", "caffe")
         if isinstance(self.width, tuple):
             for index, width in enumerate(self.width, 1):
-                x = layer(x, width, 3, 2 if index == 1 else 1, "", str(index))
+                stride, relu = 2 if index == 1 else 1, index < 3 or not pooled
+                x = layer(x, width, 3, stride, "", str(index), relu)
         elif self.kind == "cifar":
-            x = layer(x, self.width, 3, 1, "", "")
+            x = layer(x, self.width, 3, 1, "", "", True)
             return x, x
         else:
-            x = layer(x, self.width, 7, 2, "", "")
+            x = layer(x, self.width, 7, 2, "", "", not pooled)
         if self.kind == "strided":
-            return x, layer(x, x.shape[-1], 3, 2, "pool_", "")
-        if self.kind == "caffe":
-            return x, max_pool(x, 3, 2, ceil_mode=True)
-        return x, max_pool(x, 3, 2, pad=1)
+            return x, layer(x, x.shape[-1], 3, 2, "pool_", "", True)
+        window = {"ceil_mode": True} if self.kind == "caffe" else {"pad": 1}
+        return nn.relu(x), max_pool(x, 3, 2, relu=True, **window)

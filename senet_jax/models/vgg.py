@@ -44,8 +44,10 @@ class Layer(nn.Module):
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c2"]:
         x = conv(self.width, self.kernel_size, use_bias=True, dtype=self.dtype, name="conv")(x)
         if self.norm:
-            x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x)
-        x = nn.relu(x)
+            norm = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")
+            x = norm(x, relu=True)
+        else:
+            x = nn.relu(x)
         return rescale(self.attention, x, train, self.norm_group, self.dtype)
 
 

@@ -22,6 +22,7 @@ from senet_jax.errors import choose
 from senet_jax.ops import conv_forms, conv_gradients, winograd
 from senet_jax.ops.conv_forms import Form, Geometry
 from senet_jax.ops.lowerings import Lowering
+from senet_jax.ops.target import Target, target
 
 FORMS: dict[Lowering, Form] = {
     "native": conv_forms.native,
@@ -84,7 +85,7 @@ def best(
     x: Float[Array, "n h w c"],
     kernel: Float[Array, "kh kw c_g c2"],
     geometry: Geometry,
-    backend: str,
+    backend: Target,
 ) -> Lowering:
     """The form that was measured to be the fastest in training, forward and both gradients.
 
@@ -92,7 +93,7 @@ def best(
         x: The images, of which shape and precision count.
         kernel: The kernel, of which the shape counts.
         geometry: The convolution.
-        backend: ``jax.default_backend()``; only "cpu" has other forms than the native one.
+        backend: ``target()``, the kind of device; only "cpu" has other forms than the native one.
     """
     if backend != "cpu":
         return "native"
@@ -149,7 +150,7 @@ def lowered(
         feature_group_count,
     )
     forced = _forced.get()
-    name = forced or best(x, kernel, geometry, jax.default_backend())
+    name = forced or best(x, kernel, geometry, target())
     form = FORMS[name if name in applicable(kernel, geometry) else "native"]
     if form is conv_forms.chunked and forced is None:
         form = functools.partial(conv_forms.chunked, dense_form=_in_best_form)
@@ -164,7 +165,7 @@ def lowered(
 
 def _in_best_form(x: Array, kernel: Array, geometry: Geometry) -> Array:
     """A dense convolution of :func:`conv_forms.chunked`."""
-    return FORMS[best(x, kernel, geometry, jax.default_backend())](x, kernel, geometry)
+    return FORMS[best(x, kernel, geometry, target())](x, kernel, geometry)
 
 
 def _local(

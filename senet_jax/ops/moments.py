@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from senet_jax.ops import gpu_moments
 from senet_jax.ops.precision import accurate
+from senet_jax.ops.target import for_gpu
 
 SHORTEST_RUN = 14
 """Pixels; where the rows of a map are shorter, a run is the whole map."""
@@ -97,24 +99,28 @@ def _affine_backward(
 affine.defvjp(_affine_forward, _affine_backward)
 
 
-@jax.custom_vjp
 def scale(x: Float[Array, "n *space c"], factor: Float[Array, "n c"]) -> Float[Array, "n *space c"]:
     """``x * factor`` in the precision of ``x``, with the factors' gradient accurate."""
+    return gpu_moments.scale(x, factor) if for_gpu() else _scale(x, factor)
+
+
+@jax.custom_vjp
+def _scale(x: Array, factor: Array) -> Array:
     return x * _over_pixels(factor.astype(x.dtype), x)
 
 
 def _scale_forward(x: Array, factor: Array) -> tuple[Array, tuple[Array, Array]]:
-    return scale(x, factor), (x, factor)
+    return _scale(x, factor), (x, factor)
 
 
 def _scale_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, factor = kept
     gradients, runs = (_runs(each).astype(accurate(x.dtype)) for each in (gradient, x))
     (of_factor,) = _run_sums(gradients * runs)
-    return scale(gradient, factor), of_factor.sum(axis=1).astype(factor.dtype)
+    return _scale(gradient, factor), of_factor.sum(axis=1).astype(factor.dtype)
 
 
-scale.defvjp(_scale_forward, _scale_backward)
+_scale.defvjp(_scale_forward, _scale_backward)
 
 
 def _over_pixels(each: Float[Array, "n c"], x: Float[Array, "n *space c"]) -> Array:

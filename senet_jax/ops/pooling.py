@@ -11,6 +11,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
+from senet_jax.ops.target import for_gpu
+
 
 def pooled_side(size: int, window: int, stride: int, pad: int = 0, ceil_mode: bool = False) -> int:
     """How many windows there are along an axis, in PyTorch and Caffe; none or less: too small.
@@ -48,7 +50,13 @@ def _reached(
 
 
 def max_pool(
-    x: Float[Array, "n h w c"], window: int, stride: int, *, pad: int = 0, ceil_mode: bool = False
+    x: Float[Array, "n h w c"],
+    window: int,
+    stride: int,
+    *,
+    pad: int = 0,
+    ceil_mode: bool = False,
+    relu: bool = False,
 ) -> Float[Array, "n h2 w2 c"]:
     """Maximum over square windows; padding counts as minus infinity.
 
@@ -58,10 +66,15 @@ def max_pool(
         stride: Distance between windows, pixels.
         pad: Padding on every side, pixels.
         ceil_mode: Keep a last window that hangs over the edge (Caffe's rule).
+        relu: Whether a ReLU stands before the pool. On GPUs it is one more candidate of each
+            window, zero, which saves the map between the two.
     """
     padding = [_padding(size, window, stride, pad, ceil_mode) for size in x.shape[1:3]]
     x, kept = _reached(x, window, stride, padding)
-    return _max_pool(x, _Windows(window, stride, kept, x.shape[1:3]))
+    windows = _Windows(window, stride, kept, x.shape[1:3])
+    if for_gpu():
+        return _max_pool_by_pixel(x, windows, relu)
+    return _max_pool(nn.relu(x) if relu else x, windows)
 
 
 class _Windows(NamedTuple):
@@ -84,8 +97,11 @@ def _max_pool(x: Float[Array, "n h w c"], windows: _Windows) -> Float[Array, "n 
     return nn.max_pool(x, (side, side), strides=(stride, stride), padding=padding)
 
 
-def _max_pool_forward(x: Array, windows: _Windows) -> tuple[Array, Array]:
-    """The maximum, and which pixel of its window it was."""
+def _max_pool_forward(x: Array, windows: _Windows, relu: bool = False) -> tuple[Array, Array]:
+    """The maximum, and which pixel of its window it was, counted row by row from 0.
+
+    If ``relu``, zero is a candidate before all pixels, and has the number after theirs.
+    """
     side, stride, padding, _ = windows
     low = jnp.array(-jnp.inf, x.dtype)
     padded = lax.pad(x, low, [(0, 0, 0), *((*sides, 0) for sides in padding), (0, 0, 0)])
@@ -95,9 +111,9 @@ def _max_pool_forward(x: Array, windows: _Windows) -> tuple[Array, Array]:
         """The pixel at this place of every window."""
         return padded[:, row : row + rows : stride, column : column + columns : stride]
 
-    best = seen(0, 0)
-    winner = jnp.zeros(best.shape, np.min_scalar_type(side**2 - 1))
-    for place in range(1, side**2):
+    best = jnp.zeros_like(seen(0, 0)) if relu else seen(0, 0)
+    winner = jnp.full(best.shape, side**2 if relu else 0, np.min_scalar_type(side**2))
+    for place in range(0 if relu else 1, side**2):
         pixel = seen(*divmod(place, side))
         winner = jnp.where(pixel > best, jnp.array(place, winner.dtype), winner)
         best = jnp.maximum(best, pixel)
@@ -135,6 +151,69 @@ def _max_pool_backward(windows: _Windows, winner: Array, gradient: Array) -> tup
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _max_pool_by_pixel(
+    x: Float[Array, "n h w c"], windows: _Windows, relu: bool
+) -> Float[Array, "n h2 w2 c"]:
+    """As :func:`_max_pool`, of the ReLU of ``x`` if ``relu``, in the form for GPUs.
+
+    XLA's own gradient scatters there, and its forward pass writes four indices for each window.
+    Here each pixel gathers its gradient from the few windows that hold it.
+    """
+    best = _max_pool(x, windows)
+    return nn.relu(best) if relu else best
+
+
+def _max_pool_by_pixel_forward(x: Array, windows: _Windows, relu: bool) -> tuple[Array, Array]:
+    # Without the barrier XLA keeps the comparisons, a map each, from which it computes the winner.
+    best, winner = lax.optimization_barrier(_max_pool_forward(x, windows, relu))
+    return best, winner
+
+
+def _max_pool_by_pixel_backward(
+    windows: _Windows, relu: bool, winner: Array, gradient: Array
+) -> tuple[Array]:
+    side, stride, padding, size = windows
+    reach = -(-side // stride)
+    total = jnp.zeros((), gradient.dtype)
+    for back_row, back_column in np.ndindex(reach, reach):
+        back = back_row, back_column
+        rows, columns = (
+            lax.broadcasted_iota(jnp.int32, (1, *size, 1), axis + 1) + padding[axis][0]
+            for axis in (0, 1)
+        )
+        row, column = rows % stride + back_row * stride, columns % stride + back_column * stride
+        place = jnp.where((row < side) & (column < side), row * side + column, -1)
+        holder, of_holder = (_spread(each, windows, back) for each in (winner, gradient))
+        total += jnp.where(holder.astype(jnp.int32) == place, of_holder, 0)
+    return (total,)
+
+
+def _spread(
+    x: Float[Array, "n h2 w2 c"], windows: _Windows, back: tuple[int, int]
+) -> Float[Array, "n h w c"]:
+    """For each pixel the number of a window that holds it.
+
+    Args:
+        x: Numbers of windows.
+        windows: Where they lie.
+        back: Rows and columns of windows to go back from the last one that begins at the pixel or
+            before it.
+    """
+    for axis, steps in enumerate(back, 1):
+        before, length = windows.padding[axis - 1][0], windows.size[axis - 1]
+        last = (before + length - 1) // windows.stride
+        pads = [(0, 0, 0)] * x.ndim
+        pads[axis] = steps, last + 1 - steps - x.shape[axis], 0
+        x = lax.pad(x, jnp.zeros((), x.dtype), pads)
+        x = jnp.repeat(x, windows.stride, axis)
+        x = lax.slice_in_dim(x, before, before + length, axis=axis)
+    return x
+
+
+_max_pool_by_pixel.defvjp(_max_pool_by_pixel_forward, _max_pool_by_pixel_backward)
 
 
 def avg_pool(

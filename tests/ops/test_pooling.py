@@ -1,3 +1,4 @@
+import functools
 import itertools
 import math
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from flax import linen as nn
 
 from senet_jax.ops.pooling import _padding, adaptive_avg_pool, avg_pool, max_pool
+from senet_jax.ops.target import compiled_for
 
 # window, stride, pad: those of the papers' networks, then others.
 WINDOWS = [(3, 2, 1), (3, 2, 0), (2, 2, 0), (3, 1, 1), (2, 3, 0), (4, 3, 2), (5, 4, 1)]
@@ -163,4 +165,45 @@ def test_gradient_of_the_max_pool_is_xlas(size, window, stride, pad, ceil_mode):
         y, back = jax.vjp(function, x)
         return y, back(jnp.float32(np.random.default_rng(1).integers(1, 9, y.shape)))[0]
 
-    jax.tree.map(np.testing.assert_array_equal, jax.jit(run, static_argnums=0)(ours), run(theirs))
+    expected = run(theirs)
+    for target in ("cpu", "gpu"):
+        with compiled_for(target):
+            found = jax.jit(functools.partial(run, ours))()
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def pooled_with_gradient(function, x):
+    y, back = jax.vjp(function, x)
+    return y, back(jnp.asarray(np.random.default_rng(1).integers(1, 9, y.shape), x.dtype))[0]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_a_relu_before_the_pool_is_the_same_in_it(target, dtype):
+    # Windows without positive pixels have no gradient.
+    x = jnp.asarray(np.random.default_rng(0).integers(-9, 4, (2, 11, 12, 3)), dtype)
+
+    expected = pooled_with_gradient(
+        lambda x: nn.max_pool(nn.relu(x), (3, 3), (2, 2), ((1, 1), (1, 1))), x
+    )
+    with compiled_for(target):
+        found = pooled_with_gradient(lambda x: max_pool(x, 3, 2, pad=1, relu=True), x)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert (expected[0] == 0).any()
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_both_forms_of_the_max_pool_treat_nan_and_inf_alike(relu):
+    rng = np.random.default_rng(2)
+    x = rng.integers(-9, 9, (2, 11, 12, 3)).astype(np.float32)
+    for number in (np.nan, np.inf, -np.inf):
+        x[rng.random(x.shape) < 0.1] = number
+
+    def run(target):
+        with compiled_for(target):
+            return pooled_with_gradient(lambda x: max_pool(x, 3, 2, pad=1, relu=relu), jnp.array(x))
+
+    found, expected = run("gpu"), run("cpu")
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert np.isnan(found[0]).any()
+    assert np.isinf(found[0]).any()
