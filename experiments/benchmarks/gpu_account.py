@@ -39,11 +39,11 @@ from flax import linen as nn
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from experiments.benchmarks.measure import RESULTS, table, write
-from experiments.benchmarks.plain_flax import PLAIN
+from experiments.benchmarks.harness.measure import RESULTS, table, write
+from experiments.benchmarks.harness.plain_flax import PLAIN
 from senet_jax.models import zoo
 from senet_jax.ops.target import compiled_for
-from senet_jax.training.hlo import Instruction, Program, size
+from senet_jax.planning.hlo import Instruction, Program, size
 
 
 @dataclasses.dataclass(frozen=True)

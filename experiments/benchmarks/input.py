@@ -208,7 +208,7 @@ def measure_step(folder: Path, settings: Benchmark) -> list[dict[str, Any]]:
             ),
         )
     )
-    reading = run.prefetch(0)
+    reading = run.device_batches(0)
     state, first = run.fresh_state(), next(reading)
     for _ in range(2):
         state, _ = run.train_step(state, first)

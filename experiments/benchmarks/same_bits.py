@@ -14,6 +14,7 @@ a plateau schedule; eight virtual devices; the same with divided parameters; two
 
 import dataclasses
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -35,7 +36,7 @@ RUNS = {
     "mixed": "demo --epochs 2 --data.augment.mixup 0.2 --data.augment.cutmix 1 --accumulate 2 "
     "--ema-decay 0.9 --label-smoothing 0.1 --model.dropout 0.2",
     "photographs": "--data.name folder --data.dir {photographs} --data.image-size 32 "
-    "--data.workers 2 --data.batch-size 8 --data.eval-batch-size 8 --data.augment.flip True "
+    "--data.workers 2 --data.batch-size 8 --data.eval-batch-size 8 --data.augment.flip "
     "--data.augment.policy randaugment --epochs 3 --model.name cifar_seresnet8",
     "plateau": "demo --epochs 4 --optimizer.schedule plateau --optimizer.patience 1",
     "eight devices": "demo --epochs 1 --mesh.data 8",
@@ -145,8 +146,8 @@ def _train(tree: Path, name: str, run_dir: Path, photographs: Path) -> None:
             )
     codes = [process.wait() for process in processes]
     if any(codes):
-        log = (run_dir.parent.parent / "log-0").read_text()
-        raise RuntimeError(f"{name} ended with {codes}:\n{log[-2000:]}")
+        said = (run_dir.parent.parent / "log-0").read_text()
+        raise RuntimeError(f"{name} ended with {codes}:\n{said[-2000:]}")
 
 
 def _metrics(run_dir: Path) -> dict[str, Any]:
@@ -164,6 +165,8 @@ def _states(run_dir: Path) -> dict[str, Any]:
     import jax
     import orbax.checkpoint as ocp
 
+    # Orbax warns that its own metadata file, which the loop does not write, is missing.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     found: dict[str, Any] = {}
     for state in sorted((run_dir / "checkpoints").glob("*/state")):
         with ocp.PyTreeCheckpointer() as reader:

@@ -11,7 +11,7 @@ import re
 
 import numpy as np
 
-from senet_jax.training.hlo import Program, size
+from senet_jax.planning.hlo import Program, size
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 
