@@ -41,7 +41,7 @@ def run_flags(
     """Trains with a config of which flags change fields, or does what they ask for instead.
 
     Args:
-        prog: As in ``config.read_config``.
+        prog: As in ``flags.read_config``.
         positional: Likewise.
         description: Likewise.
         default: The config that the flags change.
