@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import re
@@ -241,11 +242,11 @@ def test_what_cannot_be_evaluated_or_converted_is_said(capsys, arguments, messag
 def test_a_stopped_run_has_a_code_of_its_own_and_resumes(capsys, tiny_run, monkeypatch):
     arguments, _ = tiny_run
 
-    def stop(clock, state):
+    def stop(step):
         os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Clock, "tick", stop)
+        patch.setattr(loop, "train", functools.partial(loop.train, on_step=stop))
         code, _, err = run(capsys, *arguments)
     assert code == 75
     assert "after step 1; the state is saved" in err

@@ -5,7 +5,7 @@ import functools
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -60,6 +60,7 @@ def train(
     age_s: float = 0.0,
     profile: ProfileRequest | None = None,
     run: Run | None = None,
+    on_step: Callable[[int], None] | None = None,
 ) -> Line:
     """Trains to the end, from the newest checkpoint of the run's folder if it has one.
 
@@ -68,6 +69,8 @@ def train(
         age_s: Seconds that this start of the run has taken already, for the account of its time.
         profile: The steps to trace; None means none.
         run: The run of this config, if it is set up already.
+        on_step: Is called with the number of steps done whenever one has been dispatched; the
+            devices may still compute it.
 
     Returns:
         The last line of metrics, with the final validation; empty on hosts other than the first.
@@ -124,7 +127,7 @@ def train(
         sessions = SessionLog(config.run_dir, account, position.step, hardware(run.mesh))
         try:
             with _stop_signals() as stop, Profiler(config.run_dir, profile) as profiler:
-                _loop(run, position, checkpoints, log, stop, sessions, profiler)
+                _loop(run, position, checkpoints, log, stop, sessions, profiler, on_step)
             with account.during("checkpoint"):
                 checkpoints.wait()
             sessions.write(position.step)
@@ -188,6 +191,7 @@ def _loop(
     stop: list[int],
     sessions: SessionLog,
     profiler: Profiler,
+    on_step: Callable[[int], None] | None,
 ) -> None:
     config, total, per_epoch = run.config, run.batches.steps, run.batches.steps_per_epoch
     account, forecast = sessions.account, _forecast(run)
@@ -214,6 +218,8 @@ def _loop(
             position.state, position.pending, position.step = state, metrics, position.step + 1
             clock.tick(state)
             bar.update(status)
+            if on_step is not None:
+                on_step(position.step)
 
             step = position.step
             # Several hosts must stop after the same step, so they go by what they all read.

@@ -39,17 +39,14 @@ def outcome(config):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)], lines
 
 
-def at_step(monkeypatch, wanted, action):
-    """Calls ``action`` when a run has dispatched its ``wanted``-th step."""
-    tick = loop.Clock.tick
-    counted = iter(range(1, 10**6))
+def at_step(wanted, action):
+    """A hook that calls ``action`` when a run has dispatched its ``wanted``-th step."""
 
-    def counting(self, state):
-        tick(self, state)
-        if next(counted) == wanted:
+    def hook(step):
+        if step == wanted:
             action()
 
-    monkeypatch.setattr(loop.Clock, "tick", counting)
+    return hook
 
 
 def test_a_network_without_batch_norm_trains_and_is_restored(tiny, monkeypatch):
@@ -93,14 +90,12 @@ def test_the_lines_mean_what_they_say(tiny, finished):
 
 
 @pytest.mark.parametrize("wanted", [1, 7, 14, 23])
-def test_a_killed_run_ends_as_if_nothing_had_happened(tiny, finished, monkeypatch, wanted):
+def test_a_killed_run_ends_as_if_nothing_had_happened(tiny, finished, wanted):
     def kill():
         raise Killed
 
-    with monkeypatch.context() as patch:
-        at_step(patch, wanted, kill)
-        with pytest.raises(Killed):
-            train(tiny)
+    with pytest.raises(Killed):
+        train(tiny, on_step=at_step(wanted, kill))
     train(tiny)
     expected, expected_lines = outcome(finished)
     state, lines = outcome(tiny)
@@ -121,9 +116,7 @@ def long_recipe(tiny):
     )
 
 
-def test_the_rate_drops_on_a_plateau_and_a_killed_run_does_the_same(
-    long_recipe, tmp_path, monkeypatch
-):
+def test_the_rate_drops_on_a_plateau_and_a_killed_run_does_the_same(long_recipe, tmp_path):
     whole = dataclasses.replace(long_recipe, run_dir=tmp_path / "whole")
     train(whole)
     lines = read_metrics(whole.run_dir)
@@ -140,15 +133,13 @@ def test_the_rate_drops_on_a_plateau_and_a_killed_run_does_the_same(
     def kill():
         raise Killed
 
-    with monkeypatch.context() as patch:
-        at_step(patch, 30, kill)
-        with pytest.raises(Killed):
-            train(long_recipe)
+    with pytest.raises(Killed):
+        train(long_recipe, on_step=at_step(30, kill))
     train(long_recipe)
     assert outcome(long_recipe) == outcome(whole)
 
 
-def test_nothing_compiles_after_the_first_epoch(long_recipe, monkeypatch):
+def test_nothing_compiles_after_the_first_epoch(long_recipe):
     # 360 images in batches of 200: the last is padded.
     lowered, after = [], []
 
@@ -157,16 +148,10 @@ def test_nothing_compiles_after_the_first_epoch(long_recipe, monkeypatch):
         if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
             lowered.append(event)
 
-    tick = loop.Clock.tick
-
-    def ticking(self, state):
-        tick(self, state)
-        after.append(len(lowered))
-
-    monkeypatch.setattr(loop.Clock, "tick", ticking)
     jax.monitoring.register_event_duration_secs_listener(count)
     try:
-        train(dataclasses.replace(long_recipe, epochs=3))
+        recipe = dataclasses.replace(long_recipe, epochs=3)
+        train(recipe, on_step=lambda step: after.append(len(lowered)))
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
     # The second step of an epoch comes after the validation and the checkpoint of the one before.
@@ -183,11 +168,10 @@ def test_the_images_of_the_first_batch_are_shown(finished):
     assert Image.open(BytesIO(png)).size == (64, 16)
 
 
-def test_sigterm_saves_and_the_run_goes_on_from_there(tiny, finished, monkeypatch):
-    with monkeypatch.context() as patch:
-        at_step(patch, 9, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(Preempted, match="after step 9"):
-            train(tiny)
+def test_sigterm_saves_and_the_run_goes_on_from_there(tiny, finished):
+    stop = at_step(9, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Preempted, match="after step 9"):
+        train(tiny, on_step=stop)
     assert Checkpoints(tiny.run_dir / "checkpoints").steps()[-1] == 9
     train(tiny)
     assert outcome(tiny) == outcome(finished)

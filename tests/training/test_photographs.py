@@ -12,7 +12,6 @@ from PIL import Image
 
 from senet_jax.data.config import AugmentConfig
 from senet_jax.errors import UsageError
-from senet_jax.training import loop
 from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.loop import Preempted, train
 from senet_jax.training.records.metrics import read_metrics
@@ -58,29 +57,25 @@ def outcome(config):
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)], lines
 
 
-def stop_at_step(monkeypatch, wanted):
-    tick, counted = loop.Clock.tick, iter(range(1, 10**6))
+def stop_after(steps):
+    """A hook that sends this process a signal after so many steps."""
+    counted = iter(range(1, 10**6))
 
-    def counting(self, state):
-        tick(self, state)
-        if next(counted) == wanted:
+    def count(step):
+        if next(counted) == steps:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(loop.Clock, "tick", counting)
+    return count
 
 
 @pytest.mark.usefixtures("shared_programs")
-def test_a_run_resumed_with_other_workers_ends_as_if_nothing_had_happened(
-    photographs, tmp_path, monkeypatch
-):
+def test_a_run_resumed_with_other_workers_ends_as_if_nothing_had_happened(photographs, tmp_path):
     stopped = dataclasses.replace(photographs, run_dir=tmp_path / "stopped")
     last = train(photographs)
     assert last["val/count"] == 6
     for workers, stop in ((0, 3), (2, 4)):
-        with monkeypatch.context() as patch:
-            stop_at_step(patch, stop)
-            with pytest.raises(Preempted):
-                train(with_workers(stopped, workers))
+        with pytest.raises(Preempted):
+            train(with_workers(stopped, workers), on_step=stop_after(stop))
     train(with_workers(stopped, 0))
     assert outcome(stopped) == outcome(photographs)
 
@@ -93,16 +88,12 @@ def test_a_broken_validation_image_does_not_count_and_is_named(photographs, capl
     assert "val/cat/01.jpg" in caplog.text
 
 
-def test_a_data_set_that_vanishes_ends_the_run_and_keeps_its_checkpoints(photographs, monkeypatch):
-    tick, counted = loop.Clock.tick, iter(range(1, 10**6))
-
-    def vanish(self, state):
-        tick(self, state)
-        if next(counted) == 6:
+def test_a_data_set_that_vanishes_ends_the_run_and_keeps_its_checkpoints(photographs):
+    def vanish(step):
+        if step == 6:
             # At once, as a disk that is unmounted.
             (photographs.data.dir / "train").rename(photographs.data.dir / "elsewhere")
 
-    monkeypatch.setattr(loop.Clock, "tick", vanish)
     with pytest.raises(UsageError, match="can no longer be read"):
-        train(dataclasses.replace(photographs, epochs=200))
+        train(dataclasses.replace(photographs, epochs=200), on_step=vanish)
     assert Checkpoints(photographs.run_dir / "checkpoints").steps()

@@ -17,7 +17,7 @@ from senet_jax.training.records.run_dir import read_config
 from senet_jax.training.run import Run
 
 CHILD = """
-import os, signal, sys
+import functools, os, signal, sys
 from senet_jax import cli
 from senet_jax.models import zoo
 from senet_jax.training import loop
@@ -25,14 +25,13 @@ from tests.tiny_runs import tiny_network
 
 zoo.ZOO["tiny"] = zoo.ZooEntry(tiny_network, 8)
 number, at = int(sys.argv[1]), int(sys.argv[2])
-tick, steps = loop.Clock.tick, iter(range(1, 10**6))
+steps = iter(range(1, 10**6))
 
-def counting(self, state):
-    tick(self, state)
+def count(step):
     if next(steps) == at:
         os.kill(os.getpid(), number)
 
-loop.Clock.tick = counting
+loop.train = functools.partial(loop.train, on_step=count)
 codes = [cli.main([*sys.argv[4:], "--run-dir", folder]) for folder in sys.argv[3].split(":")]
 sys.exit(max(codes))
 """

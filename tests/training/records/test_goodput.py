@@ -10,7 +10,6 @@ import pytest
 
 from senet_jax.analysis.run_report import report_run
 from senet_jax.errors import UsageError
-from senet_jax.training import loop
 from senet_jax.training.loop import Preempted, train
 from senet_jax.training.machine.hardware import processor
 from senet_jax.training.records import goodput
@@ -171,20 +170,18 @@ def test_a_start_without_all_kinds_of_time_is_read(tmp_path):
 def test_the_account_of_a_killed_run_is_whole(tiny, monkeypatch):
     monkeypatch.setattr(goodput, "_AT_MOST_EVERY_S", 0.0)
     monkeypatch.setattr(goodput, "_SHARE", 1e9)
-    tick, ticks = loop.Clock.tick, []
+    ticks = []
 
-    def counting(self, state):
-        tick(self, state)
-        ticks.append(True)
+    def counting(step):
+        ticks.append(step)
         if len(ticks) == 9:  # After the dispatch of step 9, when step 8 is known to be done.
             raise Killed
         if len(ticks) == 9 + 6:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(loop.Clock, "tick", counting)
     began = time.perf_counter()
     with pytest.raises(Killed):
-        train(tiny)
+        train(tiny, on_step=counting)
     took = time.perf_counter() - began
     (killed,) = read_sessions(tiny.run_dir)
     assert (killed.start, killed.step) == (0, 8)
@@ -192,7 +189,7 @@ def test_the_account_of_a_killed_run_is_whole(tiny, monkeypatch):
     assert 0 < killed.wall_s <= took
     # From the checkpoint of step 5; its sixth step is the last, and is saved.
     with pytest.raises(Preempted, match="step 11"):
-        train(tiny)
+        train(tiny, on_step=counting)
     began = time.perf_counter()
     last = train(tiny, age_s=100.0)
     took = 100.0 + time.perf_counter() - began
