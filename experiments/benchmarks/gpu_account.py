@@ -108,7 +108,7 @@ class Kernel:
     """One of ``KINDS``."""
     name: str
     bytes: int
-    """Of its operands and results."""
+    """Sizes of its operands and results, added."""
 
 
 def read_kernels(hlo: str) -> list[Kernel]:

@@ -9,7 +9,7 @@ sides compute on the CPU with the packages of this environment. The bits themsel
 to another machine, so that none are kept.
 
 The runs: plain; mixup with accumulation and averaged weights; photographs that two workers decode;
-a plateau schedule; eight virtual devices; the same with divided parameters; two hosts.
+a plateau schedule; eight virtual devices; eight with sharded parameters; two hosts.
 """
 
 import dataclasses
@@ -28,6 +28,8 @@ from typing import Any
 import numpy as np
 import tyro
 from PIL import Image
+
+from senet_jax.errors import ExitCode, UsageError, choose
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,7 +64,13 @@ class Options:
 
 
 def main(options: Options) -> int:
-    """Compares, prints, and returns the exit code."""
+    """Compares, prints, and returns the exit code.
+
+    Raises:
+        UsageError: An unknown run, or a commit that this repository does not have.
+    """
+    for name in options.runs:
+        choose("run", name, RUNS)
     differing = 0
     with tempfile.TemporaryDirectory() as scratch, _worktree(options.before, Path(scratch)) as old:
         folder = Path(scratch)
@@ -113,7 +121,10 @@ def write_photographs(folder: Path) -> None:
 def _worktree(commit: str, scratch: Path) -> Iterator[Path]:
     tree = scratch / "tree"
     git = ["git", "-C", str(ROOT), "worktree"]
-    subprocess.run([*git, "add", "--detach", "--quiet", str(tree), commit], check=True)
+    command = [*git, "add", "--detach", "--quiet", str(tree), commit]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise UsageError(f"git cannot check {commit} out: {done.stderr.strip()}")
     try:
         yield tree
     finally:
@@ -181,4 +192,8 @@ def _states(run_dir: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Options, description=__doc__)))
+    try:
+        sys.exit(main(tyro.cli(Options, description=__doc__)))
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(ExitCode.BAD_INPUT)

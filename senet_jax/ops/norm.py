@@ -89,7 +89,7 @@ class BatchNorm(nn.Module):
         return y
 
     def _groups(self, x: Float[Array, "n *space c"]) -> int:
-        """How many groups of samples there are."""
+        """Returns the number of groups of samples, after a check that they divide the batch."""
         n, pixels = x.shape[0], math.prod(x.shape[1:-1])
         size = self.group or n
         if n % size:
@@ -122,11 +122,11 @@ def _by_sample(
 
     Args:
         x: Feature maps, or vectors.
-        groups: Groups of as many samples.
-        factor_of: Maps variances to the factors that they make.
-        bias: Of each channel.
+        groups: Number of groups, each of as many samples.
+        factor_of: Maps variances to the factors of the normalised maps.
+        bias: Added to each channel.
         gate: See ``BatchNorm.__call__``.
-        relu: Likewise.
+        relu: Apply a ReLU to the result.
         dtype: Precision of the result.
     """
     sample_mean, sample_var = sample_moments(x)
@@ -163,15 +163,15 @@ def _by_group(
 
     Args:
         x: Feature maps, or vectors.
-        groups: Groups of as many samples.
-        factor_of: Maps variances to the factors that they make.
-        bias: Of each channel.
+        groups: Number of groups, each of as many samples.
+        factor_of: Maps variances to the factors of the normalised maps.
+        bias: Added to each channel.
         gate: See ``BatchNorm.__call__``.
-        relu: Likewise.
+        relu: Apply a ReLU to the result.
         dtype: Precision of the result.
-        shift: The mean that is expected, the running one. The sums are of the distances to it, so
-            that a mean far above the deviation costs no accuracy. Every device of a mesh has it,
-            which is not so of a pixel of the batch.
+        shift: The running mean. The sums are of the distances to it, so that a mean far above the
+            deviation costs no accuracy once the running mean is near it. Every device of a mesh
+            has the running mean; it has no pixel of the other devices.
     """
     pixels = math.prod(x.shape[1:-1])
     shift = lax.stop_gradient(shift)

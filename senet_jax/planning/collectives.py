@@ -1,4 +1,4 @@
-"""What devices send each other in a compiled program, read out of its HLO.
+"""The collectives of a compiled program, read out of its HLO.
 
 A collective is one instruction (CPU), or the two halves of an asynchronous one,
 ``all-gather-start`` and ``all-gather-done`` (GPU), or several copies of one in the fusions that it

@@ -1,6 +1,6 @@
-"""What a compiled program consists of, read out of its HLO.
+"""The instructions of a compiled program, read out of the text of its HLO.
 
-It is a text with a computation a paragraph and an instruction a line.
+The text has a paragraph for each computation and a line for each instruction.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Instruction:
 
     @property
     def operands(self) -> list[str]:
-        """Names of the instructions whose results it takes."""
+        """Names of the instructions whose results this one takes."""
         return _NAME.findall(self.rest.partition(")")[0])
 
 
@@ -38,7 +38,7 @@ _NAME = re.compile(r"%([\w.\-]+)")
 
 
 class Program:
-    """The instructions, and how often the computation of each runs.
+    """The instructions, with the number of times that the computation of each runs.
 
     Args:
         hlo: Text of the optimised HLO, which is the program of one device.
@@ -76,7 +76,7 @@ class Program:
                 callers.append((each.computation, int(trips[1]) if trips else 1))
 
     def times(self, computation: str) -> int:
-        """How often a computation runs in a run of the program."""
+        """Returns the number of times that a computation runs in one run of the program."""
         if computation not in self._times:
             callers = self._callers.get(computation, [])
             times = sum(self.times(caller) * trips for caller, trips in callers)

@@ -1,10 +1,12 @@
 import json
 
 import numpy as np
+import pytest
 
 from experiments.benchmarks import same_bits
 from experiments.benchmarks.same_bits import RUNS, differences
 from senet_jax.command_line.flags import read_config
+from senet_jax.errors import UsageError
 from senet_jax.training.config import TrainConfig
 from senet_jax.training.presets import preset
 
@@ -33,3 +35,15 @@ def test_the_runs_have_flags_of_the_command_line(tmp_path):
         words = text.format(photographs=tmp_path).split()
         default = TrainConfig() if words[0].startswith("-") else preset(words.pop(0))
         read_config("senet-jax train", "", name, default, words).validate()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"before": "HEAD", "runs": ("plane",)}, "unknown run 'plane': did you mean plain"),
+        ({"before": "no-such-commit"}, "git cannot check no-such-commit out"),
+    ],
+)
+def test_an_unknown_run_or_commit_is_refused(flags, message):
+    with pytest.raises(UsageError, match=message):
+        same_bits.main(same_bits.Options(**flags))
