@@ -14,8 +14,8 @@ import sys
 
 from experiments.ablation import as_in_section_6
 from experiments.study import main
+from senet_jax.config import TrainConfig
 from senet_jax.studies.grid import with_attention, without_attention
-from senet_jax.training.config import TrainConfig
 
 GATES = ("sigmoid", "tanh", "relu")
 

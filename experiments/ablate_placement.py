@@ -16,9 +16,9 @@ from typing import get_args
 
 from experiments.ablation import as_in_section_6
 from experiments.study import main
+from senet_jax.config import TrainConfig
 from senet_jax.models.blocks import Placement
 from senet_jax.studies.grid import with_model, without_attention
-from senet_jax.training.config import TrainConfig
 
 
 def cells(base: TrainConfig) -> dict[str, TrainConfig]:

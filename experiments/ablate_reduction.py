@@ -20,8 +20,8 @@ import sys
 
 from experiments.ablation import as_in_section_6
 from experiments.study import main
+from senet_jax.config import TrainConfig
 from senet_jax.studies.grid import with_attention, without_attention
-from senet_jax.training.config import TrainConfig
 
 RATIOS = (2, 4, 8, 16)
 WIDE_RATIOS = (*RATIOS, 32)

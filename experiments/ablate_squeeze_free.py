@@ -15,8 +15,8 @@ import sys
 
 from experiments.ablation import as_in_section_6
 from experiments.study import main
+from senet_jax.config import TrainConfig
 from senet_jax.studies.grid import with_attention, without_attention
-from senet_jax.training.config import TrainConfig
 
 
 def cells(base: TrainConfig) -> dict[str, TrainConfig]:

@@ -1,9 +1,9 @@
 """What the ablations of section 6 of the SENet paper (arXiv 1709.01507) have in common."""
 
 from senet_jax.attention import SqueezeExciteConfig
+from senet_jax.config import TrainConfig
 from senet_jax.models import zoo
 from senet_jax.studies.grid import with_attention
-from senet_jax.training.config import TrainConfig
 
 
 def as_in_section_6(base: TrainConfig) -> TrainConfig:

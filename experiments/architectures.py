@@ -26,8 +26,8 @@ import sys
 from typing import Any
 
 from experiments.study import main
+from senet_jax.config import AttentionOverrides, TrainConfig
 from senet_jax.studies.grid import with_model, without_attention
-from senet_jax.training.config import AttentionOverrides, TrainConfig
 
 SE = AttentionOverrides(kind="se")
 SE_4 = AttentionOverrides(kind="se", reduction=4)

@@ -23,9 +23,9 @@ import sys
 from typing import Any
 
 from experiments.study import main
+from senet_jax.config import TrainConfig
 from senet_jax.errors import UsageError
 from senet_jax.studies.grid import with_attention, with_model, without_attention
-from senet_jax.training.config import TrainConfig
 
 NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
     "cifar10": {

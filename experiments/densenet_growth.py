@@ -21,8 +21,8 @@ import sys
 from typing import Any
 
 from experiments.study import main
+from senet_jax.config import TrainConfig
 from senet_jax.studies.grid import with_model
-from senet_jax.training.config import TrainConfig
 
 BC: dict[str, Any] = {"name": "cifar_densenet_bc_100_12"}
 PLAIN: dict[str, Any] = {"name": "cifar_densenet_100_12"}

@@ -20,8 +20,8 @@ ResNet-50.
 import sys
 
 from experiments.study import main
+from senet_jax.config import TrainConfig
 from senet_jax.studies.grid import with_model, without_attention
-from senet_jax.training.config import TrainConfig
 
 DEPTHS = {
     "digits": (8, 20, 32),

@@ -29,10 +29,10 @@ from pathlib import Path
 from senet_jax.command_line.interruption import say_interrupted, watch_interrupts
 from senet_jax.command_line.output import open_streams, reader_may_leave
 from senet_jax.commands import train
+from senet_jax.config import ModelConfig, OptimizerConfig, TrainConfig
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import ExitCode, UsageError, choose
 from senet_jax.terminal import escaped_output
-from senet_jax.training.config import ModelConfig, OptimizerConfig, TrainConfig
 from senet_jax.training.machine.allocator import keep_freed_memory
 
 _IMAGENET = DataConfig(

@@ -19,8 +19,8 @@ import sys
 from typing import Any
 
 from experiments.study import main
+from senet_jax.config import TrainConfig
 from senet_jax.studies.grid import with_model
-from senet_jax.training.config import TrainConfig
 
 IMAGENET: dict[str, dict[str, Any]] = {
     "18": {"name": "resnet18", "shortcut": "A"},

@@ -20,8 +20,8 @@ import sys
 from typing import Any
 
 from experiments.study import main
+from senet_jax.config import TrainConfig
 from senet_jax.studies.grid import with_model
-from senet_jax.training.config import TrainConfig
 
 EQUAL = ((1, 64), (2, 40), (4, 24), (8, 14), (32, 4))
 """Cardinality and width of a group at the cost of the ResNet."""

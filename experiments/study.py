@@ -15,6 +15,7 @@ from senet_jax.analysis.study.tables import markdown
 from senet_jax.command_line.flags import read_config
 from senet_jax.command_line.interruption import say_interrupted
 from senet_jax.command_line.output import open_streams, reader_may_leave
+from senet_jax.config import TrainConfig
 from senet_jax.errors import ExitCode, UsageError, require
 from senet_jax.studies.grid import check_data, jobs, with_model
 from senet_jax.studies.live import LiveTable, tell_failures
@@ -22,7 +23,6 @@ from senet_jax.studies.places import places
 from senet_jax.studies.runner import CACHE, run_jobs
 from senet_jax.studies.slurm import Detached, SlurmOptions, run_array
 from senet_jax.terminal import escaped_output
-from senet_jax.training.config import TrainConfig
 from senet_jax.training.presets import preset
 from senet_jax.training.records.lock import held
 

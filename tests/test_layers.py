@@ -15,6 +15,7 @@ FLOORS = (
     ("files", "terminal"),
     ("ops",),
     ("data",),
+    ("config",),
     ("attention",),
     ("models",),
     ("interchange",),

@@ -12,13 +12,7 @@ from senet_jax import UsageError
 from senet_jax.attention import ATTENTIONS
 from senet_jax.command_line.invocation import Invocation
 from senet_jax.commands.show_data import ShowDataConfig
-from senet_jax.data.config import AugmentConfig, DataConfig
-from senet_jax.models.backbone import Backbone
-from senet_jax.models.blocks import BlockConfig
-from senet_jax.models.zoo import create_model, list_models
-from senet_jax.ranges import RANGES, Range, check_fields, check_numbers, range_of
-from senet_jax.studies.slurm import SlurmOptions
-from senet_jax.training.config import (
+from senet_jax.config import (
     AttentionOverrides,
     CheckpointConfig,
     MeshConfig,
@@ -26,6 +20,12 @@ from senet_jax.training.config import (
     OptimizerConfig,
     TrainConfig,
 )
+from senet_jax.data.config import AugmentConfig, DataConfig
+from senet_jax.models.backbone import Backbone
+from senet_jax.models.blocks import BlockConfig
+from senet_jax.models.zoo import create_model, list_models
+from senet_jax.ranges import RANGES, Range, check_fields, check_numbers, range_of
+from senet_jax.studies.slurm import SlurmOptions
 from senet_jax.training.distributed.clusters import HostsConfig
 from senet_jax.training.presets import PRESETS
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from senet_jax.data.config import AugmentConfig, DataConfig
-from senet_jax.models import zoo
-from senet_jax.models.resnet import SE, ResNet
-from senet_jax.training import loop
-from senet_jax.training.config import (
+from senet_jax.config import (
     CheckpointConfig,
     MeshConfig,
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
 )
+from senet_jax.data.config import AugmentConfig, DataConfig
+from senet_jax.models import zoo
+from senet_jax.models.resnet import SE, ResNet
+from senet_jax.training import loop
 from senet_jax.training.run import Run
 
 

@@ -41,9 +41,9 @@ from experiments.benchmarks.harness.measure import (
     warn_if_busy,
     write,
 )
+from senet_jax.config import CheckpointConfig
 from senet_jax.models import zoo
 from senet_jax.training.checkpoints.manager import Checkpoints
-from senet_jax.training.config import CheckpointConfig
 from senet_jax.training.records.inventory import take_inventory
 from senet_jax.training.state import TrainState, init_state
 

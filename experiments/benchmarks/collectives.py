@@ -27,11 +27,11 @@ import tyro
 from jaxtyping import PyTree
 
 from experiments.benchmarks.harness.measure import RESULTS, table, write
+from senet_jax.config import MeshConfig, ModelConfig, TrainConfig
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.models.zoo import find
 from senet_jax.planning.collectives import KINDS, by_kind
 from senet_jax.planning.dry_run import compile_step, set_up
-from senet_jax.training.config import MeshConfig, ModelConfig, TrainConfig
 
 LIMIT = 1.01
 """Of the all-reduced bytes over those of the parameters."""

@@ -91,11 +91,11 @@ def _here(name: str, batch: int, size: int | None, dtype: str) -> dict[str, floa
     import jax
     import jax.numpy as jnp
 
+    from senet_jax.config import OptimizerConfig
     from senet_jax.data.config import AugmentConfig
     from senet_jax.data.normalization import NORMALIZATIONS
     from senet_jax.models.zoo import create_model, find
     from senet_jax.network import Network
-    from senet_jax.training.config import OptimizerConfig
     from senet_jax.training.distributed.mesh import make_mesh, replicated
     from senet_jax.training.optimizer import make_optimizer, make_schedule
     from senet_jax.training.state import init_state

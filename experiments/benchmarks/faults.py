@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from senet_jax.config import CheckpointConfig
 from senet_jax.errors import UsageError
 from senet_jax.training.checkpoints.manager import Checkpoints
-from senet_jax.training.config import CheckpointConfig
 from senet_jax.training.state import TrainState
 
 

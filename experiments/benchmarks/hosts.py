@@ -25,10 +25,10 @@ import numpy as np
 import tyro
 from jax.experimental import multihost_utils
 
+from senet_jax.config import MeshConfig, ModelConfig, OptimizerConfig, TrainConfig
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.models import zoo
 from senet_jax.models.resnet import SE, ResNet
-from senet_jax.training.config import MeshConfig, ModelConfig, OptimizerConfig, TrainConfig
 from senet_jax.training.distributed.clusters import HostsConfig
 from senet_jax.training.distributed.hosts import is_first, together
 from senet_jax.training.distributed.mesh import path_name

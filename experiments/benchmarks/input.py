@@ -32,12 +32,12 @@ from experiments.benchmarks.harness.measure import (
     warn_if_busy,
     write,
 )
+from senet_jax.config import ModelConfig, TrainConfig
 from senet_jax.data.augment.small_images import augment
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.data.datasets import open_dataset
 from senet_jax.data.loader import Batch, TrainBatches
 from senet_jax.data.transforms import TrainTransform
-from senet_jax.training.config import ModelConfig, TrainConfig
 from senet_jax.training.run import Run
 
 Part = Literal["decode", "cifar", "step", "memory"]

@@ -27,12 +27,12 @@ import tyro
 from jaxtyping import PyTree
 
 from experiments.benchmarks.harness.measure import RESULTS, table, write
+from senet_jax.config import OptimizerConfig
 from senet_jax.data.config import AugmentConfig
 from senet_jax.data.normalization import Normalization
 from senet_jax.models.zoo import create_model
 from senet_jax.network import Network
 from senet_jax.planning.sharding import bytes_of
-from senet_jax.training.config import OptimizerConfig
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.optimizer import make_optimizer, make_schedule
 from senet_jax.training.state import TrainState, draw_variables, init_state, state_of

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from senet_jax.command_line.wrong_flags import flags_of, unknown_argument, wrong_value
+from senet_jax.config import CheckpointConfig, TrainConfig
 from senet_jax.errors import ExitCode
 from senet_jax.files import user_address, user_path, user_weights
 from senet_jax.ranges import check_numbers
 from senet_jax.terminal import unescaped
-from senet_jax.training.config import CheckpointConfig, TrainConfig
 
 Config = TypeVar("Config")
 

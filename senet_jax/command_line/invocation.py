@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from senet_jax.training.config import TrainConfig
+from senet_jax.config import TrainConfig
 from senet_jax.training.distributed.clusters import HostsConfig
 
 

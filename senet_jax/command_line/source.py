@@ -53,8 +53,8 @@ def read_source(options: argparse.Namespace, *, drop_head: bool | None = None) -
     """
     from senet_jax.inference.trained import restore_run
     from senet_jax.interchange import MisfitError, load_weights
+    from senet_jax.models.configured import model_fields
     from senet_jax.models.zoo import find
-    from senet_jax.training.network import model_fields
 
     if is_folder(options.source):
         for flag in ("model", "num_classes", "drop_head"):

@@ -7,9 +7,9 @@ import typing
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from senet_jax.config import field_names
 from senet_jax.errors import UsageError
 from senet_jax.text import printable
-from senet_jax.training.config import field_names
 
 NEAREST = 3
 """Flags that are named where one is unknown."""

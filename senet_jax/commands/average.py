@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     from senet_jax.inference.average import average_checkpoints, batch_norm_statistics
     from senet_jax.interchange import save_weights
     from senet_jax.interchange.files import check_arrays_target
-    from senet_jax.training.network import model_fields
+    from senet_jax.models.configured import model_fields
 
     check_arrays_target(options.out)
     again = options.bn_batches is not None

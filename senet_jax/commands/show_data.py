@@ -4,10 +4,10 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from senet_jax.config import TrainConfig
 from senet_jax.errors import choose, require
 from senet_jax.files import check_folder, check_target
 from senet_jax.text import printable
-from senet_jax.training.config import TrainConfig
 
 SUMMARY = "Draw a batch of training images, as the network is shown them."
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from senet_jax.command_line.invocation import Invocation
-    from senet_jax.training.config import TrainConfig
+    from senet_jax.config import TrainConfig
 
 SUMMARY = "Train a network, or resume."
 
@@ -27,7 +27,7 @@ quicker; --compilation-cache True does so on a CPU, --compilation-cache False no
 
 def run(arguments: list[str]) -> int:
     """Runs the command, whose arguments tyro reads: a flag for every field of the config."""
-    from senet_jax.training.config import TrainConfig
+    from senet_jax.config import TrainConfig
     from senet_jax.training.presets import preset
 
     named = bool(arguments) and not arguments[0].startswith("-")

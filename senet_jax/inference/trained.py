@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from flax import linen as nn
 
+from senet_jax.config import MeshConfig
 from senet_jax.data.card import Card
 from senet_jax.data.config import DataConfig
 from senet_jax.data.normalization import normalization
@@ -18,7 +19,6 @@ from senet_jax.models import zoo
 from senet_jax.ops.lowerings import Lowering
 from senet_jax.training.checkpoints.folder import checkpoints_of
 from senet_jax.training.checkpoints.manager import Checkpoints
-from senet_jax.training.config import MeshConfig
 from senet_jax.training.evaluate import Evaluation
 from senet_jax.training.records.owner import check_config
 from senet_jax.training.records.run_dir import read_card, read_config

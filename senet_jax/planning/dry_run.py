@@ -18,13 +18,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from senet_jax.config import TrainConfig
 from senet_jax.data.card import known_card
 from senet_jax.data.subset import training_share
 from senet_jax.errors import UsageError, choose
 from senet_jax.models import zoo
 from senet_jax.models.cost import cost
 from senet_jax.planning.collectives import Collective, read_collectives
-from senet_jax.training.config import TrainConfig
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.machine.accelerators import Accelerator
 from senet_jax.training.optimizer import check_schedule

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from senet_jax.config import AttentionOverrides, ModelConfig, TrainConfig
 from senet_jax.errors import UsageError
-from senet_jax.training.config import AttentionOverrides, ModelConfig, TrainConfig
-from senet_jax.training.network import build_model
+from senet_jax.models.configured import build_model
 from senet_jax.training.records.metrics import reached, read_metrics
 from senet_jax.training.records.run_dir import check_run_dir
 from senet_jax.training.run import open_data

@@ -4,9 +4,9 @@ import sys
 from typing import Any
 
 from senet_jax.analysis.run_report import draw_run, report_run
+from senet_jax.config import TrainConfig
 from senet_jax.errors import ExitCode
 from senet_jax.training import loop
-from senet_jax.training.config import TrainConfig
 from senet_jax.training.distributed.hosts import is_first
 
 

@@ -89,8 +89,8 @@ class Task:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = self.cache
         keep_freed_memory()
         # Only now, because they import jax.
+        from senet_jax.config import TrainConfig
         from senet_jax.studies.worker import Worker, printing_to
-        from senet_jax.training.config import TrainConfig
 
         with printing_to(self.log):
             code = Worker().train(TrainConfig.from_json(self.config))

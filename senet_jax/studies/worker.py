@@ -17,12 +17,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from senet_jax.config import TrainConfig
 from senet_jax.data.datasets import Dataset
 from senet_jax.errors import ExitCode, UsageError
 from senet_jax.studies.run import train_and_report
 from senet_jax.terminal import escaped_output
 from senet_jax.text import printable
-from senet_jax.training.config import TrainConfig
 from senet_jax.training.machine.allocator import keep_freed_memory
 from senet_jax.training.records.goodput import process_age_s
 from senet_jax.training.run import Run, image_side, open_data

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from senet_jax.training.config import TrainConfig
+from senet_jax.config import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,11 +12,11 @@ from types import FrameType
 import jax
 import numpy as np
 
+from senet_jax.config import TrainConfig
 from senet_jax.data.card import Card
 from senet_jax.training.checkpoints.folder import checkpoints_of
 from senet_jax.training.checkpoints.manager import Checkpoints, everywhere
 from senet_jax.training.checkpoints.snapshot import NotFinite
-from senet_jax.training.config import TrainConfig
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.distributed.hosts import is_first, meet
 from senet_jax.training.due import Due

@@ -13,9 +13,9 @@ from flax import traverse_util
 from jaxtyping import Array, Float, PyTree
 from optax.contrib import ReduceLROnPlateauState as PlateauState
 
+from senet_jax.config import OptimizerConfig
 from senet_jax.errors import UsageError
 from senet_jax.ranges import MOST_STEPS
-from senet_jax.training.config import OptimizerConfig
 
 
 def scaled_to(config: OptimizerConfig, batch_size: int) -> OptimizerConfig:

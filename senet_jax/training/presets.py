@@ -3,9 +3,9 @@
 import dataclasses
 from pathlib import Path
 
+from senet_jax.config import ModelConfig, OptimizerConfig, TrainConfig
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import choose
-from senet_jax.training.config import ModelConfig, OptimizerConfig, TrainConfig
 
 _CIFAR = TrainConfig(
     run_dir=Path("runs/cifar10"),

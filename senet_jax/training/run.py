@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, UInt32
 
+from senet_jax.config import TrainConfig
 from senet_jax.data.config import AugmentConfig
 from senet_jax.data.datasets import Dataset, open_dataset
 from senet_jax.data.loader import Host, TrainBatches
@@ -22,14 +23,13 @@ from senet_jax.data.transforms import EvalTransform, TrainTransform
 from senet_jax.errors import UsageError
 from senet_jax.interchange import MisfitError, load_weights
 from senet_jax.models import zoo
+from senet_jax.models.configured import build_model, model_fields
 from senet_jax.models.cost import cost
 from senet_jax.network import Network
 from senet_jax.text import printable
-from senet_jax.training.config import TrainConfig
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.evaluate import Evaluation, evaluate, padded_size
 from senet_jax.training.machine.compile_cache import use_compile_cache
-from senet_jax.training.network import build_model, model_fields
 from senet_jax.training.optimizer import (
     make_optimizer,
     make_schedule,

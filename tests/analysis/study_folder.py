@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-from senet_jax.training.config import AttentionOverrides, ModelConfig, TrainConfig
+from senet_jax.config import AttentionOverrides, ModelConfig, TrainConfig
 
 SE = ModelConfig(name="cifar_seresnet8")
 TANH = dataclasses.replace(SE, attention=AttentionOverrides(gate="tanh"))

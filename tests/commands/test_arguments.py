@@ -6,10 +6,10 @@ import pytest
 from senet_jax import UsageError, cli
 from senet_jax.command_line.arguments import address, count, number, path, weights
 from senet_jax.command_line.flags import expand_paths
+from senet_jax.config import CheckpointConfig, TrainConfig
 from senet_jax.data.config import DataConfig
 from senet_jax.errors import ExitCode
 from senet_jax.ranges import Range
-from senet_jax.training.config import CheckpointConfig, TrainConfig
 
 HUGE = str(2**63)
 

@@ -11,7 +11,7 @@ import senet_jax
 from senet_jax.command_line.invocation import Invocation
 from senet_jax.commands import table
 from senet_jax.commands.show_data import ShowDataConfig
-from senet_jax.training.config import TrainConfig, field_names
+from senet_jax.config import TrainConfig, field_names
 
 PACKAGE = Path(senet_jax.__file__).parent
 SHARED = {

@@ -3,11 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from senet_jax.config import TrainConfig
 from senet_jax.data.datasets import Dataset, open_dataset
 from senet_jax.data.sources import ArraySource
 from senet_jax.data.subset import some, taken, training_share
 from senet_jax.errors import UsageError
-from senet_jax.training.config import TrainConfig
 from senet_jax.training.run import Run
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from experiments import imagenet
 from experiments.imagenet import RECIPES
+from senet_jax.config import ModelConfig, TrainConfig
+from senet_jax.models.configured import build_model
 from senet_jax.training import loop
-from senet_jax.training.config import ModelConfig, TrainConfig
-from senet_jax.training.network import build_model
 from senet_jax.training.optimizer import make_schedule, scaled_to
 
 GOLDENS = Path(__file__).with_name("recipes")

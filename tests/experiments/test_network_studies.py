@@ -16,9 +16,9 @@ from senet_jax.analysis.study.published import published
 from senet_jax.data.card import known_card
 from senet_jax.data.datasets import open_dataset
 from senet_jax.errors import UsageError
+from senet_jax.models.configured import build_model
 from senet_jax.models.zoo import find
 from senet_jax.studies.grid import jobs
-from senet_jax.training.network import build_model
 
 RECIPES = {"resnest_radix": RESNEST, "resnest_recipe": RESNEST}
 BASELINES = {

@@ -6,8 +6,8 @@ import pytest
 from experiments.benchmarks import same_bits
 from experiments.benchmarks.same_bits import RUNS, differences
 from senet_jax.command_line.flags import read_config
+from senet_jax.config import TrainConfig
 from senet_jax.errors import UsageError
-from senet_jax.training.config import TrainConfig
 from senet_jax.training.presets import preset
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from experiments import study
 from experiments.study import Options, recipe
+from senet_jax.models.configured import build_model
 from senet_jax.studies.grid import jobs
-from senet_jax.training.network import build_model
 from senet_jax.training.records.run_dir import read_config
 
 STUDIES = {

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from senet_jax.config import MeshConfig
 from senet_jax.data.normalization import Normalization
 from senet_jax.data.sources import ArraySource
 from senet_jax.errors import UsageError
 from senet_jax.network import Network
-from senet_jax.training.config import MeshConfig
 from senet_jax.training.distributed.mesh import make_mesh
 from senet_jax.training.evaluate import evaluate
 from senet_jax.training.run import Run

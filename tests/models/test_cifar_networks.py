@@ -14,13 +14,13 @@ from senet_jax import (
     UsageError,
     create_model,
 )
+from senet_jax.config import OptimizerConfig
 from senet_jax.data.config import AugmentConfig
 from senet_jax.data.normalization import Normalization
 from senet_jax.interchange import from_torch, to_torch
 from senet_jax.models.preact_resnet import PREACT_RESNETS, PreactResNet
 from senet_jax.models.shake_shake import SHAKE_SHAKES, ShakeShake
 from senet_jax.network import Network
-from senet_jax.training.config import OptimizerConfig
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.optimizer import make_optimizer
 from senet_jax.training.state import init_state

@@ -10,6 +10,7 @@ import pytest
 from flax import linen as nn
 
 from senet_jax import cli
+from senet_jax.config import MeshConfig, ModelConfig, TrainConfig
 from senet_jax.data.card import known_card
 from senet_jax.data.config import DataConfig
 from senet_jax.errors import ExitCode, UsageError
@@ -17,7 +18,6 @@ from senet_jax.models import zoo
 from senet_jax.planning import dry_run
 from senet_jax.planning.collectives import Collective, by_kind
 from senet_jax.planning.dry_run import StepCost, bound, collective_seconds, compile_step, set_up
-from senet_jax.training.config import MeshConfig, ModelConfig, TrainConfig
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.machine.accelerators import Accelerator
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from experiments.study import Options, recipe
+from senet_jax.config import TrainConfig
 from senet_jax.errors import UsageError
+from senet_jax.models.configured import build_model
 from senet_jax.studies.grid import check_data, jobs, with_attention, with_model, without_attention
-from senet_jax.training.config import TrainConfig
-from senet_jax.training.network import build_model
 
 BASE = TrainConfig()
 

@@ -6,11 +6,11 @@ import sys
 import pytest
 from rich.console import Console
 
+from senet_jax.config import TrainConfig
 from senet_jax.studies.grid import jobs
 from senet_jax.studies.live import LiveTable, tell_failures
 from senet_jax.studies.runner import Progress
 from senet_jax.terminal import escaped_output
-from senet_jax.training.config import TrainConfig
 
 
 @pytest.fixture

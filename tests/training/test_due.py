@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from senet_jax.training.config import CheckpointConfig, TrainConfig
+from senet_jax.config import CheckpointConfig, TrainConfig
 from senet_jax.training.due import Due
 
 CONFIG = TrainConfig(

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from senet_jax.config import ModelConfig
 from senet_jax.errors import UsageError
 from senet_jax.interchange import save_weights
-from senet_jax.training.config import ModelConfig
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.loop import train
 from senet_jax.training.run import Run

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from senet_jax.config import MeshConfig
 from senet_jax.data.augment.device import change_batch
 from senet_jax.data.augment.keys import StepKeys
 from senet_jax.data.config import AugmentConfig
 from senet_jax.errors import UsageError
-from senet_jax.training.config import MeshConfig
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.run import Run
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from senet_jax.config import OptimizerConfig
 from senet_jax.errors import UsageError
 from senet_jax.models.zoo import create_model
-from senet_jax.training.config import OptimizerConfig
 from senet_jax.training.optimizer import (
     check_schedule,
     decayed,

@@ -6,11 +6,11 @@ import numpy as np
 import optax
 import pytest
 
+from senet_jax.config import MeshConfig
 from senet_jax.data.config import AugmentConfig
 from senet_jax.data.normalization import Normalization
 from senet_jax.errors import UsageError
 from senet_jax.network import normalize
-from senet_jax.training.config import MeshConfig
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.run import Run
 from senet_jax.training.step import make_train_step

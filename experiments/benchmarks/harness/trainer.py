@@ -96,9 +96,9 @@ def _set_up(wanted: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     import jax.numpy as jnp
     import numpy as np
 
+    from senet_jax.config import ModelConfig, TrainConfig
     from senet_jax.data.card import known_card
     from senet_jax.models import zoo
-    from senet_jax.training.config import ModelConfig, TrainConfig
     from senet_jax.training.presets import preset
     from senet_jax.training.run import Run
     from senet_jax.training.step import key_data

@@ -6,10 +6,10 @@ import re
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
+from senet_jax.config import TrainConfig
 from senet_jax.data.card import Card
 from senet_jax.errors import UsageError, choose
 from senet_jax.files import make_folder, os_reason, read_json_object, write_text
-from senet_jax.training.config import TrainConfig
 from senet_jax.training.records.goodput import read_sessions
 from senet_jax.training.records.metrics import Line, reached, read_metrics, training_speed
 from senet_jax.training.records.run_dir import read_card, read_config

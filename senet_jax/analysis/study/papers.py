@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 
-from senet_jax.training.config import AttentionOverrides, ModelConfig
+from senet_jax.config import AttentionOverrides, ModelConfig
 
 SENET = "SENet, arXiv 1709.01507"
 RESNEST = "ResNeSt, arXiv 2004.08955"

@@ -10,10 +10,10 @@ from flax import linen as nn
 
 from senet_jax.analysis.study.papers import ABLATIONS, NETWORKS, Published, Recipe
 from senet_jax.attention import SqueezeExciteConfig
+from senet_jax.config import ModelConfig, TrainConfig
+from senet_jax.models.configured import build_model
 from senet_jax.models.resnet import ResNet
 from senet_jax.models.zoo import find
-from senet_jax.training.config import ModelConfig, TrainConfig
-from senet_jax.training.network import build_model
 
 
 def published(configs: Sequence[TrainConfig]) -> list[Published | None]:

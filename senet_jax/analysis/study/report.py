@@ -14,8 +14,8 @@ from senet_jax.analysis.study.cells import Cell, Study, baseline_of, check_basel
 from senet_jax.analysis.study.papers import Published
 from senet_jax.analysis.study.published import published
 from senet_jax.errors import UsageError
+from senet_jax.models.configured import build_model
 from senet_jax.models.cost import Cost, cost
-from senet_jax.training.network import build_model
 
 TOP1 = "val/top1"
 

@@ -8,10 +8,10 @@ from typing import Any
 import orbax.checkpoint as ocp
 from etils import epath
 
+from senet_jax.config import TrainConfig
 from senet_jax.errors import UsageError
 from senet_jax.files import read_bytes, read_text, write_text
 from senet_jax.training.checkpoints.retention import Record
-from senet_jax.training.config import TrainConfig
 
 _LEFT_BEHIND = re.compile(r"\d+\.(orbax-checkpoint-tmp.*|removed)")
 """What a run that was killed while it saved or deleted a checkpoint leaves."""

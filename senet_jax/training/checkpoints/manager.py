@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from senet_jax.config import CheckpointConfig
 from senet_jax.errors import UsageError
 from senet_jax.training.checkpoints import retention
 from senet_jax.training.checkpoints.folder import (
@@ -28,7 +29,6 @@ from senet_jax.training.checkpoints.folder import (
     reason,
 )
 from senet_jax.training.checkpoints.snapshot import Snapshot, fingerprint, take_snapshot
-from senet_jax.training.config import CheckpointConfig
 from senet_jax.training.distributed.hosts import meet
 from senet_jax.training.state import TrainState
 

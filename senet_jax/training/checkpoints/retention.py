@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 
-from senet_jax.training.config import CheckpointConfig
+from senet_jax.config import CheckpointConfig
 
 
 @dataclasses.dataclass(frozen=True)

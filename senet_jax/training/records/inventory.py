@@ -6,12 +6,12 @@ from typing import Any
 
 from etils import epath
 
+from senet_jax.config import CheckpointConfig, TrainConfig
 from senet_jax.errors import UsageError
 from senet_jax.files import is_folder
 from senet_jax.training.checkpoints.folder import CheckpointFolder, checkpoints_of
 from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.checkpoints.retention import reasons
-from senet_jax.training.config import CheckpointConfig, TrainConfig
 from senet_jax.training.records.run_dir import read_config
 
 

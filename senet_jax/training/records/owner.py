@@ -11,10 +11,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from senet_jax.config import TrainConfig
 from senet_jax.errors import UsageError
 from senet_jax.files import parse_json
 from senet_jax.training.checkpoints.folder import CheckpointFolder, checkpoints_of
-from senet_jax.training.config import TrainConfig
 from senet_jax.training.distributed.hosts import is_first
 from senet_jax.training.records.lock import held, locked
 from senet_jax.training.records.metrics import read_metrics

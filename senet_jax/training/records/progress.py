@@ -10,8 +10,8 @@ from typing import Self
 import jax
 from tqdm import tqdm
 
+from senet_jax.config import TrainConfig
 from senet_jax.terminal import unescaped
-from senet_jax.training.config import TrainConfig
 from senet_jax.training.distributed.hosts import is_first
 from senet_jax.training.records.goodput import Account
 from senet_jax.training.records.metrics import Line

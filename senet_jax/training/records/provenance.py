@@ -10,7 +10,7 @@ import jax
 from jax.sharding import Mesh
 
 import senet_jax
-from senet_jax.training.config import TrainConfig
+from senet_jax.config import TrainConfig
 from senet_jax.training.records.run_dir import saved_config
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

@@ -12,11 +12,11 @@ from typing import Any
 
 import jax
 
+from senet_jax.config import TrainConfig
 from senet_jax.data.card import Card
 from senet_jax.errors import UsageError
 from senet_jax.files import os_reason, read_json_object, write_text
 from senet_jax.training.checkpoints.folder import CheckpointFolder, checkpoints_of
-from senet_jax.training.config import TrainConfig
 from senet_jax.training.distributed.hosts import is_first, meet
 from senet_jax.training.records.goodput import read_sessions
 from senet_jax.training.records.lock import LOCK

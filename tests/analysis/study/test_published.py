@@ -3,8 +3,8 @@
 import pytest
 
 from senet_jax.analysis.study.published import published
+from senet_jax.config import AttentionOverrides, ModelConfig, TrainConfig
 from senet_jax.data.config import AugmentConfig, DataConfig
-from senet_jax.training.config import AttentionOverrides, ModelConfig, TrainConfig
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from senet_jax.analysis.study.cells import baseline_of, natural, read_study, wri
 from senet_jax.analysis.study.plots import MARKERS, _apart, draw_study
 from senet_jax.analysis.study.report import report_study
 from senet_jax.analysis.study.tables import latex, markdown
+from senet_jax.config import TrainConfig
 from senet_jax.errors import UsageError
 from senet_jax.models.cost import cost
 from senet_jax.models.zoo import create_model
-from senet_jax.training.config import TrainConfig
 from senet_jax.training.records.goodput import Session
 from tests.analysis.study_folder import PLAIN, SE, TANH, write_run
 

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from senet_jax.config import CheckpointConfig
 from senet_jax.errors import UsageError
 from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.checkpoints.snapshot import NotFinite
-from senet_jax.training.config import CheckpointConfig
 from senet_jax.training.state import TrainState
 
 

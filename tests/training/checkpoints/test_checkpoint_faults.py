@@ -8,10 +8,10 @@ import pytest
 
 from experiments.benchmarks.faults import abstract, damaged_files, numbers, same
 from senet_jax import cli
+from senet_jax.config import CheckpointConfig
 from senet_jax.errors import UsageError
 from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.checkpoints.snapshot import NotFinite
-from senet_jax.training.config import CheckpointConfig
 from senet_jax.training.loop import train
 from senet_jax.training.records.lock import locked
 

@@ -1,7 +1,7 @@
 import pytest
 
+from senet_jax.config import CheckpointConfig
 from senet_jax.training.checkpoints.retention import Record, best, reasons
-from senet_jax.training.config import CheckpointConfig
 
 RECORDS = [
     Record(10, {"epoch": 1.0, "val/top1": 0.3, "val/loss": 2.0}),

@@ -13,6 +13,7 @@ import pytest
 
 from experiments.benchmarks import meshes as benchmark
 from senet_jax import cli
+from senet_jax.config import MeshConfig, OptimizerConfig
 from senet_jax.data.config import AugmentConfig
 from senet_jax.data.normalization import Normalization
 from senet_jax.errors import UsageError
@@ -22,7 +23,6 @@ from senet_jax.models.resnet import ResNet
 from senet_jax.models.vgg import VGG
 from senet_jax.network import Network
 from senet_jax.planning.sharding import draw_sharding
-from senet_jax.training.config import MeshConfig, OptimizerConfig
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.loop import train
 from senet_jax.training.micro_batches import accumulate

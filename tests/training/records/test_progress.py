@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from senet_jax.training.config import CheckpointConfig, TrainConfig
+from senet_jax.config import CheckpointConfig, TrainConfig
 from senet_jax.training.records.goodput import Account
 from senet_jax.training.records.progress import Clock, Forecast, ProgressBar
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from senet_jax.analysis.run_report import report_run
+from senet_jax.config import CheckpointConfig, TrainConfig
 from senet_jax.data.card import Card
 from senet_jax.data.config import DataConfig
 from senet_jax.data.datasets import open_dataset
@@ -20,7 +21,6 @@ from senet_jax.models import zoo
 from senet_jax.training import loop
 from senet_jax.training import step as steps
 from senet_jax.training.checkpoints.manager import Checkpoints
-from senet_jax.training.config import CheckpointConfig, TrainConfig
 from senet_jax.training.loop import train
 from senet_jax.training.records.lock import held
 from senet_jax.training.records.metrics import MetricsLog, read_metrics

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from senet_jax.data.config import AugmentConfig, DataConfig
-from senet_jax.errors import UsageError
-from senet_jax.training.config import (
+from senet_jax.config import (
     AttentionOverrides,
     CheckpointConfig,
     ModelConfig,
@@ -16,6 +14,8 @@ from senet_jax.training.config import (
     TrainConfig,
     field_names,
 )
+from senet_jax.data.config import AugmentConfig, DataConfig
+from senet_jax.errors import UsageError
 from senet_jax.training.presets import PRESETS, preset
 
 
@@ -176,7 +176,7 @@ def test_the_cifar_preset_is_the_recipe_of_the_paper():
 
 
 def test_the_config_is_read_without_jax():
-    code = "import sys, senet_jax.training.config; assert 'jax' not in sys.modules"
+    code = "import sys, senet_jax.config; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

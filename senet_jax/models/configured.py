@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from senet_jax.attention import ATTENTIONS, Mechanism
+from senet_jax.config import AttentionOverrides, ModelConfig
 from senet_jax.errors import UsageError, choose
 from senet_jax.models import zoo
 from senet_jax.ranges import range_of
-from senet_jax.training.config import AttentionOverrides, ModelConfig
 
 
 def build_model(config: ModelConfig, num_classes: int) -> nn.Module:

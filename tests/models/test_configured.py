@@ -10,10 +10,10 @@ from senet_jax.attention import (
     SplitAttentionConfig,
     SqueezeExciteConfig,
 )
+from senet_jax.config import AttentionOverrides, ModelConfig
 from senet_jax.errors import UsageError
+from senet_jax.models.configured import build_model
 from senet_jax.models.zoo import create_model
-from senet_jax.training.config import AttentionOverrides, ModelConfig
-from senet_jax.training.network import build_model
 
 
 def build(name="cifar_seresnet8", **fields):
