@@ -19,10 +19,10 @@ and 1.2e11 on digits.
 import sys
 from typing import Any
 
-from experiments.imagenet import RESNEST
 from experiments.study import main
 from senet_jax.config import AttentionOverrides, TrainConfig
 from senet_jax.studies.grid import with_model
+from senet_jax.training.presets import RESNEST
 
 SETTINGS = ((1, 1, 64), (2, 1, 64), (4, 1, 64), (1, 2, 40), (2, 2, 40), (4, 2, 40), (1, 4, 24))
 """Radix, cardinality and width of a group."""

@@ -21,11 +21,11 @@ import dataclasses
 import sys
 from typing import Any
 
-from experiments.imagenet import RESNEST
 from experiments.resnest_radix import BODIES
 from experiments.study import main
 from senet_jax.config import AttentionOverrides, TrainConfig
 from senet_jax.studies.grid import with_model
+from senet_jax.training.presets import RESNEST
 
 CUTOUT = {"digits": 3, "cifar10": 16, "cifar100": 8}
 """Sides of the squares, pixels: those of Cutout (arXiv 1708.04552), and one that leaves a digit."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from experiments.imagenet import SENET
 from senet_jax.analysis.study.cells import check_baseline, read_study, write_baseline
 from senet_jax.analysis.study.report import report_study
 from senet_jax.analysis.study.report_files import check_report_folder, write_report
@@ -23,7 +22,7 @@ from senet_jax.studies.places import places
 from senet_jax.studies.runner import CACHE, run_jobs
 from senet_jax.studies.slurm import Detached, SlurmOptions, run_array
 from senet_jax.terminal import escaped_output
-from senet_jax.training.presets import preset
+from senet_jax.training.presets import SENET, preset
 from senet_jax.training.records.lock import held
 
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.imagenet import RESNEST, SENET
 from experiments.study import Options, recipe
 from senet_jax.analysis.study.cells import baseline_of
 from senet_jax.analysis.study.published import published
@@ -19,6 +18,7 @@ from senet_jax.errors import UsageError
 from senet_jax.models.configured import build_model
 from senet_jax.models.zoo import find
 from senet_jax.studies.grid import jobs
+from senet_jax.training.presets import RESNEST, SENET
 
 RECIPES = {"resnest_radix": RESNEST, "resnest_recipe": RESNEST}
 BASELINES = {
