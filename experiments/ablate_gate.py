@@ -12,9 +12,9 @@ The paper finds the sigmoid best, tanh worse and ReLU worse than no SE at all (2
 
 import sys
 
-from experiments.ablation import as_in_section_6
-from experiments.study import main
+from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
+from senet_jax.studies.ablation import as_in_section_6
 from senet_jax.studies.grid import with_attention, without_attention
 
 GATES = ("sigmoid", "tanh", "relu")

@@ -14,10 +14,10 @@ each as many runs as seeds, of the network that --model names, which has to be a
 import sys
 from typing import get_args
 
-from experiments.ablation import as_in_section_6
-from experiments.study import main
+from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
 from senet_jax.models.blocks import Placement
+from senet_jax.studies.ablation import as_in_section_6
 from senet_jax.studies.grid import with_model, without_attention
 
 

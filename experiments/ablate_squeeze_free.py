@@ -13,9 +13,9 @@ many runs as seeds, of the network that --model names; NoSqueeze has a tenth mor
 
 import sys
 
-from experiments.ablation import as_in_section_6
-from experiments.study import main
+from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
+from senet_jax.studies.ablation import as_in_section_6
 from senet_jax.studies.grid import with_attention, without_attention
 
 

@@ -14,10 +14,10 @@ seeds.
 import sys
 from typing import Any
 
-from experiments.ablation import as_in_section_6
-from experiments.study import main
+from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
 from senet_jax.models import zoo
+from senet_jax.studies.ablation import as_in_section_6
 from senet_jax.studies.grid import with_model, without_attention
 
 

@@ -25,7 +25,7 @@ import dataclasses
 import sys
 from typing import Any
 
-from experiments.study import main
+from senet_jax.command_line.study import main
 from senet_jax.config import AttentionOverrides, TrainConfig
 from senet_jax.studies.grid import with_model, without_attention
 

@@ -20,7 +20,7 @@ SE-ResNet-50 has 23.29 %, or 22.28 % in the paper's ablations, which train longe
 
 import sys
 
-from experiments.study import main
+from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
 from senet_jax.studies.grid import with_attention, without_attention
 

@@ -22,7 +22,7 @@ import dataclasses
 import sys
 from typing import Any
 
-from experiments.study import main
+from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
 from senet_jax.errors import UsageError
 from senet_jax.studies.grid import with_attention, with_model, without_attention

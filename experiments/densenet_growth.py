@@ -20,7 +20,7 @@ x seeds x epochs. An epoch of all cells is 9.6e16 multiply-accumulates of traini
 import sys
 from typing import Any
 
-from experiments.study import main
+from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
 from senet_jax.studies.grid import with_model
 

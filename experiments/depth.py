@@ -19,7 +19,7 @@ ResNet-50.
 
 import sys
 
-from experiments.study import main
+from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
 from senet_jax.studies.grid import with_model, without_attention
 

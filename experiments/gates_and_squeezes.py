@@ -14,9 +14,9 @@ multiply-accumulates of training, two to four minutes on a core.
 import dataclasses
 import sys
 
-from experiments.ablation import as_in_section_6
-from experiments.study import main
+from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
+from senet_jax.studies.ablation import as_in_section_6
 from senet_jax.studies.grid import with_attention, without_attention
 
 CELLS = (("avg", "sigmoid"), ("max", "sigmoid"), ("avg", "relu"), ("avg", "tanh"))

@@ -18,7 +18,7 @@ training on ImageNet, 1.0e14 on CIFAR and 7e10 on digits.
 import sys
 from typing import Any
 
-from experiments.study import main
+from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
 from senet_jax.studies.grid import with_model
 

@@ -19,7 +19,7 @@ and 1.2e11 on digits.
 import sys
 from typing import Any
 
-from experiments.study import main
+from senet_jax.command_line.study import main
 from senet_jax.config import AttentionOverrides, TrainConfig
 from senet_jax.studies.grid import with_model
 from senet_jax.training.presets import RESNEST

@@ -22,7 +22,7 @@ import sys
 from typing import Any
 
 from experiments.resnest_radix import BODIES
-from experiments.study import main
+from senet_jax.command_line.study import main
 from senet_jax.config import AttentionOverrides, TrainConfig
 from senet_jax.studies.grid import with_model
 from senet_jax.training.presets import RESNEST

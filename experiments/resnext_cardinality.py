@@ -19,7 +19,7 @@ on ImageNet, 2.2e15 on CIFAR and 1.8e11 on digits.
 import sys
 from typing import Any
 
-from experiments.study import main
+from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
 from senet_jax.studies.grid import with_model
 

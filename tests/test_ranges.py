@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.study import Options
 from senet_jax import UsageError
 from senet_jax.attention import ATTENTIONS
 from senet_jax.command_line.invocation import Invocation
+from senet_jax.command_line.study import Options
 from senet_jax.commands.show_data import ShowDataConfig
 from senet_jax.config import (
     AttentionOverrides,

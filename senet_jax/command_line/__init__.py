@@ -1,1 +1,1 @@
-"""The command line: flags, standard streams, Ctrl-C."""
+"""The command line: flags, standard streams, Ctrl-C, and the main function of a study."""

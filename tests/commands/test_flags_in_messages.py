@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import senet_jax
+from senet_jax.command_line import study
 from senet_jax.command_line.invocation import Invocation
 from senet_jax.commands import table
 from senet_jax.commands.show_data import ShowDataConfig
@@ -18,6 +19,7 @@ SHARED = {
     # Modules whose messages several commands show, and those commands.
     "command_line/networks.py": ("evaluate", "excitation", "predict", "convert", "export"),
     "command_line/source.py": ("convert", "export"),
+    "command_line/study.py": ("study",),
     "interchange/files.py": ("convert", "export", "evaluate", "predict", "excitation", "train"),
     "interchange/state_dict.py": ("convert", "export", "evaluate", "predict", "train"),
     "interchange/torch.py": ("convert", "export", "evaluate", "predict", "excitation", "train"),
@@ -37,12 +39,19 @@ ELSEWHERE = {
     "command_line/networks.py": {"--weights", "--data", "--model", "--sizes", "--image-size"},
     # `--drop-head` is named only if the command has it: see test_weights_in_commands.py.
     "command_line/source.py": {"--drop-head"},
+    # `--slurm.*` stands for all flags of a group.
+    "command_line/study.py": {"--slurm"},
 }
 
 
 def flags_of(command):
-    """The flags of a command."""
-    config = {"train": Invocation(TrainConfig()), "show-data": ShowDataConfig()}.get(command)
+    """The flags of a command, or of a study."""
+    configs = {
+        "train": Invocation(TrainConfig()),
+        "show-data": ShowDataConfig(),
+        "study": study.Options(),
+    }
+    config = configs.get(command)
     if config is not None:
         names = (name.removeprefix("config.") for name in field_names(config))
         return {f"--{name.replace('_', '-')}" for name in names}
@@ -83,7 +92,7 @@ def test_messages_and_flags_are_found():
 
 
 def test_every_flag_of_a_message_is_one_of_some_command():
-    known = {"--help", "--launcher", "--out"}.union(*map(flags_of, table.EXAMPLES))
+    known = {"--help", "--slurm"}.union(flags_of("study"), *map(flags_of, table.EXAMPLES))
     for file in PACKAGE.rglob("*.py"):
         module = file.relative_to(PACKAGE).as_posix()
         named = named_flags(module) - {"--ntasks-per-node"}

@@ -107,7 +107,7 @@ def test_a_second_interrupt_ends_at_once():
         ("senet_jax.commands.table", "import senet_jax.cli\nsys.exit(senet_jax.cli.main())"),
         # As `python -m` begins.
         (
-            "experiments.study",
+            "senet_jax.command_line.study",
             "sys.argv[0] = '-m'\nimport experiments\nsys.argv[0] = 'x'\nimport experiments.cifar",
         ),
     ],

@@ -4,8 +4,9 @@ from typing import Literal
 
 import pytest
 
-from experiments import imagenet, study
+from experiments import imagenet
 from senet_jax import cli
+from senet_jax.command_line import study
 from senet_jax.command_line.flags import read_config
 from senet_jax.commands.table import COMMANDS
 from senet_jax.errors import UsageError

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.study import Options, recipe
 from senet_jax.analysis.study.cells import baseline_of
 from senet_jax.analysis.study.published import published
+from senet_jax.command_line.study import Options, recipe
 from senet_jax.data.card import known_card
 from senet_jax.data.datasets import open_dataset
 from senet_jax.errors import UsageError
@@ -181,7 +181,7 @@ def test_what_a_study_cannot_do_is_refused(monkeypatch, capsys):
         cells("cifar", "imagenet2012")
     monkeypatch.setattr("sys.argv", ["architectures", "--model", "resnet50"])
     module = importlib.import_module("experiments.architectures")
-    study = importlib.import_module("experiments.study")
+    study = importlib.import_module("senet_jax.command_line.study")
     code = study.main("architectures", "", module.cells, "plain", own_networks=True)
     assert code == 2
     assert "names its own networks: leave --model out" in capsys.readouterr().err

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import study
-from experiments.study import Options, recipe
+from senet_jax.command_line import study
+from senet_jax.command_line.study import Options, recipe
 from senet_jax.models.configured import build_model
 from senet_jax.studies.grid import jobs
 from senet_jax.training.records.run_dir import read_config

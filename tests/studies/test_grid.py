@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.study import Options, recipe
+from senet_jax.command_line.study import Options, recipe
 from senet_jax.config import TrainConfig
 from senet_jax.errors import UsageError
 from senet_jax.models.configured import build_model

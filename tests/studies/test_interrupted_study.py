@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from experiments import study
 from experiments.ablate_gate import cells
+from senet_jax.command_line import study
 from senet_jax.training.records.lock import held
 from senet_jax.training.records.metrics import read_metrics
 
