@@ -5,7 +5,8 @@
 trains a network by a recipe. Flags change any field of it, and `--help` after the name lists them;
 `--model.name` exchanges the network. The same command on the same `--run-dir` resumes. With another
 `--data.batch-size` the learning rate is scaled in proportion. The images come from
-`senet-jax prepare imagenet2012` (or `places365_small`).
+`senet-jax prepare imagenet2012` (or `places365_small`). `senet-jax train imagenet-senet` does the
+same; places365 is called places365-senet there, and the others have imagenet- before their names.
 
 Recipes, with their epochs, and the errors to expect, top-1/top-5 in %, with their source:
 
@@ -30,15 +31,16 @@ from senet_jax.commands import train
 from senet_jax.errors import ExitCode, UsageError, choose
 from senet_jax.terminal import escaped_output
 from senet_jax.training.machine.allocator import keep_freed_memory
-from senet_jax.training.presets import MOBILE, PLACES365, RESNEST, SENET, SHORT
+from senet_jax.training.presets import preset
 
 RECIPES = {
-    "senet": SENET,
-    "resnest": RESNEST,
-    "short": SHORT,
-    "mobile": MOBILE,
-    "places365": PLACES365,
+    "senet": "imagenet-senet",
+    "resnest": "imagenet-resnest",
+    "short": "imagenet-short",
+    "mobile": "imagenet-mobile",
+    "places365": "places365-senet",
 }
+"""The presets of the recipes, which `senet-jax train` takes by these longer names."""
 
 
 def main() -> int:
@@ -53,7 +55,7 @@ def main() -> int:
 
 def _train(name: str, flags: list[str]) -> int:
     try:
-        recipe = RECIPES[choose("recipe", name, RECIPES)]
+        recipe = preset(RECIPES[choose("recipe", name, RECIPES)])
         prog = f"python experiments/imagenet.py {name}"
         with reader_may_leave():
             return train.run_flags(prog, "", f"Train by the recipe {name!r}.", recipe, flags)

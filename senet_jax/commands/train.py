@@ -13,12 +13,23 @@ EXAMPLES = """examples:
   senet-jax train cifar10 --model.name cifar_seresnet56    the recipe of the ResNet paper
   senet-jax train cifar10 --model.attention.gate tanh --run-dir runs/tanh      an ablation
   senet-jax train --data.name folder --data.dir DIR --data.image-size 64 --run-dir runs/mine
+  senet-jax train imagenet-senet --data.dir DIR --data.batch-size 256
   senet-jax train cifar100 --init-weights cifar10.npz --drop-head --frozen 'stem/*' 'stage2/*' \\
       --body-rate 0.1 --run-dir runs/finetuned             fine-tuning
 
-The recipes for ImageNet: python experiments/imagenet.py --help.
-A preset (demo, cifar10, cifar100) comes first; flags change any field of it, and
-`senet-jax train PRESET --help` lists them. The same command on the same --run-dir resumes.
+presets, with their epochs:
+  demo               30  handwritten digits
+  cifar10           164  the recipe of ResNet
+  cifar100          164  the same
+  imagenet-senet    100  the recipe of SENet
+  imagenet-resnest  270  the recipe of ResNeSt
+  imagenet-short     16  for one GPU
+  imagenet-mobile   400  SENet's mobile networks
+  places365-senet   100  SE-ResNet-152 on Places365
+
+`python experiments/imagenet.py --help` says which errors the papers give for the last five.
+A preset may come first. Flags change any field of the config, and `senet-jax train PRESET --help`
+lists them. The same command on the same --run-dir resumes.
 Several hosts train together if each is started with the same command and says which it is
 (--hosts.coordinator, --hosts.count, --hosts.index); srun, mpirun and a TPU pod say it themselves.
 On a GPU or TPU compiled programs are kept in ~/.cache/senet_jax/xla, and the second start is

@@ -1,4 +1,4 @@
-"""Experiments by name, for the command line."""
+"""The presets: experiments by name, among them the recipes of the papers."""
 
 import dataclasses
 from pathlib import Path
@@ -117,10 +117,15 @@ PRESETS: dict[str, TrainConfig] = {
         run_dir=Path("runs/cifar100"),
         data=dataclasses.replace(_CIFAR.data, name="cifar100"),
     ),
+    "imagenet-senet": SENET,
+    "imagenet-resnest": RESNEST,
+    "imagenet-short": SHORT,
+    "imagenet-mobile": MOBILE,
+    "places365-senet": PLACES365,
 }
 """``demo`` is what `make demo` runs; ``cifar10`` and ``cifar100`` follow ResNet (arXiv 1512.03385),
 section 4.2: 64,000 steps of 128 images, which is 164 epochs, the rate divided by 10 at 82 and
-123."""
+123. The folder of a preset's run is runs/NAME."""
 
 
 def preset(name: str) -> TrainConfig:
