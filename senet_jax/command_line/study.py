@@ -1,4 +1,4 @@
-"""What the studies share: the recipe of each data set, the flags, and the way to the report."""
+"""The main function of a study: its flags, the recipe of each data set, runs and report."""
 
 import dataclasses
 import os
