@@ -14,18 +14,14 @@ import sys
 
 from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
-from senet_jax.studies.ablation import as_in_section_6
-from senet_jax.studies.grid import with_attention, without_attention
-
-GATES = ("sigmoid", "tanh", "relu")
+from senet_jax.studies.ablation import ablation
+from senet_jax.studies.grid import with_attention
 
 
 def cells(base: TrainConfig) -> dict[str, TrainConfig]:
     """The configs of the study."""
-    base = as_in_section_6(base)
-    return {"plain": without_attention(base)} | {
-        gate: with_attention(base, gate=gate) for gate in GATES
-    }
+    gates = ("sigmoid", "tanh", "relu")
+    return ablation(base, {gate: with_attention(base, gate=gate) for gate in gates})
 
 
 if __name__ == "__main__":

@@ -17,16 +17,14 @@ from typing import get_args
 from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
 from senet_jax.models.blocks import Placement
-from senet_jax.studies.ablation import as_in_section_6
-from senet_jax.studies.grid import with_model, without_attention
+from senet_jax.studies.ablation import ablation
+from senet_jax.studies.grid import with_model
 
 
 def cells(base: TrainConfig) -> dict[str, TrainConfig]:
     """The configs of the study."""
-    base = as_in_section_6(base)
-    return {"plain": without_attention(base)} | {
-        placement: with_model(base, placement=placement) for placement in get_args(Placement)
-    }
+    places = get_args(Placement)
+    return ablation(base, {place: with_model(base, placement=place) for place in places})
 
 
 if __name__ == "__main__":

@@ -20,21 +20,15 @@ import sys
 
 from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
-from senet_jax.studies.ablation import as_in_section_6
-from senet_jax.studies.grid import with_attention, without_attention
-
-RATIOS = (2, 4, 8, 16)
-WIDE_RATIOS = (*RATIOS, 32)
-"""For ImageNet, whose networks are wide enough."""
+from senet_jax.studies.ablation import ablation
+from senet_jax.studies.grid import with_attention
 
 
 def cells(base: TrainConfig) -> dict[str, TrainConfig]:
     """The configs of the study."""
-    base = as_in_section_6(base)
-    ratios = WIDE_RATIOS if base.data.name == "imagenet2012" else RATIOS
-    return {"plain": without_attention(base)} | {
-        f"r{ratio}": with_attention(base, reduction=float(ratio)) for ratio in ratios
-    }
+    # The networks for ImageNet are wide enough for 32.
+    ratios = (2, 4, 8, 16, 32) if base.data.name == "imagenet2012" else (2, 4, 8, 16)
+    return ablation(base, {f"r{r}": with_attention(base, reduction=float(r)) for r in ratios})
 
 
 if __name__ == "__main__":

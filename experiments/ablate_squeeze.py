@@ -14,18 +14,14 @@ import sys
 
 from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
-from senet_jax.studies.ablation import as_in_section_6
-from senet_jax.studies.grid import with_attention, without_attention
-
-SQUEEZES = ("avg", "max", "avgmax", "std")
+from senet_jax.studies.ablation import ablation
+from senet_jax.studies.grid import with_attention
 
 
 def cells(base: TrainConfig) -> dict[str, TrainConfig]:
     """The configs of the study."""
-    base = as_in_section_6(base)
-    return {"plain": without_attention(base)} | {
-        squeeze: with_attention(base, squeeze=squeeze) for squeeze in SQUEEZES
-    }
+    squeezes = ("avg", "max", "avgmax", "std")
+    return ablation(base, {squeeze: with_attention(base, squeeze=squeeze) for squeeze in squeezes})
 
 
 if __name__ == "__main__":

@@ -15,18 +15,13 @@ import sys
 
 from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
-from senet_jax.studies.ablation import as_in_section_6
-from senet_jax.studies.grid import with_attention, without_attention
+from senet_jax.studies.ablation import ablation
+from senet_jax.studies.grid import with_attention
 
 
 def cells(base: TrainConfig) -> dict[str, TrainConfig]:
     """The configs of the study."""
-    base = as_in_section_6(base)
-    return {
-        "plain": without_attention(base),
-        "se": base,
-        "nosqueeze": with_attention(base, squeeze="none"),
-    }
+    return ablation(base, {"se": base, "nosqueeze": with_attention(base, squeeze="none")})
 
 
 if __name__ == "__main__":

@@ -17,16 +17,15 @@ from typing import Any
 from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
 from senet_jax.models import zoo
-from senet_jax.studies.ablation import as_in_section_6
-from senet_jax.studies.grid import with_model, without_attention
+from senet_jax.studies.ablation import ablation
+from senet_jax.studies.grid import with_model
 
 
 def cells(base: TrainConfig) -> dict[str, TrainConfig]:
     """The configs of the study; stages have the numbers of the network."""
     network: Any = zoo.create_model(base.model.name)
-    base = as_in_section_6(base)
     each = {f"stage{stage}": with_model(base, stages=(stage,)) for stage in network.stage_numbers}
-    return {"plain": without_attention(base), "all": base} | each
+    return ablation(base, {"all": base} | each)
 
 
 if __name__ == "__main__":

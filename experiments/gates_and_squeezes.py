@@ -16,8 +16,8 @@ import sys
 
 from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
-from senet_jax.studies.ablation import as_in_section_6
-from senet_jax.studies.grid import with_attention, without_attention
+from senet_jax.studies.ablation import ablation
+from senet_jax.studies.grid import with_attention
 
 CELLS = (("avg", "sigmoid"), ("max", "sigmoid"), ("avg", "relu"), ("avg", "tanh"))
 
@@ -27,11 +27,12 @@ def cells(base: TrainConfig) -> dict[str, TrainConfig]:
     optimizer = dataclasses.replace(
         base.optimizer, schedule="cosine", milestones=(), warmup_epochs=min(1.0, base.epochs / 10)
     )
-    base = as_in_section_6(dataclasses.replace(base, optimizer=optimizer))
-    return {"plain": without_attention(base)} | {
+    base = dataclasses.replace(base, optimizer=optimizer)
+    variants = {
         f"{squeeze}-{gate}": with_attention(base, squeeze=squeeze, gate=gate)
         for squeeze, gate in CELLS
     }
+    return ablation(base, variants)
 
 
 if __name__ == "__main__":
