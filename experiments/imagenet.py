@@ -46,24 +46,24 @@ RECIPES = {
 def main() -> int:
     """Trains by the recipe that the command line names; returns the exit code."""
     name, *flags = sys.argv[1:] or ["--help"]
-    if name in ("-h", "--help"):
-        print(__doc__)
-        return 0
     with escaped_output():
-        return _train(name, flags)
+        try:
+            with reader_may_leave():
+                return _train(name, flags)
+        except UsageError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return ExitCode.BAD_INPUT
+        except KeyboardInterrupt:
+            return say_interrupted()
 
 
 def _train(name: str, flags: list[str]) -> int:
-    try:
-        recipe = preset(RECIPES[choose("recipe", name, RECIPES)])
-        prog = f"python experiments/imagenet.py {name}"
-        with reader_may_leave():
-            return train.run_flags(prog, "", f"Train by the recipe {name!r}.", recipe, flags)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return ExitCode.BAD_INPUT
-    except KeyboardInterrupt:
-        return say_interrupted()
+    if name in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    recipe = preset(RECIPES[choose("recipe", name, RECIPES)])
+    prog = f"python experiments/imagenet.py {name}"
+    return train.run_flags(prog, "", f"Train by the recipe {name!r}.", recipe, flags)
 
 
 if __name__ == "__main__":

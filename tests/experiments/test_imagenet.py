@@ -1,12 +1,16 @@
 """The script that trains by the recipes for ImageNet."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 
 from experiments import imagenet
 from experiments.imagenet import RECIPES
 from senet_jax.config import ModelConfig
+from senet_jax.errors import ExitCode
 from senet_jax.training import loop
 from senet_jax.training.presets import PRESETS, preset
 
@@ -56,3 +60,12 @@ def test_flags_change_the_fields_of_a_recipe(monkeypatch):
 def test_what_is_misspelt_is_said(monkeypatch, capsys, arguments, message):
     assert command_line(monkeypatch, *arguments) == (2, [])
     assert message in capsys.readouterr().err
+
+
+def test_help_ends_in_silence_if_nobody_reads_it():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, imagenet.__file__, "--help"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (ExitCode.READER_GONE, "")
