@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int, UInt8
 from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD, STATISTICS, Dataset
 from senet_jax.data.sources import ArraySource
 from senet_jax.errors import UsageError
+from senet_jax.text import printable
 
 LEAST_STD = 1e-6
 """The deviation of 64 million pixels of which one differs by 1 of 255 is five times as large."""
@@ -98,6 +99,14 @@ class Card:
                     f"these are not the facts of a data set: {field} must be {allowed}, not "
                     f"{value}."
                 )
+        seen: set[str] = set()
+        for name in self.classes:
+            if name in seen:
+                raise UsageError(
+                    "these are not the facts of a data set: classes must differ, and "
+                    f"'{printable(name)}' stands twice."
+                )
+            seen.add(name)
 
     def stand_in(self) -> Dataset:
         """A data set of these facts, whose images cannot be read."""

@@ -3,8 +3,10 @@ import json
 import math
 
 import pytest
+import tensorflow_datasets as tfds
 
 from senet_jax.data.card import Card, known_card
+from senet_jax.data.class_names import IMAGENET_SYNSETS, readable
 from senet_jax.data.datasets import DATASETS
 from senet_jax.errors import UsageError
 
@@ -47,6 +49,23 @@ def test_facts_that_no_data_set_has_are_refused(field, value):
     values = json.loads(json.dumps(dataclasses.asdict(CARD) | {field: value}))
     with pytest.raises(UsageError, match=f"not the facts of a data set: {field} must be "):
         Card.from_json(values)
+
+
+def test_a_class_that_stands_twice_is_named():
+    values = dataclasses.asdict(CARD) | {"classes": ["a", "b\x1b", "c", "b\x1b"]}
+    with pytest.raises(UsageError, match=r"classes must differ, and 'b\\x1b' stands twice\.$"):
+        Card.from_json(values)
+
+
+def test_no_data_set_that_opens_has_a_class_twice():
+    # Folders of one parent have different names; ImageNet's classes are its synsets, though the
+    # words of two are "maillot"; and TFDS refuses a class that stands twice itself.
+    values = dataclasses.asdict(CARD) | {"classes": [*IMAGENET_SYNSETS]}
+    assert Card.from_json(values).classes == [*IMAGENET_SYNSETS]
+    words = [name.partition(",")[0] for name in readable([*IMAGENET_SYNSETS])]
+    assert words.count("maillot") == 2
+    with pytest.raises(ValueError, match="duplicated"):
+        tfds.features.ClassLabel(names=["crane", "crane"])
 
 
 @pytest.mark.parametrize(
