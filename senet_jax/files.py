@@ -108,12 +108,35 @@ def parse_json(text: str, place: str) -> Any:
         place: The beginning of the message of an error, such as "FILE is damaged".
 
     Raises:
-        UsageError: The text is no JSON.
+        UsageError: The text is no JSON, or holds a text with a NUL character or half a surrogate
+            pair, which no file, folder or class has in its name.
     """
     try:
-        return json.loads(text)
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{place}: {error}.") from error
+    # A JSON text has such a character only as an escape.
+    if "\\u" in text:
+        _check_texts(values, place)
+    return values
+
+
+def _check_texts(values: Any, place: str) -> None:
+    left = [values]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += [*value, *value.values()]
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, str) and (found := _UNUSABLE.search(value)):
+            character = "a NUL character" if found[0] == "\0" else "half a surrogate pair"
+            shown = printable(value if len(value) <= 60 else f"{value[:60]}...")
+            raise UsageError(f"{place}: the text '{shown}' holds {character}.")
+
+
+_UNUSABLE = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
+"""NUL, and the surrogates that do not stand for a byte, U+DC80 to U+DCFF, of the name of a file."""
 
 
 def user_path(name: PathLike) -> Path:

@@ -230,7 +230,19 @@ def files_of(folder, but):
 
 HOSTILE = (
     *(None, True, -1, 0, 10**18, 10**400, 1e308, float("nan"), float("inf"), "", "x" * 5000),
-    *("\x1b[31m$\\broken$|", "\udce9", "../../x", [], {}, [[]], {"a": None}, [None], [-1.5]),
+    *(
+        "\x1b[31m$\\broken$|",
+        "\udce9",
+        "\ud800",
+        "a\0b",
+        "../../x",
+        [],
+        {},
+        [[]],
+        {"a": None},
+        [None],
+        [-1.5],
+    ),
 )
 """Values for any field of JSON."""
 

@@ -30,6 +30,25 @@ def test_damaged_json_is_one_sentence(tmp_path, content):
         files.read_json_object(tmp_path / "x.json", "an object")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (r'{"a": [1, {"b": "x\u0000"}]}', r"the text 'x\\x00' holds a NUL character\."),
+        (r'{"\ud800x": 1}', r"the text '\\ud800x' holds half a surrogate pair\."),
+        (r'{"a": "\udc00"}', "holds half a surrogate pair"),
+    ],
+)
+def test_a_text_that_no_name_can_have_is_refused(tmp_path, content, message):
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(UsageError, match=message):
+        files.read_json_object(tmp_path / "x.json", "an object")
+
+
+def test_texts_that_names_can_have_are_read(tmp_path):
+    (tmp_path / "x.json").write_text(r'{"a": "\udce9\ud83d\ude00\u00e9 \\u0000"}')
+    assert files.read_json_object(tmp_path / "x.json", "an object") == {"a": "\udce9😀é \\u0000"}
+
+
 def test_json_lines_leave_a_torn_last_line_out(tmp_path):
     file = tmp_path / "x.jsonl"
     assert files.read_json_lines(file, "lines") == []

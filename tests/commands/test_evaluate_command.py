@@ -158,6 +158,42 @@ def test_what_cannot_be_evaluated_is_said_in_one_sentence(
         assert message in refused("evaluate", *arguments)
 
 
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["a\0b", *"123456789"], r"the text 'a\x00b' holds a NUL character."),
+        (["\ud800", *"123456789"], r"the text '\ud800' holds half a surrogate pair."),
+        ([*"0123456788"], "classes must differ, and '8' stands twice."),
+    ],
+)
+def test_classes_that_no_data_set_has_are_refused(refused, digits, tmp_path, classes, message):
+    run = shutil.copytree(digits, tmp_path / "run")
+    values = json.loads((run / "dataset.json").read_text())
+    (run / "dataset.json").write_text(json.dumps(values | {"classes": classes}))
+    for command in (
+        ("report", run, "--out", tmp_path / "out"),
+        ("evaluate", run),
+        ("predict", "image.png", "--run", run),
+    ):
+        said = refused(*command)
+        assert "dataset.json cannot be read" in said
+        assert message in said
+
+
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [("a\0b", "holds a NUL character"), ("\ud800", "holds half a surrogate pair")],
+)
+def test_a_study_without_a_readable_baseline_is_refused(
+    refused, digits, tmp_path, baseline, message
+):
+    shutil.copytree(digits, tmp_path / "study" / "run")
+    (tmp_path / "study" / "study.json").write_text(json.dumps({"baseline": baseline}))
+    said = refused("report", tmp_path / "study", "--out", tmp_path / "out")
+    assert "study.json cannot be read as what a study says of itself: the text " in said
+    assert message in said
+
+
 def test_a_run_is_converted_and_predicts_without_its_data(command, folder, weights):
     run = weights.parent / "run"
     image = folder / "train" / "class1" / "1.png"
