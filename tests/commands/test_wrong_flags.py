@@ -116,6 +116,8 @@ def test_an_unknown_flag_of_every_command(command, capsys):
         (["predict"], "are required: image; see `senet-jax predict --help`"),
         (["predict", "x", "--top", "x"], "argument --top: "),
         (["models", "a", "b"], "unknown argument 'b'"),
+        (["models", "--image-size", "0"], "'--image-size': `senet-jax models --help` lists all."),
+        (["models", "--jsn"], "'--jsn': did you mean --json or --markdown?"),
         (["evaluat"], "unknown command 'evaluat': did you mean evaluate?"),
         (["\x1b"], r"unknown command '\x1b'"),
         ([], "are required: COMMAND; see `senet-jax --help`"),
