@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +33,8 @@ OF_THE_TESTS = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT")
 
 
 def read(name):
+    import nbformat  # Here, because it takes seconds.
+
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=nbformat.NO_CONVERT)
     return notebook, [cell for cell in notebook.cells if cell.cell_type == "code"]
 
@@ -58,6 +59,8 @@ def test_there_are_these_and_no_others():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_is_committed_as_it_was_executed_from_top_to_bottom(name):
+    import nbformat
+
     notebook, code = read(name)
     nbformat.validate(notebook)
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
