@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from senet_jax.config import (
@@ -13,6 +14,8 @@ from senet_jax.config import (
     TrainConfig,
 )
 from senet_jax.data.config import AugmentConfig, DataConfig
+from senet_jax.data.datasets import Dataset
+from senet_jax.data.sources import ArraySource
 from senet_jax.models import zoo
 from senet_jax.models.resnet import SE, ResNet
 from senet_jax.training import loop
@@ -51,6 +54,18 @@ def tiny_config(run_dir) -> TrainConfig:
 
 
 TINY = zoo.ZooEntry(tiny_network, 8)
+
+
+def random_digits(name, directory, size) -> Dataset:
+    """As many images of the sizes of the digits, drawn: scikit-learn takes a second to import."""
+    rng = np.random.default_rng(0)
+    train, val = (
+        ArraySource(
+            rng.integers(0, 256, (count, 8, 8, 1), np.uint8), rng.integers(0, 10, count, np.int32)
+        )
+        for count in (1437, 360)
+    )
+    return Dataset(name, train, val, [str(digit) for digit in range(10)], (0.5,), (0.3,))
 
 
 @pytest.fixture
