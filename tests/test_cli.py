@@ -15,7 +15,9 @@ from senet_jax import cli
 from senet_jax.commands.table import EXAMPLES
 from senet_jax.interchange import load_arrays, load_stablehlo
 from senet_jax.models import zoo
+from senet_jax.models.resnet import SE, ResNet
 from senet_jax.training import loop
+from tests.tiny_runs import shared_run
 
 
 def run(capsys, *arguments):
@@ -123,19 +125,35 @@ def test_evaluating_what_is_no_run_is_refused(capsys, tmp_path):
     assert "config.json" in refused(capsys, "evaluate", tmp_path)
 
 
-@pytest.fixture
-def tiny_run(monkeypatch, tmp_path):
-    """The arguments of a run that takes seconds."""
-    from senet_jax.models.resnet import SE, ResNet
+def build(**fields):
+    defaults = {"widths": (16,), "stem": "cifar", "stem_width": 16, "bottleneck": False}
+    return ResNet(**{"blocks": (1,), "attention": SE, **defaults, **fields})
 
-    def build(**fields):
-        defaults = {"widths": (16,), "stem": "cifar", "stem_width": 16, "bottleneck": False}
-        return ResNet(**{"blocks": (1,), "attention": SE, **defaults, **fields})
 
-    monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(build, 8))
-    run_dir = tmp_path / "run"
+TINY = zoo.ZooEntry(build, 8)
+
+
+def arguments_of(run_dir):
     flags = "--epochs 2 --model.name tiny --mesh.data 1 --data.batch-size 128"
-    return ["train", "demo", "--run-dir", run_dir, *flags.split()], run_dir
+    return ["train", "demo", "--run-dir", str(run_dir), *flags.split()]
+
+
+@pytest.fixture
+def tiny_run(monkeypatch, tmp_path, shared_programs):
+    """The arguments of a run that takes seconds."""
+    monkeypatch.setitem(zoo.ZOO, "tiny", TINY)
+    return arguments_of(tmp_path / "run"), tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """The folder of such a run that has ended; it is only read."""
+    run_dir = tmp_path_factory.mktemp("ended") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(zoo.ZOO, "tiny", TINY)
+        patch.setattr(loop, "Run", shared_run)
+        assert cli.main(arguments_of(run_dir)) == 0
+    return run_dir
 
 
 def test_train_evaluate_and_train_again(capsys, tiny_run):
@@ -177,9 +195,9 @@ def test_train_evaluate_and_train_again(capsys, tiny_run):
     assert "epochs: 3, not 2" in refused(capsys, *arguments, "--epochs", "3")
 
 
-def test_a_run_is_converted_to_weights_and_the_weights_are_evaluated(capsys, tiny_run, tmp_path):
-    arguments, run_dir = tiny_run
-    run(capsys, *arguments)
+@pytest.mark.usefixtures("tiny_run")
+def test_a_run_is_converted_to_weights_and_the_weights_are_evaluated(capsys, ended, tmp_path):
+    run_dir = ended
     _, out, _ = run(capsys, "evaluate", run_dir, "--json")
     expected = json.loads(out)
     file = tmp_path / "digits.npz"
@@ -202,9 +220,9 @@ def test_a_run_is_converted_to_weights_and_the_weights_are_evaluated(capsys, tin
     assert all(np.array_equal(a[name], b[name]) for name in a)
 
 
-def test_a_run_and_its_weights_are_exported_for_other_runtimes(capsys, tiny_run, tmp_path):
-    arguments, run_dir = tiny_run
-    run(capsys, *arguments)
+@pytest.mark.usefixtures("tiny_run")
+def test_a_run_and_its_weights_are_exported_for_other_runtimes(capsys, ended, tmp_path):
+    run_dir = ended
     program, weights = tmp_path / "tiny.stablehlo", tmp_path / "tiny.npz"
     code, out, _ = run(capsys, "export", run_dir, "--format", "stablehlo", "--out", program)
     assert code == 0

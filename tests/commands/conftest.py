@@ -17,6 +17,12 @@ def _add_tiny(patch):
     patch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(_build, 8))
 
 
+@pytest.fixture(scope="session")
+def add_tiny():
+    """Adds that network to the zoo, by a ``MonkeyPatch``."""
+    return _add_tiny
+
+
 @pytest.fixture(autouse=True)
 def zoo_with_tiny(monkeypatch):
     """In this folder alone: other tests count the networks that there are."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from senet_jax import cli
 from senet_jax.data.datasets import open_dataset
 from senet_jax.data.views import ten_crop
 from senet_jax.inference.trained import restore_run
@@ -87,9 +88,10 @@ def test_other_labels_and_what_is_right_by_class(command, digits, tmp_path):
     assert "val/loss" not in result
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
     """Photographs of two classes and two sizes, one of them broken."""
+    tmp_path = tmp_path_factory.mktemp("photographs")
     for split in ("train", "val"):
         for number in range(5):
             target = tmp_path / "data" / split / f"class{number % 2}"
@@ -100,15 +102,19 @@ def folder(tmp_path):
     return tmp_path / "data"
 
 
-@pytest.fixture
-def weights(command, folder, tmp_path):
+@pytest.fixture(scope="module")
+def weights(add_tiny, folder, tmp_path_factory):
     """A network for that folder, untrained."""
-    command(
+    tmp_path = tmp_path_factory.mktemp("weights")
+    train = (
         *("train", "--data.name", "folder", "--data.dir", folder, "--data.image-size", 16),
         *("--data.batch-size", 5, "--mesh.data", 1, "--epochs", 1, "--model.name", "tiny"),
         *("--optimizer.learning-rate", 0, "--run-dir", tmp_path / "run"),
     )
-    command("convert", tmp_path / "run", "--out", tmp_path / "w.npz")
+    with pytest.MonkeyPatch.context() as patch:
+        add_tiny(patch)
+        for command in (train, ("convert", tmp_path / "run", "--out", tmp_path / "w.npz")):
+            assert cli.main([str(argument) for argument in command]) == 0
     return tmp_path / "w.npz"
 
 
@@ -150,7 +156,7 @@ def test_what_cannot_be_evaluated_is_said_in_one_sentence(
         ),
         ([digits, "--data", "folder", "--data-dir", folder, "--image-size", 8], "3 channel(s)"),
         ([weights.parent / "run", "--data-dir", other], "has other classes than"),
-        ([digits, tmp_path / "run"], "say which to evaluate on with --data"),
+        ([digits, weights.parent / "run"], "say which to evaluate on with --data"),
         ([digits, weights], "--model"),
         ([digits, weights, *tiny, "tiny"], "once for each of the 1 files"),
         ([digits / "checkpoints" / "7"], r"has no checkpoint 7: there are [11, 22]"),
@@ -194,12 +200,13 @@ def test_a_study_without_a_readable_baseline_is_refused(
     assert message in said
 
 
-def test_a_run_is_converted_and_predicts_without_its_data(command, folder, weights):
+def test_a_run_is_converted_and_predicts_without_its_data(command, folder, weights, tmp_path):
     run = weights.parent / "run"
     image = folder / "train" / "class1" / "1.png"
-    shutil.copy(image, run.parent / "kept.png")
-    shutil.rmtree(folder)
-    code, out, _ = command("predict", run.parent / "kept.png", "--run", run)
+    shutil.copy(image, tmp_path / "kept.png")
+    gone = folder.rename(folder.with_name("gone"))
+    code, out, _ = command("predict", tmp_path / "kept.png", "--run", run)
     assert code == 0
     assert {line.split()[1] for line in out.splitlines()[1:]} == {"class0", "class1"}
-    assert command("convert", run, "--out", run.parent / "again.npz")[0] == 0
+    assert command("convert", run, "--out", tmp_path / "again.npz")[0] == 0
+    gone.rename(folder)
