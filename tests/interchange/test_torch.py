@@ -1,3 +1,4 @@
+import functools
 import re
 
 import jax
@@ -31,13 +32,18 @@ CIFAR = ((r"\.downsample\.", ".shortcut."), (r"^fc\.", "linear."))
 def tiny(name, **fields):
     """A small relative of a network: its fields and its state dict, drawn by name and shape."""
     fields = TINY | fields
+    entries = shapes_in_torch(name, tuple(fields.items()))
+    return fields, {key: draw(key, shape) for key, shape in entries.items()}
+
+
+@functools.cache
+def shapes_in_torch(name, fields):
+    model = create_model(name, **dict(fields))
     shapes = jax.eval_shape(
-        lambda key: create_model(name, **fields).init(key, np.zeros((1, 32, 32, 3)), train=False),
-        jax.random.key(0),
+        lambda key: model.init(key, np.zeros((1, 32, 32, 3)), train=False), jax.random.key(0)
     )
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), dict(shapes))
-    entries = to_torch(name, zeros, **fields)
-    return fields, {key: draw(key, array.shape) for key, array in entries.items()}
+    return {key: array.shape for key, array in to_torch(name, zeros, **dict(fields)).items()}
 
 
 def renamed(state_dict, rules):
@@ -53,7 +59,11 @@ def assert_same(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
-LARGE = ("legacy_senet154", "inception_resnet_v2", "vgg11", "vgg16", "vgg16_bn", "vgg19")
+# Large, or with the names and the shapes of the others of their family.
+LARGE = (
+    *("legacy_senet154", "inception_resnet_v2", "vgg11", "vgg16", "vgg16_bn", "vgg19"),
+    *("wide_resnet50_2", "resnest50d_4s2x40d"),
+)
 
 
 # Of the fast ones test_goldens.py says so.
@@ -171,12 +181,13 @@ def test_official_resnest_naming():
         "fc.bias": (1000,),
     }
     name = "resnest50_fast_2s2x40d"
-    model = create_model(name)
+    blocks = (1, 1, 1, 1)
+    model = create_model(name, blocks=blocks)
     shapes = jax.eval_shape(
         lambda key: model.init(key, np.zeros((1, 64, 64, 3)), train=False), jax.random.key(0)
     )
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), dict(shapes))
-    state_dict = to_torch(name, variables)
+    state_dict = to_torch(name, variables, blocks=blocks)
     assert {key: state_dict[key].shape for key in block} == block
 
 
