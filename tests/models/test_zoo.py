@@ -57,8 +57,9 @@ def test_the_table_is_complete():
 # Of so many layers that tracing them takes seconds. Their parameters by hand are in
 # test_densenet.py, and only the numbers of layers and channels set them apart from the others.
 LARGE = {
-    *(f"cifar_densenet_{size}" for size in ("100_12", "bc_250_24", "bc_190_40")),
+    *(f"cifar_densenet_{size}" for size in ("100_12", "bc_100_12", "bc_250_24", "bc_190_40")),
     *(f"{se}densenet{depth}" for se in ("", "se_") for depth in (161, 169, 201, 264)),
+    *("se_densenet121", "inception_resnet_v2"),
 }
 
 
