@@ -109,7 +109,7 @@ def test_se_stands_on_every_module_and_changes_nothing_else(name):
     [
         ("bninception", 3, ("inception_3",)),
         ("inception_v3", 4, ("mixed_6",)),
-        ("inception_resnet_v2", 5, ("block8_",)),
+        pytest.param("inception_resnet_v2", 5, ("block8_",), marks=pytest.mark.slow),
     ],
 )
 def test_se_stands_in_the_chosen_stages_alone(name, stage, prefixes):

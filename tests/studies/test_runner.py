@@ -19,6 +19,12 @@ SMALL = with_model(DEMO, name="cifar_resnet8", blocks=(1,), widths=(16,))
 CPU = Place({"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"})
 
 
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    """Looks at the runs more often than a user needs."""
+    monkeypatch.setattr(runner, "POLL_S", 0.1)
+
+
 def states(progress):
     return [(one.job.name, one.state) for one in progress]
 
