@@ -85,7 +85,20 @@ def small(monkeypatch):
     return small
 
 
-@pytest.mark.parametrize(("twin", "train"), [*((twin, True) for twin in TWINS), ("resnet", False)])
+# SE-ResNets have all that ResNets have, and more.
+PLAINER = ("resnet", "basic")
+
+
+@pytest.mark.parametrize(
+    ("twin", "train"),
+    [
+        *(
+            pytest.param(twin, True, marks=[pytest.mark.slow] if twin in PLAINER else [])
+            for twin in TWINS
+        ),
+        ("resnet", False),
+    ],
+)
 def test_plain_flax_is_the_same_network(twin, train, random_variables):
     build, ours, plain = TWINS[twin]
     # The stem of the CIFAR twin and of the ImageNet ones with basic blocks is as wide as stage 2.

@@ -32,9 +32,10 @@ SE = SqueezeExciteConfig(reduction=2)
 WIDE_SE = SqueezeExciteConfig(width=16)
 """So wide that some hidden unit is alive in every block."""
 
-# Two are like others and take long: of dense blocks the layers are the same, and the Inception
-# modules stand in Inception-ResNet too.
-SLOW = {"densenet blocks", "inception"}
+# Like others: of dense blocks the layers are the same, the Inception modules stand in
+# Inception-ResNet too, VGG is VGG with batch norm without it, and the blocks of pre-activation and
+# of Shake-Shake are there as bottlenecks.
+SLOW = {"densenet blocks", "inception", "vgg", "preact", "shake"}
 
 every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES, scope="module")
 
