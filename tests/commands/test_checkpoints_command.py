@@ -22,6 +22,20 @@ def test_checkpoints_are_listed_with_what_they_are(command, run_dir):
     assert "0.1.0" in second
 
 
+@pytest.mark.parametrize("target", ["nowhere", "metadata"])
+def test_a_link_that_leads_to_no_file_is_damage(command, run_dir, target):
+    step = run_dir / "checkpoints" / "22"
+    file = step / "meta" / "metadata"
+    file.unlink()
+    others = sum(path.stat().st_size for path in step.rglob("*") if path.is_file())
+    file.symlink_to(target)
+    code, out, _ = command("checkpoints", run_dir, "--json")
+    assert code == 2
+    whole, damaged = json.loads(out)
+    assert (whole["state"], damaged["state"]) == ("whole", "damaged")
+    assert damaged["size"] == others
+
+
 def test_what_is_left_of_others_is_listed_too(command, run_dir):
     checkpoints = run_dir / "checkpoints"
     shutil.copytree(checkpoints / "22", checkpoints / "33.orbax-checkpoint-tmp")

@@ -113,7 +113,11 @@ def _size(path: epath.Path) -> int:
     """Bytes; a bucket has no ``rglob``."""
     if path.is_dir():
         return sum(map(_size, path.iterdir()))
-    return path.stat().length
+    try:
+        length: int = path.stat().length
+    except OSError:  # A link to nothing or to itself.
+        return 0
+    return length
 
 
 def _text(value: Any) -> str | None:
