@@ -34,7 +34,8 @@ demo: .venv/.setup  ## Train, evaluate and draw an SE-ResNet on handwritten digi
 	$(BIN)/senet-jax train demo
 
 # A file's tests stay in one process, where they share what they compile, and files in their order.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# What the tests are rewritten to is kept even where the shell says to keep no bytecode.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint  ## Check the style and run the quick tests (about a minute on 2 cores)
 	$(PYTEST) -m 'not slow and not heavy'
