@@ -166,9 +166,10 @@ class CheckpointConfig:
     """Save also every so many steps."""
     keep_last: int = 2
     """How many of the newest checkpoints are kept, besides the best."""
-    best_metric: Literal["val/top1", "val/top5", "val/loss"] = "val/top1"
-    """By what of the validation a checkpoint is the best, which is kept: the highest, or the lowest
-    loss. Only those that were saved right after a validation count."""
+    best_metric: str | None = None
+    """By what of the validation a checkpoint is the best, which is kept, such as "val/loss"; None
+    means the first metric of the task: of classification "val/top1". Only those that were saved
+    right after a validation count."""
     keep_every_epochs: int | None = None
     """Keep for good also what is saved after every so many epochs."""
     dir: str | None = None
@@ -196,6 +197,8 @@ class TrainConfig:
     run_dir: Path = Path("runs/default")
     """Folder of the run: config, checkpoints, metrics, TensorBoard files and curves. The same
     command on the same folder resumes."""
+    task: str = "classification"
+    """The task: "classification", or one of another package that is installed."""
     epochs: int = 90
     """Passes over the training images."""
     seed: int = 0
@@ -315,8 +318,9 @@ class TrainConfig:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The resolved config as plain values."""
-        return json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        """The resolved config as plain values, with the number of their format."""
+        values = {"format": FORMAT, **dataclasses.asdict(self)}
+        return json.loads(json.dumps(values, default=str))
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "TrainConfig":
@@ -325,16 +329,15 @@ class TrainConfig:
         A field that is missing has its default, which is the value that runs had before the field
         was there.
 
+        Args:
+            values: Those of this format or of an older one.
+
         Raises:
-            UsageError: A field that is unknown or of the wrong type.
+            UsageError: A field that is unknown or of the wrong type, or a newer format.
         """
-        if "devices" in values:
-            # The name that the size of the mesh had before it had two axes.
-            values = {**values, "mesh": {"data": values["devices"]}}
-            del values["devices"]
         settings = dacite.Config(strict=True, cast=[Path, tuple])
         try:
-            return dacite.from_dict(cls, values, settings)
+            return dacite.from_dict(cls, _in_this_format(values), settings)
         # The casts raise the last two.
         except (dacite.DaciteError, TypeError, ValueError) as error:
             raise UsageError(f"this is not the config of a run: {error}.") from error
@@ -414,6 +417,29 @@ _NO_DIFFERENCE = (
 )
 
 
+FORMAT = 2
+"""Number of the format of ``config.json``. Format 1, before there were tasks, had no number."""
+
+
+def _in_this_format(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a config in the present format, without its number.
+
+    Raises:
+        UsageError: The format is unknown.
+    """
+    values = dict(values)
+    number = values.pop("format", 1)
+    if number not in range(1, FORMAT + 1):
+        raise UsageError(
+            f"this config has the format {number!r}, and this version of senet_jax reads the "
+            f"formats 1 to {FORMAT}: install the version that wrote it."
+        )
+    if number == 1 and "devices" in values:
+        # The name that the size of the mesh had before it had two axes.
+        values["mesh"] = {"data": values.pop("devices")}
+    return values
+
+
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
@@ -424,6 +450,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def field_names(config: Any) -> list[str]:
-    """All fields of a dataclass, dotted, as the command line names them."""
-    return list(_flat(dataclasses.asdict(config)))
+def field_values(config: Any) -> dict[str, Any]:
+    """The values of all fields of a dataclass by their dotted names, those of the flags."""
+    return _flat(dataclasses.asdict(config))

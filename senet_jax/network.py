@@ -33,7 +33,7 @@ class Network:
         self,
         variables: Any,
         images: UInt8[Array, "n h w c"] | Float[Array, "n h w c"],
-        *,
+        *others: Any,
         train: bool = False,
         **arguments: Any,
     ) -> Any:
@@ -42,14 +42,16 @@ class Network:
         Args:
             variables: ``params`` and ``batch_stats``.
             images: Pixels, 0 to 255.
+            *others: Further inputs of the model.
             train: Normalize by the statistics of the batch, and drop units.
             **arguments: Others of ``nn.Module.apply``, such as ``mutable`` and ``rngs``.
 
         Returns:
-            As ``nn.Module.apply``: the logits, and the updated collections if ``mutable`` is given.
+            As ``nn.Module.apply``: the outputs of the model, and the updated collections if
+            ``mutable`` is given.
         """
         normalized = normalize(images, self.normalization)
-        return self.model.apply(variables, normalized, train=train, **arguments)
+        return self.model.apply(variables, normalized, *others, train=train, **arguments)
 
     def jit(self, function: Callable[..., Any], **arguments: Any) -> Any:
         """Compiles a function with ``jax.jit``, whose other arguments it takes.

@@ -27,7 +27,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-pytest_plugins = ["tests.tiny_runs"]
+pytest_plugins = ["tests.tiny_runs", "tests.median_task"]
 
 
 @pytest.fixture(scope="session")

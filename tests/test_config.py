@@ -9,10 +9,11 @@ import pytest
 from senet_jax.config import (
     AttentionOverrides,
     CheckpointConfig,
+    MeshConfig,
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
-    field_names,
+    field_values,
 )
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import UsageError
@@ -33,6 +34,25 @@ def test_the_config_of_a_run_from_before_a_field_was_there_is_read():
     assert "base_batch" not in old["optimizer"]
     assert "drop_block" not in old["model"]
     assert TrainConfig.from_json(old) == preset("cifar10")
+
+
+def test_a_config_has_the_number_of_its_format_and_the_one_before_it_is_read():
+    config = TrainConfig(mesh=MeshConfig(data=2))
+    values = config.to_json()
+    assert values["format"] == 2
+    for later in ("format", "task", "mesh"):
+        del values[later]
+    values["checkpoint"]["best_metric"] = "val/top1"
+    read = TrainConfig.from_json({**values, "devices": 2})
+    assert read.task == "classification"
+    assert (read.mesh, read.checkpoint.best_metric) == (MeshConfig(data=2), "val/top1")
+    assert read.differences(config) == []
+
+
+@pytest.mark.parametrize("number", [0, 3, "2", None, 1.5])
+def test_a_config_of_an_unknown_format_is_refused(number):
+    with pytest.raises(UsageError, match="reads the formats 1 to 2"):
+        TrainConfig.from_json({**TrainConfig().to_json(), "format": number})
 
 
 def test_a_config_without_the_fields_of_the_architecture_is_that_with_their_defaults():
@@ -163,7 +183,7 @@ def test_an_unknown_preset_gives_the_nearest():
 
 
 def test_every_leaf_has_a_name():
-    names = field_names(TrainConfig())
+    names = field_values(TrainConfig())
     assert {"epochs", "model.attention.gate", "data.augment.pad", "optimizer.clip_norm"} <= {*names}
 
 

@@ -20,6 +20,7 @@ FLOORS = (
     ("models",),
     ("interchange",),
     ("network",),
+    ("tasks",),
     ("training",),
     ("inference",),
     ("planning",),

@@ -91,7 +91,6 @@ def shared_run(config: TrainConfig) -> Run:
     run = _RUNS[key].with_seed(config.seed, config.run_dir)
     run.config = config
     run.batches = dataclasses.replace(run.batches, workers=config.data.workers)
-    del run.__dict__["_val"]  # Read by the workers of this config.
     return run
 
 

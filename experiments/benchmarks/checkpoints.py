@@ -41,7 +41,7 @@ from experiments.benchmarks.harness.measure import (
     warn_if_busy,
     write,
 )
-from senet_jax.config import CheckpointConfig
+from senet_jax.config import CheckpointConfig, TrainConfig
 from senet_jax.models import zoo
 from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.records.inventory import take_inventory
@@ -122,7 +122,9 @@ def measure_blocking(study: Blocking) -> list[dict[str, Any]]:
             sampler()  # What the first compiles belongs to no save.
         times = interleave(samplers, dict.fromkeys(samplers, study.rounds))
         own.close()
-        (entry,) = take_inventory(folder / "own", CheckpointConfig(keep_last=1))
+        (entry,) = take_inventory(
+            folder / "own", TrainConfig(checkpoint=CheckpointConfig(keep_last=1))
+        )
     finally:
         shutil.rmtree(folder)
     leaves = jax.tree.leaves(state)

@@ -92,10 +92,10 @@ def _here(name: str, batch: int, size: int | None, dtype: str) -> dict[str, floa
     import jax.numpy as jnp
 
     from senet_jax.config import OptimizerConfig
-    from senet_jax.data.config import AugmentConfig
     from senet_jax.data.normalization import NORMALIZATIONS
     from senet_jax.models.zoo import create_model, find
     from senet_jax.network import Network
+    from senet_jax.tasks.classification import Classification
     from senet_jax.training.distributed.mesh import make_mesh, replicated
     from senet_jax.training.optimizer import make_optimizer, make_schedule
     from senet_jax.training.state import init_state
@@ -134,16 +134,12 @@ def _here(name: str, batch: int, size: int | None, dtype: str) -> dict[str, floa
         return init_state(model, optimizer, key, (side, side, 3), ema=False)
 
     phases("init", jax.jit(initial, out_shardings=replicated(mesh)))
-    step = make_train_step(
-        Network(model, NORMALIZATIONS["imagenet"], mesh),
-        optimizer,
-        seed=0,
-        augmentation=AugmentConfig(),
-    )
+    network = Network(model, NORMALIZATIONS["imagenet"], mesh)
+    step = make_train_step(Classification(), network, optimizer)
     images = jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
     batch_of = {"image": images, "label": labels}
-    phases("step", step.program, jax.eval_shape(initial), batch_of, key_data(step.seed))
+    phases("step", step, jax.eval_shape(initial), batch_of, key_data(0))
     return {**seconds, "before step 1 s": sum(seconds.values()), "cache hits": len(hits)}
 
 

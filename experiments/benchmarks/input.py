@@ -36,8 +36,10 @@ from senet_jax.config import ModelConfig, TrainConfig
 from senet_jax.data.augment.small_images import augment
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.data.datasets import open_dataset
-from senet_jax.data.loader import Batch, TrainBatches
+from senet_jax.data.examples import Batch
+from senet_jax.data.loader import TrainBatches
 from senet_jax.data.transforms import TrainTransform
+from senet_jax.tasks.classification import Classification
 from senet_jax.training.run import Run
 
 Part = Literal["decode", "cifar", "step", "memory"]
@@ -96,9 +98,8 @@ def batches(folder: Path, settings: Benchmark, steps: int, size: int = SIZE) -> 
     """Batches of the photographs, as training has them."""
     transform = TrainTransform(size, AugmentConfig(flip=True))
     dataset = open_dataset("folder", folder, size)
-    run = TrainBatches(
-        dataset, settings.batch, 0, steps, transforms=(transform,), workers=settings.workers
-    )
+    examples = (dataset.train.shown(transform),)
+    run = TrainBatches(examples, settings.batch, 0, steps, workers=settings.workers)
     return run.prefetch(0)
 
 
@@ -178,11 +179,11 @@ def measure_cifar(settings: Benchmark) -> list[dict[str, Any]]:
     dataset = open_dataset("cifar10", settings.cifar_dir or settings.data_dir)
     fill = np.round(255 * np.array(dataset.mean)).astype(np.uint8)
     change = jax.jit(lambda images, key: augment(images, key, fill=fill, pad=4, flip=True))
-    steps = 200
+    steps, task = 200, Classification()
     speeds: dict[str, list[float]] = {"CIFAR-10, read": [], "CIFAR-10, read, crop and flip": []}
     for _ in range(settings.pairs):
         for name, taken in speeds.items():
-            reading = TrainBatches(dataset, 128, 0, steps + 20).prefetch(0)
+            reading = TrainBatches(task.examples(dataset, "train"), 128, 0, steps + 20).prefetch(0)
             began = 0.0
             for step, batch in enumerate(reading):
                 if name.endswith("flip"):

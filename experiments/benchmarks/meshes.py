@@ -33,10 +33,11 @@ from senet_jax.data.normalization import Normalization
 from senet_jax.models.zoo import create_model
 from senet_jax.network import Network
 from senet_jax.planning.sharding import bytes_of
+from senet_jax.tasks.classification import Classification
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.optimizer import make_optimizer, make_schedule
 from senet_jax.training.state import TrainState, draw_variables, init_state, state_of
-from senet_jax.training.step import make_train_step
+from senet_jax.training.step import key_data, make_train_step
 
 DEVICES = 8
 LIMITS = {"float32": 1e-5, "float64": 1e-9}
@@ -112,13 +113,14 @@ def trained(
         shardings = meshes.state_shardings(jax.eval_shape(lambda: initial(draw())), grid)
         variables = jax.jit(draw, out_shardings=meshes.replicated(grid))()
         state = jax.jit(initial, out_shardings=shardings)(variables)
+        task = Classification(
+            features.get("label_smoothing", 0.0), AugmentConfig(mixup=features.get("mixup", 0.0))
+        )
         step = make_train_step(
+            task,
             Network(model, Normalization((0.5,) * 3, (0.25,) * 3), grid),
             optimizer,
-            seed=0,
             state_shardings=shardings,
-            augmentation=AugmentConfig(mixup=features.get("mixup", 0.0)),
-            label_smoothing=features.get("label_smoothing", 0.0),
             ema_decay=ema,
             parts=features.get("parts", 1),
         )
@@ -128,7 +130,7 @@ def trained(
                 "image": rng.integers(0, 256, (images, size, size, 3), np.uint8),
                 "label": rng.integers(0, 10, images, np.int32),
             }
-            state, _ = step(state, meshes.to_devices(batch, grid))
+            state, _ = step(state, meshes.to_devices(batch, grid), key_data(0))
         return jax.tree.map(np.asarray, dataclasses.replace(state, step=None))
 
 

@@ -1,6 +1,5 @@
 """Figures from the metrics of a run."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from senet_jax.files import write_whole
+from senet_jax.tasks.base import Task, reported
+from senet_jax.tasks.metrics import Metric
 from senet_jax.text import figure_text
 from senet_jax.training.records.metrics import Line, read_metrics
 
@@ -32,8 +33,8 @@ TRAINING: dict[str, Any] = {
 VALIDATION: dict[str, Any] = {"color": "#0b5394", "linewidth": 1.4, "label": "validation"}
 
 
-def draw_curves(run_dir: Path, title: str) -> Path:
-    """Draws loss and error by epoch, training and validation, into ``curves.png``.
+def draw_curves(run_dir: Path, title: str, task: type[Task]) -> Path:
+    """Draws the metrics of a run by epoch, training and validation, into ``curves.png``.
 
     The training curve is the mean over the steps of an epoch, of augmented images and parameters
     that still change; the validation curve is taken at the end of an epoch.
@@ -41,28 +42,32 @@ def draw_curves(run_dir: Path, title: str) -> Path:
     Args:
         run_dir: Folder of a run that has metrics.
         title: What was trained.
+        task: What it learned.
     """
     lines = read_metrics(run_dir)
+    metric, *_ = metrics = reported(task)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.5, 2.6), layout="constrained")
-        loss, error = figure.subplots(1, 2)
-        _draw(loss, lines, "loss", lambda value: value)
-        _draw(error, lines, "top1", lambda value: 100 * (1 - value))
-        loss.set_ylabel("cross-entropy")
-        error.set_ylabel("top-1 error (%)")
-        # Early epochs are far off; on a linear axis the rest would be a flat line.
-        loss.set_yscale("log")
-        error.set_ylim(bottom=0)
-        for final in [line for line in lines if "val/top1" in line][-1:]:
-            error.annotate(
-                f"{100 * (1 - final['val/top1']):.2f} %",
-                (final["epoch"], 100 * (1 - final["val/top1"])),
+        figure = Figure(figsize=(3.25 * len(metrics), 2.6), layout="constrained")
+        *left, right = figure.subplots(1, len(metrics), squeeze=False)[0]
+        for axes, each in zip((right, *left), metrics, strict=True):
+            _draw(axes, lines, each)
+            axes.set_ylabel(figure_text(each.axis))
+        for axes in left:
+            # Early epochs are far off; on a linear axis the rest would be a flat line.
+            axes.set_yscale("log")
+        if metric.range:
+            right.set_ylim(bottom=metric.range[0])
+        for final in [line for line in lines if metric.validation in line][-1:]:
+            value = metric.shown(final[metric.validation])
+            right.annotate(
+                figure_text(f"{value:.{metric.digits}f} {metric.shown_unit}".rstrip()),
+                (final["epoch"], value),
                 xytext=(0, 8),
                 textcoords="offset points",
                 ha="right",
                 color=VALIDATION["color"],
             )
-        error.legend(loc="best")
+        right.legend(loc="best")
         figure.suptitle(figure_text(title), fontsize=9)
         file = run_dir / "curves.png"
         save_figure(figure, file)
@@ -83,16 +88,13 @@ def save_figure(figure: Figure, file: Path) -> None:
     write_whole(file, lambda partial: figure.savefig(partial, format=kind, dpi=200))
 
 
-def _draw(axes: Axes, lines: list[Line], metric: str, scale: Callable[[float], float]) -> None:
+def _draw(axes: Axes, lines: list[Line], metric: Metric) -> None:
     for split, style in (("train", TRAINING), ("val", VALIDATION)):
-        points = [
-            (line["epoch"], line[f"{split}/{metric}"])
-            for line in lines
-            if f"{split}/{metric}" in line
-        ]
+        key = f"{split}/{metric.key}"
+        points = [(line["epoch"], metric.shown(line[key])) for line in lines if key in line]
         axes.plot(
             [epoch for epoch, _ in points],
-            [scale(value) for _, value in points],
+            [value for _, value in points],
             marker="." if len(points) < 4 else "",
             **style,
         )

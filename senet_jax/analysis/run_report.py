@@ -7,6 +7,8 @@ import datetime
 from pathlib import Path
 
 from senet_jax.analysis.plots import draw_curves
+from senet_jax.tasks import find_task
+from senet_jax.tasks.base import reported
 from senet_jax.training.records.goodput import Goodput, goodput_of, read_sessions
 from senet_jax.training.records.metrics import read_last_metrics, read_metrics, training_speed
 from senet_jax.training.records.run_dir import read_config
@@ -19,7 +21,8 @@ def draw_run(run_dir: Path) -> Path:
         UsageError: The run cannot be read, or the file cannot be written.
     """
     config = read_config(run_dir)
-    return draw_curves(run_dir, f"{config.model.name} on {config.data.name}")
+    task = find_task(config.task)
+    return draw_curves(run_dir, f"{task.network_name(config)} on {config.data.name}", task)
 
 
 def report_run(run_dir: Path) -> str:
@@ -31,14 +34,18 @@ def report_run(run_dir: Path) -> str:
     Raises:
         UsageError: The run has not ended, or its records cannot be read.
     """
-    last, lines = read_last_metrics(run_dir), read_metrics(run_dir)
+    config = read_config(run_dir)
+    metrics = reported(find_task(config.task))
+    last = read_last_metrics(run_dir, *(metric.validation for metric in metrics))
+    lines = read_metrics(run_dir)
     rate = training_speed(lines)
     speed = "too short to time" if rate is None else f"{rate:,.0f} images/s"
     account = _account(goodput_of(read_sessions(run_dir)))
-    checkpoints = read_config(run_dir).checkpoint.dir
+    checkpoints = config.checkpoint.dir
+    measured = [f"{metric.title} {metric.text(last[metric.validation])}" for metric in metrics]
+    measured[0] += f" of {last['val/count']:,.0f} held-out images"
     return (
-        f"top-1 {last['val/top1']:.2%} of {last['val/count']:,.0f} held-out images, "
-        f"loss {last['val/loss']:.4f}, after {last['step']:,.0f} steps; {speed} in training\n"
+        f"{', '.join(measured)}, after {last['step']:,.0f} steps; {speed} in training\n"
         f"{account}\n"
         f"{run_dir}/: config.json, dataset.json, metrics.jsonl, sessions.jsonl, curves.png, "
         f"{'' if checkpoints else 'checkpoints/, '}tensorboard/"

@@ -32,7 +32,7 @@ class Estimate:
 
 def estimate(
     values: Sequence[float],
-    within: tuple[float, float] = (-math.inf, math.inf),
+    within: tuple[float, float] | None = None,
     rounding: float | None = None,
 ) -> Estimate:
     """Mean, standard deviation and 95 % confidence interval of at least one value.
@@ -42,7 +42,8 @@ def estimate(
 
     Args:
         values: One of each seed.
-        within: What the mean can be; the interval is cut off there, which costs it nothing.
+        within: What the mean can be; the interval is cut off there, which costs it nothing. None
+            means any number.
         rounding: The most that values may differ by and still be the same; None means 1e-12 of the
             largest.
     """
@@ -55,7 +56,8 @@ def estimate(
         return Estimate(mean, 0.0, None, None, count)
     std = float(np.std(values, ddof=1))
     reach = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * std / math.sqrt(count)
-    return Estimate(mean, std, max(mean - reach, within[0]), min(mean + reach, within[1]), count)
+    low, high = within or (-math.inf, math.inf)
+    return Estimate(mean, std, max(mean - reach, low), min(mean + reach, high), count)
 
 
 def _rounding(values: Iterable[float]) -> float:

@@ -51,7 +51,7 @@ def read_source(options: argparse.Namespace, *, drop_head: bool | None = None) -
     Raises:
         UsageError: It cannot be read, or the network is not named.
     """
-    from senet_jax.inference.trained import restore_run
+    from senet_jax.inference.trained import check_classification, restore_run
     from senet_jax.interchange import MisfitError, load_weights
     from senet_jax.models.configured import model_fields
     from senet_jax.models.zoo import find
@@ -65,6 +65,7 @@ def read_source(options: argparse.Namespace, *, drop_head: bool | None = None) -
                 )
         check_weights_of(options, [])
         run, _, variables = restore_run(Path(options.source))
+        check_classification(run, Path(options.source))
         fields = model_fields(run.config.model, len(run.dataset.classes))
         _, side, channels = run.dataset.image_shape
         return Source(run.config.model.name, fields, variables, channels, side)

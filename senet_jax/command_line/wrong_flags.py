@@ -7,7 +7,7 @@ import typing
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from senet_jax.config import field_names
+from senet_jax.config import field_values
 from senet_jax.errors import UsageError
 from senet_jax.text import printable
 
@@ -61,7 +61,7 @@ def _part_of(name: str, flag: str) -> float:
 
 def flags_of(default: Any) -> list[str]:
     """All flags of a config, or of what holds it."""
-    return [_flag(name) for name in field_names(default)]
+    return [_flag(name) for name in field_values(default)]
 
 
 def _flag(name: str) -> str:
@@ -78,7 +78,7 @@ def wrong_value(prog: str, default: Any, arguments: Sequence[str], said: str) ->
         arguments: All that was given.
         said: The message of tyro, which names the flag.
     """
-    names = {_flag(name): name for name in field_names(default)}
+    names = {_flag(name): name for name in field_values(default)}
     given = [one.partition("=")[0].replace("_", "-") for one in arguments]
     wrong = [flag for flag in given if flag in names and re.search(rf"{flag}(?![\w.-])", said)]
     if not wrong:

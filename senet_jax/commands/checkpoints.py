@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
+    from senet_jax.tasks import best_metric
     from senet_jax.training.records.inventory import find_folder, take_inventory
 
     folder, config = find_folder(options.dir)
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([dataclasses.asdict(entry) for entry in entries], indent=2))
     else:
-        print(_table(entries, config.best_metric))
+        print(_table(entries, best_metric(config).validation))
         for entry in damaged:
             print(f"{entry.name}: {entry.problem}")
         if options.verify:

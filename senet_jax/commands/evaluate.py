@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_jax.command_line.arguments import path, weights
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from senet_jax.inference.ensemble import Ensemble
     from senet_jax.inference.tally import Tally
     from senet_jax.inference.trained import Trained
+    from senet_jax.tasks.base import Task
 
 SUMMARY = "Evaluate runs, checkpoints or weights, alone or together, on the held-out images."
 
@@ -74,8 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     from senet_jax.data.class_names import readable
-    from senet_jax.files import check_target, write_text
+    from senet_jax.files import check_target, is_folder, write_text
     from senet_jax.inference.ensemble import Ensemble
+    from senet_jax.inference.trained import run_task
+    from senet_jax.tasks.classification import Classification
     from senet_jax.training.distributed.mesh import make_mesh
 
     if bool(options.path) == bool(options.weights):
@@ -83,6 +87,10 @@ def run(options: argparse.Namespace) -> int:
     views = view_fields(options)
     if options.per_class is not None:
         check_target(options.per_class)
+    if len(options.path) == 1 and is_folder(options.path[0]):
+        task = run_task(Path(options.path[0]))
+        if task is not Classification:
+            return _evaluate_task(options, task)
     networks, dataset = open_networks(options.path or options.weights, options)
     for network in networks:
         if options.labels is None and network.card.classes != dataset.classes:
@@ -109,6 +117,32 @@ def run(options: argparse.Namespace) -> int:
         write_text(options.per_class, tally.by_class().to_csv(classes))
         if not options.json:
             print(f"{options.per_class}: all classes")
+    return 0
+
+
+def _evaluate_task(options: argparse.Namespace, task: "type[Task]") -> int:
+    """Evaluates a run of any task as the run itself did, by the metrics of the task."""
+    from senet_jax.inference.trained import evaluate_run
+
+    path = options.path[0]
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for name, default in vars(parser.parse_args([path])).items():
+        if name not in ("path", "which", "json") and getattr(options, name) != default:
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for classification, and {path} is a run of the "
+                f"task {task.name}: leave it out."
+            )
+    step, metrics = evaluate_run(Path(path), options.which)
+    if options.json:
+        print(json.dumps({"step": step, **metrics}))
+        return 0
+    said = [
+        f"{metric.title} {metric.text(metrics[metric.validation])}"
+        for metric in task.metrics
+        if metric.validation in metrics
+    ]
+    print(f"step {step}: {', '.join(said)} ({metrics['val/count']:,} held-out images)")
     return 0
 
 

@@ -278,8 +278,8 @@ def _pictures(
     import numpy as np
 
     from senet_jax.data.image_files import ImageFiles
-    from senet_jax.data.subset import taken
-    from senet_jax.data.view_batches import ViewBatches
+    from senet_jax.data.loader import EvalBatches
+    from senet_jax.data.views import ViewedExamples, view_name
 
     source: Any
     numbers = [int(name) for name in options.grad_cam if name.isdecimal()]
@@ -293,17 +293,18 @@ def _pictures(
             f"{len(dataset.val) - 1}."
         )
     else:
-        source = taken(dataset.val, np.array(numbers))
+        source = dataset.val.taken(np.array(numbers))
     if len(source) > MOST_PICTURES:
         raise UsageError(f"--grad-cam draws at most {MOST_PICTURES} images, not {len(source)}.")
     views = [member.views[0] for member in members]
-    batch = ViewBatches(source, tuple(dict.fromkeys(views)), len(source), dataset.image_shape[2])
-    (read,) = batch.read()
+    distinct = tuple(dict.fromkeys(views))
+    examples = ViewedExamples(source, distinct, dataset.image_shape[2])
+    (read,) = EvalBatches(examples, len(source)).read()
     for place, reason in read.errors.items():
         raise UsageError(f"{source.name(place)} cannot be read as an image: {reason}.")
     return _Pictures(
-        views=[read.images[view][:, 0] for view in views],
-        label=read.label if numbers else None,
+        views=[read.arrays[view_name(distinct.index(view))][:, 0] for view in views],
+        label=read.arrays["label"] if numbers else None,
         names=[f"image {number}" for number in numbers]
         or [Path(source.name(place)).name for place in range(len(source))],
     )

@@ -1,14 +1,16 @@
 """What a run must know of its data set when the data set is not there."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Self
 
 import dacite
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Int
 
 from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD, STATISTICS, Dataset
-from senet_jax.data.sources import ArraySource
+from senet_jax.data.examples import Batch, Draws
+from senet_jax.data.sources import ArraySource, EncodedSource
 from senet_jax.errors import UsageError
 from senet_jax.text import printable
 
@@ -45,7 +47,7 @@ class Card:
             std=dataset.std,
             train=len(dataset.train),
             val=len(dataset.val),
-            photographs=not isinstance(dataset.val, ArraySource),
+            photographs=dataset.photographs,
         )
 
     @classmethod
@@ -173,24 +175,29 @@ class _AbsentArrays(ArraySource):
         return cls(nothing, np.broadcast_to(np.int32(-1), images))
 
     def read(
-        self, indices: Int[np.ndarray, " b"]
-    ) -> tuple[UInt8[np.ndarray, "b h w c"], Bool[np.ndarray, " b"]]:
+        self, indices: Int[np.ndarray, " n"], draws: Sequence[Draws]
+    ) -> tuple[Batch, dict[int, str]]:
         raise UsageError(_ABSENT)
 
 
 @dataclasses.dataclass(frozen=True)
-class _AbsentFiles:
-    """A split of photographs of which only the size is known."""
+class _AbsentFiles(EncodedSource):
+    """A split of photographs of which only the number is known."""
 
-    labels: Int[np.ndarray, " n"]
+    images: int
 
     @classmethod
     def of(cls, images: int, image_shape: tuple[int, int, int]) -> Self:
         """A split of so many images."""
-        return cls(np.broadcast_to(np.int32(-1), images))
+        return cls(images)
+
+    @property
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """No labels."""
+        return np.broadcast_to(np.int32(-1), self.images)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return self.images
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         raise UsageError(_ABSENT)

@@ -13,9 +13,9 @@ import numpy as np
 from senet_jax.data.decode import Unreadable, decode
 from senet_jax.data.sources import (
     ArraySource,
-    EncodedSource,
     FolderSource,
     RecordSource,
+    Source,
     check_class_names,
     class_names,
 )
@@ -32,9 +32,9 @@ class Dataset:
     """A data set, opened."""
 
     name: str
-    train: ArraySource | EncodedSource
+    train: Source
     """In memory, or encoded photographs that are read when asked for."""
-    val: ArraySource | EncodedSource
+    val: Source
     """The held-out split; CIFAR's is its test set."""
     classes: list[str]
     """Names of the classes, in the order of their labels."""
@@ -48,9 +48,12 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of what a network is shown."""
-        if isinstance(self.train, ArraySource):
-            return self.train.image_shape
-        return self.size, self.size, 3
+        return self.train.image_shape or (self.size, self.size, 3)
+
+    @property
+    def photographs(self) -> bool:
+        """Images have sizes of their own, and are decoded, scaled and cropped when read."""
+        return self.train.image_shape is None
 
 
 def open_dataset(name: str, directory: Path | None = None, size: int = 224) -> Dataset:

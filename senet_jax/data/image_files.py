@@ -3,10 +3,14 @@
 import logging
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
+
 from senet_jax.data.decode import Unreadable
 from senet_jax.data.formats import IMAGE_SUFFIXES
 from senet_jax.data.image_search import LeftOut, find_images, is_folder
 from senet_jax.data.look_alikes import look_alike, spelled
+from senet_jax.data.sources import EncodedSource
 from senet_jax.errors import UsageError
 from senet_jax.files import os_reason, read_bytes
 from senet_jax.text import printable
@@ -14,7 +18,7 @@ from senet_jax.text import printable
 LOGGER = logging.getLogger(__name__)
 
 
-class ImageFiles:
+class ImageFiles(EncodedSource):
     """Encoded images in files, without labels.
 
     A file that is named is taken whatever it is called; in a folder, and by a pattern, the rules of
@@ -42,6 +46,11 @@ class ImageFiles:
 
     def __len__(self) -> int:
         return len(self._files)
+
+    @property
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """No labels."""
+        return np.full(len(self), -1, np.int32)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         file = self._files[index]

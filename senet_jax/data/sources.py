@@ -1,19 +1,29 @@
 """Where images come from: memory, a folder of files, or the records of TensorFlow Datasets."""
 
+import abc
 import dataclasses
 import functools
 import logging
 import resource
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Int, UInt8
 from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 
-from senet_jax.data.decode import Unreadable
+from senet_jax.data.decode import Unreadable, decode
+from senet_jax.data.examples import (
+    ArraySpec,
+    Batch,
+    Draws,
+    EncodedExamples,
+    Examples,
+    View,
+    image_and_label,
+)
 from senet_jax.data.image_search import (
     OUTSIDE,
     SEARCHED,
@@ -33,9 +43,51 @@ from senet_jax.text import printable
 LOGGER = logging.getLogger(__name__)
 
 
+class Source(Protocol):
+    """A split of a data set: images and the labels of their classes; it can be pickled."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """Height, width and channels; None of photographs, each of which has its own size."""
+
+    @property
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """Class of every image, in order."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def name(self, index: int) -> str:
+        """Names an image, for a person."""
+
+    def taken(self, indices: Int[np.ndarray, " n"]) -> "Source":
+        """The images at some places, in this order."""
+
+    def decoded(
+        self, index: int, turns: Set[bool], channels: int
+    ) -> tuple[dict[bool, UInt8[np.ndarray, "h w c"]], int]:
+        """Reads a whole image.
+
+        Args:
+            index: The image.
+            turns: True: turned as its EXIF says; False: as it is stored.
+            channels: 1 turns encoded images to grey; those in memory have their own number.
+
+        Returns:
+            The image, by ``turns``, and its label.
+
+        Raises:
+            Unreadable: This image cannot be read.
+            UsageError: None can, because the data set is gone.
+        """
+
+    def shown(self, view: View) -> Examples:
+        """The images as a view shows them; those in memory are shown as they are."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ArraySource:
-    """Images that lie in memory."""
+    """Images that lie in memory; they are their own examples."""
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int[np.ndarray, " n"]
@@ -51,28 +103,58 @@ class ArraySource:
         height, width, channels = self.images.shape[1:]
         return height, width, channels
 
+    @property
+    def arrays(self) -> Mapping[str, ArraySpec]:
+        """As ``Examples.arrays``."""
+        return image_and_label(self.image_shape)
+
     def name(self, index: int) -> str:
         """An image's place: it has no other name."""
         return str(index)
 
+    def taken(self, indices: Int[np.ndarray, " n"]) -> "ArraySource":
+        """As ``Source.taken``."""
+        broken = {
+            place: self.broken[index]
+            for place, index in enumerate(indices.tolist())
+            if index in self.broken
+        }
+        return ArraySource(self.images[indices], self.labels[indices], broken)
+
+    def decoded(
+        self, index: int, turns: Set[bool], channels: int
+    ) -> tuple[dict[bool, UInt8[np.ndarray, "h w c"]], int]:
+        """As ``Source.decoded``."""
+        if index in self.broken:
+            raise Unreadable(self.broken[index])
+        return dict.fromkeys(turns, self.images[index]), int(self.labels[index])
+
+    def shown(self, view: View) -> Examples:
+        """As ``Source.shown``."""
+        return self
+
     def read(
-        self, indices: Int[np.ndarray, " b"]
-    ) -> tuple[UInt8[np.ndarray, "b h w c"], Bool[np.ndarray, " b"]]:
-        """Reads images.
+        self, indices: Int[np.ndarray, " n"], draws: Sequence[Draws]
+    ) -> tuple[Batch, dict[int, str]]:
+        """As ``Examples.read``."""
+        broken = {
+            row: self.broken[index]
+            for row, index in enumerate(indices.tolist())
+            if index in self.broken
+        }
+        return {"image": self.images[indices], "label": self.labels[indices]}, broken
 
-        Returns:
-            The images, and which of them could be read.
-        """
-        intact = np.array([index not in self.broken for index in indices.tolist()], bool)
-        return self.images[indices], intact
 
+class EncodedSource(abc.ABC):
+    """A split of encoded photographs in random access; it can be pickled."""
 
-class EncodedSource(Protocol):
-    """A split of a data set with random access to encoded photographs; it can be pickled."""
+    image_shape = None
 
+    @abc.abstractmethod
     def __len__(self) -> int:
         """Number of images."""
 
+    @abc.abstractmethod
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         """An encoded image and its class.
 
@@ -81,15 +163,58 @@ class EncodedSource(Protocol):
             UsageError: None can, because the data set is gone.
         """
 
-    @property
-    def labels(self) -> Int[np.ndarray, " n"]:
-        """Class of every image, in order."""
-
+    @abc.abstractmethod
     def name(self, index: int) -> str:
         """Names an image, for a person."""
 
+    @property
+    @abc.abstractmethod
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """Class of every image, in order."""
 
-class FolderSource:
+    def taken(self, indices: Int[np.ndarray, " n"]) -> "EncodedSource":
+        """As ``Source.taken``."""
+        return SubsetSource(self, indices)
+
+    def decoded(
+        self, index: int, turns: Set[bool], channels: int
+    ) -> tuple[dict[bool, UInt8[np.ndarray, "h w c"]], int]:
+        """As ``Source.decoded``."""
+        data, label = self[index]
+        return {turn: decode(data, turn, channels) for turn in turns}, label
+
+    def shown(self, view: View) -> Examples:
+        """As ``Source.shown``."""
+        return EncodedExamples(self, view)
+
+
+class SubsetSource(EncodedSource):
+    """Some photographs of a source.
+
+    Args:
+        source: All of them.
+        indices: Which ones.
+    """
+
+    def __init__(self, source: EncodedSource, indices: Int[np.ndarray, " n"]) -> None:
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        return self._source[int(self._indices[index])]
+
+    @functools.cached_property
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """Class of every image, in order."""
+        return self._source.labels[self._indices]
+
+    def name(self, index: int) -> str:
+        return self._source.name(int(self._indices[index]))
+
+
+class FolderSource(EncodedSource):
     """Images in ``folder/<class>/<file>`` and in the folders of a class.
 
     Args:
@@ -126,8 +251,13 @@ class FolderSource:
                 f"{printable(str(folder))} has no images of {_some(empty)}: add some, or remove "
                 f"the empty {'folder' if len(empty) == 1 else 'folders'}{left_out.clause()}."
             )
-        self.labels = np.array(labels, np.int32)
+        self._labels = np.array(labels, np.int32)
         self._tell(left_out, [name for name in classes if name not in own])
+
+    @property
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """Class of every image, in order."""
+        return self._labels
 
     def _tell(self, left_out: LeftOut, absent: list[str]) -> None:
         """Says what a user may not expect of the folder."""
@@ -149,7 +279,7 @@ class FolderSource:
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         file = self._folder / self._files[index]
         try:
-            return read_bytes(file), int(self.labels[index])
+            return read_bytes(file), int(self._labels[index])
         except OSError as error:
             if not is_folder(self._folder):
                 raise _gone(self._folder) from error
@@ -185,7 +315,7 @@ NAMED = 10
 """Classes that a message names at most."""
 
 
-class RecordSource:
+class RecordSource(EncodedSource):
     """Encoded images in ``array_record`` files that TensorFlow Datasets wrote.
 
     The files are read without TensorFlow Datasets: it needs three times as long for a record.
@@ -322,27 +452,6 @@ def _allow_open_files(more: int) -> None:
 
 SPARE_FILES = 512
 """Files that are opened later, for checkpoints and the like, at the most."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ViewedSource:
-    """Encoded images, each as a transform shows it: what is evaluated."""
-
-    source: EncodedSource
-    view: Callable[[bytes], UInt8[np.ndarray, "..."]]
-    """Raises Unreadable for bytes that are no image."""
-    image_shape: tuple[int, ...]
-    """Shape of what ``view`` makes."""
-    workers: int = 0
-    """Processes that prepare the views; 0 means threads."""
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @property
-    def labels(self) -> Int[np.ndarray, " n"]:
-        """Class of every image, in order."""
-        return self.source.labels
 
 
 def _gone(folder: Path) -> UsageError:

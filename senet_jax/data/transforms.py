@@ -55,8 +55,10 @@ class EvalTransform:
     exif_orientation: bool = False
     """As in ``decode``."""
 
-    def __call__(self, data: bytes) -> UInt8[np.ndarray, "s s 3"]:
-        """Decodes an image and cuts out its centre.
+    def __call__(
+        self, data: bytes, rng: np.random.Generator | None = None
+    ) -> UInt8[np.ndarray, "s s 3"]:
+        """Decodes an image and cuts out its centre; nothing is random.
 
         Raises:
             Unreadable: The bytes are not an image.

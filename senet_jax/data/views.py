@@ -5,13 +5,16 @@ rounding included, so that published accuracies can be compared to the image.
 """
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from senet_jax.data.config import Interpolation
+from senet_jax.data.examples import ArraySpec, Batch, Draws, read_each
+from senet_jax.data.sources import Source
 from senet_jax.errors import UsageError
 
 RESAMPLING = {
@@ -125,3 +128,47 @@ def _square(
     # Python's rounding, half to even: of an odd margin torchvision's centre is not always above.
     top, left = round((height - size) * down), round((width - size) * right)
     return image[top : top + size, left : left + size]
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewedExamples:
+    """The images of a split by several views of each."""
+
+    source: Source
+    views: tuple[Views, ...]
+    channels: int = 3
+    """1 turns encoded images to grey."""
+
+    @property
+    def arrays(self) -> Mapping[str, ArraySpec]:
+        """The views of each size, (v, s, s, c), by ``view_name``, and the label."""
+        sides = [(len(view), view.size, view.size, self.channels) for view in self.views]
+        named = {view_name(place): ArraySpec(shape, np.uint8) for place, shape in enumerate(sides)}
+        return {**named, "label": ArraySpec((), np.int32)}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+    def read(
+        self, indices: Int[np.ndarray, " n"], draws: Sequence[Draws]
+    ) -> tuple[Batch, dict[int, str]]:
+        """As ``Examples.read``; nothing is drawn."""
+        turns = {view.exif_orientation for view in self.views}
+
+        def example(index: int, own: Draws) -> dict[str, Any]:
+            images, label = self.source.decoded(index, turns, self.channels)
+            shown = {
+                view_name(place): view(images[view.exif_orientation])
+                for place, view in enumerate(self.views)
+            }
+            return {**shown, "label": label}
+
+        return read_each(self.arrays, example, indices, draws)
+
+
+def view_name(place: int) -> str:
+    """The name of the array of a view, by its place among ``ViewedExamples.views``."""
+    return f"views {place}"

@@ -10,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from senet_jax.data.augment.device import change_batch
 from senet_jax.data.augment.keys import StepKeys
 from senet_jax.errors import UsageError
 from senet_jax.inference.trained import open_run
 from senet_jax.ops.norm import MOMENTUM
+from senet_jax.tasks.base import Arrays
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.run import Run
-from senet_jax.training.step import DeviceBatch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,13 +89,12 @@ def batch_norm_statistics(
         raise UsageError(f"{run.batches.steps} batches can be had at the most, not {batches}.")
     stats: Any = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), run.abstract.batch_stats)
 
-    def of_batch(params: Any, batch: DeviceBatch, index: Array) -> Any:
+    def of_batch(params: Any, batch: Arrays, index: Array) -> Any:
         keys = StepKeys.of(jax.random.key(run.config.seed), index)
-        mean = run.network.normalization.mean
-        images, _ = change_batch(batch["image"], keys, mean=mean, config=run.device_augment)
+        arrays, _ = run.task.prepare(batch, keys, run.network.normalization)
         _, updated = run.network.apply(
             {"params": params, "batch_stats": stats},
-            images,
+            *run.task.inputs(arrays),
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": keys.dropout},
@@ -108,7 +106,7 @@ def batch_norm_statistics(
     step = run.network.jit(of_batch, out_shardings=everywhere)
     params = jax.device_put(params, everywhere)
     return _mean(
-        step(params, meshes.to_devices(dict(run.batches[index]), run.mesh), jnp.int32(index))
+        step(params, meshes.to_devices(run.batches[index][0], run.mesh), jnp.int32(index))
         for index in range(batches)
     )
 

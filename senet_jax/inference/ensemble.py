@@ -15,15 +15,16 @@ from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from senet_jax.data.loader import Host
+from senet_jax.data.examples import Batch
+from senet_jax.data.loader import PADDING, EvalBatch
 from senet_jax.data.normalization import Normalization
-from senet_jax.data.sources import ArraySource
-from senet_jax.data.view_batches import PADDING, Images, ViewBatch, ViewBatches
-from senet_jax.data.views import Views
+from senet_jax.data.sources import Source
+from senet_jax.data.views import ViewedExamples, Views, view_name
 from senet_jax.errors import UsageError
 from senet_jax.network import Network
 from senet_jax.ops.lowerings import Lowering
 from senet_jax.training.distributed.mesh import over_batch, replicated, to_devices
+from senet_jax.training.evaluate import eval_batches, over_batches
 
 LogitsStep = Callable[[dict[str, Any], dict[str, Array]], dict[str, Array]]
 
@@ -100,7 +101,7 @@ class Ensemble:
 
     def predict(
         self,
-        source: ArraySource | Images,
+        source: Source,
         batch_size: int,
         *,
         channels: int = 3,
@@ -116,29 +117,23 @@ class Ensemble:
         """
         views = tuple(dict.fromkeys(view for m in self._members for view in m.views))
         images = max(1, batch_size // max(map(len, views)))
-        batches = ViewBatches(
-            source,
-            views,
-            -(-images // self._mesh.size) * self._mesh.size,
-            channels,
-            Host(jax.process_index(), jax.process_count()),
-        )
-        pending: tuple[ViewBatch, list[list[dict[str, Array]]]] | None = None
-        for batch in batches.read(workers):
-            dispatched = [
-                [step(variables, self._on_devices(batch, view)) for view in member.views]
+        batches = eval_batches(ViewedExamples(source, views, channels), images, self._mesh)
+
+        def dispatch(batch: Batch) -> list[list[dict[str, Array]]]:
+            return [
+                [
+                    step(variables, self._on_devices(batch, views.index(view)))
+                    for view in member.views
+                ]
                 for member, step, variables in self._steps
             ]
-            # Read one batch late, so that the devices do not wait.
-            if pending is not None:
-                yield _collect(*pending)
-            pending = batch, dispatched
-        if pending is not None:
-            yield _collect(*pending)
 
-    def _on_devices(self, batch: ViewBatch, view: Views) -> dict[str, Array]:
-        values = {"image": batch.images[view], "index": batch.index, "label": batch.label}
-        return to_devices(values, self._mesh)
+        for batch, outputs in over_batches(batches, workers, dispatch):
+            yield _collect(batch, outputs)
+
+    def _on_devices(self, batch: Batch, view: int) -> dict[str, Array]:
+        names = {"image": view_name(view), "index": "index", "label": "label"}
+        return to_devices({name: batch[array] for name, array in names.items()}, self._mesh)
 
 
 def make_logits_step(network: Network) -> LogitsStep:
@@ -164,7 +159,7 @@ def make_logits_step(network: Network) -> LogitsStep:
     return compiled
 
 
-def _collect(batch: ViewBatch, outputs: list[list[dict[str, Array]]]) -> Predictions:
+def _collect(batch: EvalBatch, outputs: list[list[dict[str, Array]]]) -> Predictions:
     members = [
         log_mean([log_mean(_views(np.asarray(size["logits"]))) for size in sizes])
         for sizes in outputs

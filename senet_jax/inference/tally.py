@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from senet_jax.tasks.classification import TOP, rank
 from senet_jax.text import spreadsheet
-from senet_jax.training.step import TOP
 
 
 @dataclasses.dataclass
@@ -43,19 +43,21 @@ class Tally:
         labelled = (valid >= 0).any(axis=1)
         self.unlabelled += int(np.sum(~labelled))
         log_p, valid = log_p[labelled], valid[labelled]
-        first = np.argsort(-log_p, axis=1, kind="stable")[:, :TOP]
-        intact = ~np.isnan(log_p).any(axis=1)
-        hits = (first[:, :, None] == valid[:, None, :]).any(axis=2) & intact[:, None]
+        ranks = [
+            np.where(labels >= 0, rank(log_p, np.maximum(labels, 0), np), self.classes)
+            for labels in valid.T
+        ]
+        best = np.min(ranks, axis=0)
         self.count += len(valid)
-        self.right += int(hits[:, 0].sum())
-        self.right5 += int(hits.any(axis=1).sum())
+        self.right += int(np.sum(best < 1))
+        self.right5 += int(np.sum(best < TOP))
         self.several |= bool((np.sum(valid >= 0, axis=1) > 1).any())
         label = valid.max(axis=1)
         self.loss -= float(np.take_along_axis(log_p, label[:, None], axis=1).sum())
         # What is not a number is taken for no class.
-        taken = np.where(intact, first[:, 0], -1)
+        taken = np.where(np.isnan(log_p).any(axis=1), -1, log_p.argmax(axis=1))
         self.pairs.update(zip(label.tolist(), taken.tolist(), strict=True))
-        self.right5_of.update(label[hits.any(axis=1)].tolist())
+        self.right5_of.update(label[best < TOP].tolist())
 
     def metrics(self) -> dict[str, Any]:
         """As keys of ``metrics.jsonl``, as far as they are defined.

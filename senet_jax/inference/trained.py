@@ -17,9 +17,11 @@ from senet_jax.interchange import load_weights
 from senet_jax.interchange.state_dict import WeightsOf
 from senet_jax.models import zoo
 from senet_jax.ops.lowerings import Lowering
+from senet_jax.tasks import best_metric, find_task
+from senet_jax.tasks.base import Task
+from senet_jax.tasks.classification import Classification
 from senet_jax.training.checkpoints.folder import checkpoints_of
 from senet_jax.training.checkpoints.manager import Checkpoints
-from senet_jax.training.evaluate import Evaluation
 from senet_jax.training.records.owner import check_config
 from senet_jax.training.records.run_dir import read_card, read_config
 from senet_jax.training.run import Run
@@ -66,7 +68,8 @@ def open_run(path: Path, *, with_data: bool = False) -> tuple[Run, Checkpoints, 
     """
     run_dir, named = _run_dir(path)
     config = dataclasses.replace(read_config(run_dir), mesh=MeshConfig())
-    checkpoints = Checkpoints(checkpoints_of(run_dir, config), config.checkpoint)
+    folder = checkpoints_of(run_dir, config)
+    checkpoints = Checkpoints(folder, config.checkpoint, best_metric(config))
     steps = checkpoints.steps()
     if not steps:
         raise UsageError(f"{run_dir} has no finished checkpoint in {checkpoints.folder}.")
@@ -80,11 +83,13 @@ def open_run(path: Path, *, with_data: bool = False) -> tuple[Run, Checkpoints, 
     return Run(config, None if card is None else card.stand_in()), checkpoints, named
 
 
-def evaluate_run(path: Path, which: Literal["last", "best"] = "last") -> tuple[int, Evaluation]:
+def evaluate_run(
+    path: Path, which: Literal["last", "best"] = "last"
+) -> tuple[int, dict[str, float]]:
     """Evaluates a checkpoint of a run as the run itself did; arguments as ``restore_run``.
 
     Returns:
-        The step of the checkpoint, and the result on the validation split.
+        The step of the checkpoint, and the metrics of the validation split.
     """
     run, step, variables = restore_run(path, which, with_data=True)
     return step, run.evaluate(variables)
@@ -155,6 +160,7 @@ class Trained:
 def trained_run(path: Path, which: Literal["last", "best"] = "last") -> Trained:
     """A run's network; arguments and errors as ``restore_run``. Its data need not be there."""
     run, step, variables = restore_run(path, which)
+    check_classification(run, path)
     return Trained(
         name=str(path),
         step=step,
@@ -165,6 +171,24 @@ def trained_run(path: Path, which: Literal["last", "best"] = "last") -> Trained:
         card=read_card(_run_dir(path)[0]) or Card.of(run.dataset),
         conv_lowering=run.config.conv_lowering,
     )
+
+
+def check_classification(run: Run, path: Path) -> None:
+    """Refuses a run of another task, where what is done with its network is for classification.
+
+    Raises:
+        UsageError: The network does not classify images.
+    """
+    if run.config.task != Classification.name:
+        raise UsageError(
+            f"{path} is a run of the task {run.config.task}, and this is for classification: "
+            "`senet-jax evaluate RUN`, without other flags, evaluates a run of any task."
+        )
+
+
+def run_task(path: Path) -> type[Task]:
+    """The task of a run; arguments and errors as ``restore_run``."""
+    return find_task(read_config(_run_dir(path)[0]).task)
 
 
 def _run_dir(path: Path) -> tuple[Path, int | None]:

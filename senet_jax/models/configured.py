@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from senet_jax.attention import ATTENTIONS, Mechanism
-from senet_jax.config import AttentionOverrides, ModelConfig
+from senet_jax.config import AttentionOverrides, ModelConfig, TrainConfig
 from senet_jax.errors import UsageError, choose
 from senet_jax.models import zoo
 from senet_jax.ranges import range_of
@@ -20,6 +20,11 @@ def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
         UsageError: As ``model_fields``.
     """
     return zoo.create_model(config.name, **model_fields(config, num_classes))
+
+
+def image_side(config: TrainConfig) -> int:
+    """Side of the images, pixels: the config's, or that which the network was published for."""
+    return config.data.image_size or zoo.find(config.model.name).input_size
 
 
 def model_fields(config: ModelConfig, num_classes: int) -> dict[str, Any]:

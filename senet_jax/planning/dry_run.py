@@ -13,10 +13,8 @@ import os
 import re
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from senet_jax.config import TrainConfig
 from senet_jax.data.card import known_card
@@ -29,6 +27,7 @@ from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.machine.accelerators import Accelerator
 from senet_jax.training.optimizer import check_schedule
 from senet_jax.training.run import Run
+from senet_jax.training.step import key_data
 
 MOST_DEVICES = 1024
 """Virtual devices that are made at most; a larger mesh adds nothing but memory."""
@@ -198,15 +197,12 @@ def compile_step(run: Run) -> StepCost:
         UsageError: The compiler finds that it does not fit the memory of the devices.
     """
     config, device = run.config, run.mesh.devices.flat[0]
-    sizes = config.data.train_sizes
-    shape = (max(sizes),) * 2 + run.dataset.image_shape[2:] if sizes else run.dataset.image_shape
     batch = config.data.batch_size
-    split = meshes.over_batch(run.mesh)
-    images = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8, sharding=split)
-    labels = jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=split)
-    step: Any = run.train_step
+    forms = [run.abstract_batch(form) for form in range(len(run.batches.examples))]
+    largest = max(forms, key=lambda arrays: arrays["image"].size)
+    shape = largest["image"].shape[1:]
     began = time.perf_counter()
-    lowered = step.lower(run.abstract, {"image": images, "label": labels})
+    lowered = run.programs.train.lower(run.abstract, largest, key_data(config.seed))
     # Code that is never run need not be good; the division of the work comes before.
     quick = {"xla_backend_optimization_level": 0} if device.platform == "cpu" else {}
     try:

@@ -13,6 +13,9 @@ from rich.text import Text
 
 from senet_jax.errors import UsageError
 from senet_jax.studies.runner import Progress, State, log_of
+from senet_jax.tasks import find_task
+from senet_jax.tasks.base import headline
+from senet_jax.tasks.metrics import Metric
 from senet_jax.terminal import unescaped
 from senet_jax.text import printable
 from senet_jax.training.records.metrics import Line, read_metrics
@@ -66,8 +69,10 @@ def _table(progress: Sequence[Progress], most: int) -> Table:
         title=f"{count} of {len(progress)} runs have ended",
         caption=f"and {caption}" if caption else None,
     )
-    for column in ("run", "state", "epoch", "error", "images/s", "time"):
-        table.add_column(column)
+    titles = {_metric(one).short_title for one in progress}
+    title = titles.pop() if len(titles) == 1 else "metric"
+    for column in ("run", "state", "epoch", title, "images/s", "time"):
+        table.add_column(Text(column))
     for one in progress:
         if one in shown:
             table.add_row(*map(Text, _row(one)))
@@ -77,6 +82,10 @@ def _table(progress: Sequence[Progress], most: int) -> Table:
 _FIRST: tuple[State, ...] = ("running", "failed", "waiting", "done")
 
 
+def _metric(one: Progress) -> Metric:
+    return headline(find_task(one.job.config.task))
+
+
 def _row(one: Progress) -> list[str]:
     try:
         lines: list[Line] = [] if one.state == "waiting" else read_metrics(one.job.config.run_dir)
@@ -84,13 +93,14 @@ def _row(one: Progress) -> list[str]:
         # The run itself reads them, and fails with the sentence.
         return [printable(one.job.name), one.state, "unreadable", "", "", ""]
     last: Line = lines[-1] if lines else {}
-    validated = [line["val/top1"] for line in lines if "val/top1" in line]
+    metric = _metric(one)
+    validated = [line[metric.validation] for line in lines if metric.validation in line]
     minutes, seconds = divmod(round(time.monotonic() - one.began), 60)
     return [
         printable(one.job.name),
         one.state,
         f"{last['epoch']:.0f} of {one.job.config.epochs}" if last else "",
-        f"{1 - validated[-1]:.2%}" if validated else "",
+        metric.shown_text(validated[-1]) if validated else "",
         f"{last['time/images_per_s']:,.0f}" if "time/images_per_s" in last else "",
         f"{minutes}:{seconds:02}" if one.state == "running" else "",
     ]

@@ -20,12 +20,13 @@ from typing import Any
 from senet_jax.config import TrainConfig
 from senet_jax.data.datasets import Dataset
 from senet_jax.errors import ExitCode, UsageError
+from senet_jax.models.configured import image_side
 from senet_jax.studies.run import train_and_report
 from senet_jax.terminal import escaped_output
 from senet_jax.text import printable
 from senet_jax.training.machine.allocator import keep_freed_memory
 from senet_jax.training.records.goodput import process_age_s
-from senet_jax.training.run import Run, image_side, open_data
+from senet_jax.training.run import Run, open_data
 
 
 class Worker:
@@ -53,7 +54,13 @@ class Worker:
     def _run(self, config: TrainConfig) -> Run:
         shape = dataclasses.replace(config, seed=0, run_dir=Path())
         if shape not in self._runs:
-            data = (config.data.name, config.data.dir, config.data.fraction, image_side(config))
+            data = (
+                config.task,
+                config.data.name,
+                config.data.dir,
+                config.data.fraction,
+                image_side(config),
+            )
             if data not in self._data:
                 self._data[data] = open_data(config)
             self._runs[shape] = Run(config, self._data[data])

@@ -1,90 +1,150 @@
-"""Evaluation: every image of a split exactly once."""
+"""Evaluation: every image of a split exactly once, over any mesh and hosts."""
 
-import dataclasses
 import logging
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
+from jaxtyping import Array
 
-from senet_jax.data.loader import Host, eval_batches
-from senet_jax.data.sources import ArraySource, ViewedSource
+from senet_jax.data.examples import Batch, Examples
+from senet_jax.data.loader import EvalBatch, EvalBatches, Host
 from senet_jax.errors import UsageError
+from senet_jax.tasks.base import Task
+from senet_jax.text import printable
 from senet_jax.training.distributed.mesh import to_devices
-from senet_jax.training.step import EvalStep, Metrics
+from senet_jax.training.step import EvalStep
 
 LOGGER = logging.getLogger(__name__)
 
+Output = TypeVar("Output")
+Value = TypeVar("Value")
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """The result over a split."""
 
-    loss: float
-    """Mean cross-entropy."""
-    top1: float
-    """Fraction right, 0 to 1."""
-    count: int
-    """Images counted."""
-    top5: float | None = None
-    """Fraction with the right class among the first five; None where there are no more classes."""
+def eval_batches(examples: Examples, batch_size: int, mesh: Mesh) -> EvalBatches:
+    """The batches of a split, as this process reads them.
 
-    def metrics(self) -> dict[str, float]:
-        """As keys of ``metrics.jsonl``."""
-        values = dataclasses.asdict(self).items()
-        return {f"val/{name}": value for name, value in values if value is not None}
+    Args:
+        examples: The split.
+        batch_size: Images of a step over all hosts; rounded up to a multiple of the devices.
+        mesh: The devices that share a batch.
+    """
+    padded = -(-batch_size // mesh.size) * mesh.size
+    return EvalBatches(examples, padded, Host(jax.process_index(), jax.process_count()))
+
+
+def over_batches(
+    batches: EvalBatches, workers: int, dispatch: Callable[[Batch], Output]
+) -> Iterator[tuple[EvalBatch, Output]]:
+    """Yields the batches of a split and what was dispatched for each.
+
+    An output is yielded once the next batch is dispatched, so that the devices need not wait for
+    the host that reads it; no more batches are, since on CPUs the collectives of many starve.
+
+    Args:
+        batches: The split.
+        workers: Processes that prepare the batches; 0 means threads.
+        dispatch: Lets the devices compute what they do not wait for.
+    """
+    pending: tuple[EvalBatch, Output] | None = None
+    for batch in batches.read(workers):
+        dispatched = batch, dispatch(batch.arrays)
+        if pending is not None:
+            yield pending
+        pending = dispatched
+    if pending is not None:
+        yield pending
 
 
 def evaluate(
-    eval_step: EvalStep,
+    task: Task,
+    step: EvalStep,
     variables: dict[str, Any],
-    source: ArraySource | ViewedSource,
+    examples: Examples,
     batch_size: int,
     mesh: Mesh,
-) -> Evaluation:
+    workers: int = 0,
+) -> dict[str, float]:
     """Evaluates variables on all images of a split.
 
     Args:
-        eval_step: From ``make_eval_step``.
+        task: The task.
+        step: From ``make_eval_step``.
         variables: ``params`` and ``batch_stats``.
-        source: The split.
+        examples: The split.
         batch_size: Images of a step; rounded up to a multiple of the devices.
-        mesh: The mesh of ``eval_step``.
+        mesh: The mesh of ``step``.
+        workers: Processes that prepare the images; 0 means threads.
+
+    Returns:
+        The metrics as keys of ``metrics.jsonl``, and ``val/count``, the number of images that
+        count.
 
     Raises:
         UsageError: Not one image of the split could be read.
         RuntimeError: Images were lost or counted twice.
     """
-    batch_size = padded_size(batch_size, mesh)
-    total: dict[str, float] = {}
-    pending: Metrics = {}
-    readable = 0
-    host = Host(jax.process_index(), jax.process_count())
-    for batch in eval_batches(source, batch_size, host):
-        readable += int(batch["weight"].sum())
-        dispatched = eval_step(variables, to_devices(dict(batch), mesh))
-        # Read one batch late, so that the device never waits; summed in double precision.
-        _add(total, pending)
-        pending = dispatched
-    _add(total, pending)
-    count = round(total.pop("count"))
+    accumulator, batches = task.accumulator(), eval_batches(examples, batch_size, mesh)
+    counted, readable = 0.0, 0
+
+    def dispatch(batch: Batch) -> Any:
+        return step(variables, to_devices(without_index(batch), mesh))
+
+    for batch, measured in over_batches(batches, workers, dispatch):
+        for index, reason in batch.errors.items():
+            name = printable(examples.name(index))
+            LOGGER.warning("a broken image is not counted: %s (%s)", name, reason)
+        counts = batch.arrays["weight"] > 0
+        readable += int(counts.sum())
+        sums = {name: np.asarray(value) for name, value in measured.sums.items()}
+        counted += float(sums["count"])
+        rows = {name: own_rows(value)[counts] for name, value in measured.rows.items()}
+        accumulator.add(sums, rows)
+    count = round(counted)
     if not count:
         raise UsageError("not one image of the validation split could be read.")
     check_count(count, int(np.sum(multihost_utils.process_allgather(np.int32(readable)))))
-    if count != len(source):
+    if count != len(examples):
         LOGGER.warning(
             "%d of %d validation images are counted, the others cannot be read",
-            count,
-            len(source),
+            *(count, len(examples)),
         )
-    return Evaluation(**{name: value / count for name, value in total.items()}, count=count)
+    summary = accumulator.summary(_of_all_hosts(accumulator.part()))
+    return {**{f"val/{name}": value for name, value in summary.items()}, "val/count": count}
 
 
-def padded_size(batch_size: int, mesh: Mesh) -> int:
-    """Rounds a number of images up to a multiple of the devices."""
-    return -(-batch_size // mesh.size) * mesh.size
+def without_index(batch: Mapping[str, Value]) -> dict[str, Value]:
+    """The arrays that the devices are sent."""
+    return {name: values for name, values in batch.items() if name != "index"}
+
+
+def own_rows(values: Array) -> np.ndarray:
+    """The rows of an array, divided over the batch, that belong to the images of this host."""
+    shards = {shard.index[0].start or 0: shard.data for shard in values.addressable_shards}
+    return np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
+
+
+def _of_all_hosts(part: Mapping[str, np.ndarray]) -> list[Mapping[str, np.ndarray]]:
+    """The arrays of each host, in the order of ranks; their first axes may differ in length."""
+    hosts = jax.process_count()
+    if hosts == 1:
+        return [part]
+    parts: list[dict[str, np.ndarray]] = [{} for _ in range(hosts)]
+    for name, own in part.items():
+        own = np.asarray(own)
+        lengths = multihost_utils.process_allgather(np.int32(len(own)))
+        padded = np.zeros((max(int(lengths.max()), 1), *own.shape[1:]), own.dtype)
+        padded[: len(own)] = own
+        # As bytes: jax would make float32 of float64.
+        flat = np.frombuffer(padded.tobytes(), np.uint8)
+        gathered = np.asarray(multihost_utils.process_allgather(flat))
+        for host, data in enumerate(gathered):
+            whole = np.frombuffer(data.tobytes(), own.dtype).reshape(padded.shape)
+            parts[host][name] = whole[: int(lengths[host])]
+    return list(parts)
 
 
 def check_count(counted: int, expected: int) -> None:
@@ -98,8 +158,3 @@ def check_count(counted: int, expected: int) -> None:
             f"{counted:,} images were counted where there are {expected:,}: the result is wrong, "
             "please report this."
         )
-
-
-def _add(total: dict[str, float], sums: Metrics) -> None:
-    for name, value in sums.items():
-        total[name] = total.get(name, 0.0) + float(value)

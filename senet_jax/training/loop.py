@@ -14,6 +14,8 @@ import numpy as np
 
 from senet_jax.config import TrainConfig
 from senet_jax.data.card import Card
+from senet_jax.tasks import best_metric
+from senet_jax.tasks.base import Arrays
 from senet_jax.training.checkpoints.folder import checkpoints_of
 from senet_jax.training.checkpoints.manager import Checkpoints, everywhere
 from senet_jax.training.checkpoints.snapshot import NotFinite
@@ -34,7 +36,7 @@ from senet_jax.training.records.metrics import (
 )
 from senet_jax.training.records.owner import check_checkpoints, locked_run, note_owner
 from senet_jax.training.records.profiler import Profiler, ProfileRequest
-from senet_jax.training.records.progress import Clock, Forecast, ProgressBar
+from senet_jax.training.records.progress import Clock, Event, Forecast, ProgressBar
 from senet_jax.training.records.provenance import provenance
 from senet_jax.training.records.run_dir import check_data, check_run_dir, claim_run_dir, note_saved
 from senet_jax.training.run import Run
@@ -98,6 +100,7 @@ def train(
     checkpoints = Checkpoints(
         checkpoints_of(config.run_dir, config),
         config.checkpoint,
+        best_metric(config),
         provenance(config, run.mesh),
         functools.partial(note_saved, config.run_dir),
     )
@@ -127,7 +130,7 @@ def train(
         sessions = SessionLog(config.run_dir, account, position.step, hardware(run.mesh))
         try:
             with _stop_signals() as stop, Profiler(config.run_dir, profile) as profiler:
-                _loop(run, position, checkpoints, log, stop, sessions, profiler, on_step)
+                _Loop(run, position, checkpoints, log, sessions, profiler, on_step).steps(stop)
             with account.during("checkpoint"):
                 checkpoints.wait()
             sessions.write(position.step)
@@ -141,7 +144,7 @@ def _last_line(run: Run, position: "Position") -> Line:
     """The last line of metrics of a run that has ended; validates again if the line is gone."""
     ended = not is_first() or reached(read_metrics(run.config.run_dir), run.config.epochs)
     if not everywhere(ended):
-        validation = run.evaluate(position.state.eval_variables).metrics()
+        validation = run.evaluate(position.state.eval_variables)
         if is_first():
             log = MetricsLog(run.config.run_dir, position.step - 1)
             log.write({"step": position.step, "epoch": float(run.config.epochs), **validation})
@@ -183,100 +186,148 @@ class Position:
         self.newest = values
 
 
-def _loop(
-    run: Run,
-    position: Position,
-    checkpoints: Checkpoints,
-    log: MetricsLog | None,
-    stop: list[int],
-    sessions: SessionLog,
-    profiler: Profiler,
-    on_step: Callable[[int], None] | None,
-) -> None:
-    config, total, per_epoch = run.config, run.batches.steps, run.batches.steps_per_epoch
-    account, forecast = sessions.account, _forecast(run)
-    clock = Clock(account)
-    several = jax.distributed.is_initialized()
-    utilization = Utilization(run.model, config.model.dtype, run.mesh)
+@dataclasses.dataclass
+class _Loop:
+    """The steps of a run, and what is due after them."""
 
-    def status() -> Line:
-        now: Line = {f"train/{name}": value for name, value in position.newest.items()}
-        if step_s := clock.recent_step_s:
-            now["time/images_per_s"] = config.data.batch_size / step_s
+    run: Run
+    position: Position
+    checkpoints: Checkpoints
+    log: MetricsLog | None
+    sessions: SessionLog
+    profiler: Profiler
+    on_step: Callable[[int], None] | None
+
+    def __post_init__(self) -> None:
+        run = self.run
+        self.clock = Clock(self.sessions.account)
+        self.forecast = _forecast(run)
+        self.utilization = Utilization(run.model, run.config.model.dtype, run.mesh)
+
+    def steps(self, stop: list[int]) -> None:
+        """Trains to the end.
+
+        Args:
+            stop: Has a signal when this host shall stop.
+
+        Raises:
+            Preempted: As ``train``.
+            Diverged: Likewise.
+        """
+        run, position, config = self.run, self.position, self.run.config
+        per_epoch, several = run.batches.steps_per_epoch, jax.distributed.is_initialized()
+        with ProgressBar(run.batches.steps, position.step, config.epochs, run.task) as bar:
+            for batch in self.clock.reading(run.device_batches(position.step, stop)):
+                if self.log and self.clock.compiling:
+                    self.log.images(position.step + 1, _first_images(batch))
+                with self.profiler.step(position.step + 1):
+                    state, metrics = run.train_step(position.state, batch)
+                position.settle(config)
+                self.sessions.beat(position.step)
+                position.state, position.pending, position.step = state, metrics, position.step + 1
+                self.clock.tick(state)
+                bar.update(self._status)
+                if self.on_step is not None:
+                    self.on_step(position.step)
+
+                step = position.step
+                # Several hosts must stop after the same step, so they go by what they all read.
+                stopping = position.stopping if several else bool(stop)
+                due = Due.after(step, config, per_epoch, stopping=stopping)
+                begins = self.profiler.begins(step, size_changes=due.epoch_end)
+                ends = self.profiler.ends(step, interrupted=due.save or due.epoch_end)
+                if not (due.write or due.save or begins or ends):
+                    continue
+
+                position.settle(config)
+                self.clock.pause()
+                if ends:
+                    self.profiler.stop(step)
+                line = self._line(batch) if due.write else {}
+                validation = self._validate() if due.validate else {}
+                if due.write:
+                    bar.say(self._write(line | validation))
+                if due.save:
+                    self._save({"epoch": step / per_epoch, **validation})
+                if due.preempted:
+                    self._preempt()
+                if begins:
+                    self.profiler.start(step + 1)
+                self.clock.resume()
+
+    @contextmanager
+    def _event(self, kind: Event) -> Iterator[None]:
+        """Tells the account and the forecast what happens in the context, and how long it took."""
+        began = time.perf_counter()
+        with self.sessions.account.during(kind):
+            yield
+        self.forecast.took(kind, time.perf_counter() - began)
+
+    def _status(self) -> Line:
+        """The keys of a line of metrics as they stand."""
+        now: Line = {f"train/{name}": value for name, value in self.position.newest.items()}
+        if step_s := self.clock.recent_step_s:
+            now["time/images_per_s"] = self.run.config.data.batch_size / step_s
             now["time/step_s"] = step_s
-            now["time/left_s"] = forecast.left(position.step, step_s)
+            now["time/left_s"] = self.forecast.left(self.position.step, step_s)
         return now
 
-    with ProgressBar(total, position.step, config.epochs) as bar:
-        for batch in clock.reading(run.device_batches(position.step, stop)):
-            if log and clock.compiling:
-                log.images(position.step + 1, np.asarray(batch["image"].addressable_data(0)))
-            with profiler.step(position.step + 1):
-                state, metrics = run.train_step(position.state, batch)
-            position.settle(config)
-            sessions.beat(position.step)
-            position.state, position.pending, position.step = state, metrics, position.step + 1
-            clock.tick(state)
-            bar.update(status)
-            if on_step is not None:
-                on_step(position.step)
+    def _line(self, batch: Arrays) -> Line:
+        """The metrics of the steps since the last line."""
+        run, step = self.run, self.position.step
+        line: Line = {"step": step, "epoch": step / run.batches.steps_per_epoch}
+        line |= self.position.meter.means()
+        line["train/learning_rate"] = run.learning_rate(self.position.state)
+        line |= self.clock.lap(run.config.data.batch_size)
+        if "time/images_per_s" in line:
+            share = self.utilization.of(batch["image"].shape[1:], line["time/images_per_s"])
+            line |= {} if share is None else {"time/mfu": share}
+        return line
 
-            step = position.step
-            # Several hosts must stop after the same step, so they go by what they all read.
-            stopping = position.stopping if several else bool(stop)
-            due = Due.after(step, config, per_epoch, stopping=stopping)
-            begins = profiler.begins(step, size_changes=due.epoch_end)
-            ends = profiler.ends(step, interrupted=due.save or due.epoch_end)
-            if not (due.write or due.save or begins or ends):
-                continue
+    def _validate(self) -> Line:
+        """Validates, and tells the schedule; returns the metrics and the seconds."""
+        position, watched = self.position, self.run.task.watched
+        with self._event("evaluation"):
+            found = self.run.evaluate(position.state.eval_variables)
+        value = found[f"val/{watched}"]
+        if not math.isfinite(value):
+            raise _diverged(f"validation {watched}", position.step, self.run.config)
+        position.state = self.run.observe(position.state, value)
+        return {**found, "time/validation_s": self.forecast.last("evaluation")}
 
-            position.settle(config)
-            clock.pause()
-            if ends:
-                profiler.stop(step)
-            validation: dict[str, float] = {}
-            if due.write:
-                line: Line = {"step": step, "epoch": step / per_epoch}
-                line |= position.meter.means()
-                line["train/learning_rate"] = run.learning_rate(position.state)
-                line |= clock.lap(config.data.batch_size)
-                if "time/images_per_s" in line:
-                    share = utilization.of(batch["image"].shape[1:], line["time/images_per_s"])
-                    line |= {} if share is None else {"time/mfu": share}
-                if due.validate:
-                    began = time.perf_counter()
-                    with account.during("evaluation"):
-                        validation = run.evaluate(position.state.eval_variables).metrics()
-                    line |= {**validation, "time/validation_s": time.perf_counter() - began}
-                    forecast.validated(line["time/validation_s"])
-                    if not math.isfinite(validation["val/loss"]):
-                        raise _diverged("validation loss", step, config)
-                    position.state = run.observe(position.state, validation["val/loss"])
-                if step_s := clock.recent_step_s:
-                    line["time/left_s"] = forecast.left(step, step_s)
-                line |= sessions.line(step)
-                sessions.write(step)
-                if log:
-                    log.write(line)
-                bar.say(line)
-            if due.save:
-                began = time.perf_counter()
-                try:
-                    extra = {"meter": position.meter.sums}
-                    measured = {"epoch": step / per_epoch, **validation}
-                    with account.during("checkpoint"):
-                        checkpoints.save(position.state, extra, measured)
-                except NotFinite:
-                    raise _diverged("state", step, config) from None
-                forecast.saved(time.perf_counter() - began)
-            if due.preempted:
-                with account.during("checkpoint"):
-                    checkpoints.wait()
-                sessions.write(step)
-                raise Preempted(f"stopped by a signal after step {step:,}; the state is saved.")
-            if begins:
-                profiler.start(step + 1)
-            clock.resume()
+    def _write(self, line: Line) -> Line:
+        """Writes a line of metrics with what it cost so far and still costs; returns it."""
+        step = self.position.step
+        if step_s := self.clock.recent_step_s:
+            line["time/left_s"] = self.forecast.left(step, step_s)
+        line |= self.sessions.line(step)
+        self.sessions.write(step)
+        if self.log:
+            self.log.write(line)
+        return line
+
+    def _save(self, measured: Line) -> None:
+        """Saves a checkpoint with the metrics of its state."""
+        position = self.position
+        metrics = {key: value for key, value in measured.items() if not key.startswith("time/")}
+        try:
+            with self._event("checkpoint"):
+                self.checkpoints.save(position.state, {"meter": position.meter.sums}, metrics)
+        except NotFinite:
+            raise _diverged("state", position.step, self.run.config) from None
+
+    def _preempt(self) -> None:
+        """Ends the run once its state is on disk."""
+        step = self.position.step
+        with self.sessions.account.during("checkpoint"):
+            self.checkpoints.wait()
+        self.sessions.write(step)
+        raise Preempted(f"stopped by a signal after step {step:,}; the state is saved.")
+
+
+def _first_images(batch: Arrays) -> np.ndarray:
+    """The images of the first device of this host."""
+    return np.asarray(batch["image"].addressable_data(0))
 
 
 def _forecast(run: Run) -> Forecast:

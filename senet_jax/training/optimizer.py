@@ -4,7 +4,7 @@ import dataclasses
 import fnmatch
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from optax.contrib import ReduceLROnPlateauState as PlateauState
 from senet_jax.config import OptimizerConfig
 from senet_jax.errors import UsageError
 from senet_jax.ranges import MOST_STEPS
+from senet_jax.tasks.base import is_kernel
 
 
 def scaled_to(config: OptimizerConfig, batch_size: int) -> OptimizerConfig:
@@ -89,11 +90,6 @@ def check_schedule(config: OptimizerConfig, steps_per_epoch: int, epochs: int) -
         )
 
 
-def decayed(params: PyTree[jax.Array]) -> PyTree[bool]:
-    """Which parameters decay: the kernels; no bias, no scale of a batch norm."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
-
-
 def matching(params: PyTree[jax.Array], patterns: Sequence[str]) -> PyTree[bool]:
     """Which parameters have a path that one of the shell patterns matches.
 
@@ -116,6 +112,8 @@ def make_optimizer(
     *,
     frozen: Sequence[str] = (),
     body_rate: float = 1.0,
+    head: Sequence[str] = ("head/*",),
+    decays: Callable[[tuple[str, ...]], bool] = is_kernel,
 ) -> optax.GradientTransformation:
     """Builds the optimizer: clipping, weight decay on the kernels, the update.
 
@@ -123,15 +121,21 @@ def make_optimizer(
         config: Kind and constants.
         schedule: Learning rate by step.
         frozen: Shell patterns of the paths of parameters that do not change.
-        body_rate: Learning rate of all but the classifier, as a fraction.
+        body_rate: Learning rate of all but the head, as a fraction.
+        head: Shell patterns of the paths of the head's parameters.
+        decays: Says of the path of a parameter if weight decay applies to it.
     """
-    update = _update(config, schedule)
+
+    def decayed(params: PyTree[jax.Array]) -> PyTree[bool]:
+        return traverse_util.path_aware_map(lambda path, _: decays(tuple(map(str, path))), params)
+
+    update = _update(config, schedule, decayed)
     if body_rate != 1:
         update = optax.chain(
             update,
             optax.partition(
                 {True: optax.identity(), False: optax.scale(body_rate)},
-                lambda params: matching(params, ["head/*"]),
+                lambda params: matching(params, head),
             ),
         )
     if frozen:
@@ -145,7 +149,11 @@ def make_optimizer(
     return update
 
 
-def _update(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+def _update(
+    config: OptimizerConfig,
+    schedule: optax.Schedule,
+    decayed: Callable[[PyTree[jax.Array]], PyTree[bool]],
+) -> optax.GradientTransformation:
     clipped = config.clip_norm is not None
     clip = optax.clip_by_global_norm(config.clip_norm) if clipped else optax.identity()
     if config.name == "adamw":

@@ -4,31 +4,28 @@ import copy
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, UInt32
 
 from senet_jax.config import TrainConfig
-from senet_jax.data.config import AugmentConfig
-from senet_jax.data.datasets import Dataset, open_dataset
+from senet_jax.data.datasets import Dataset
+from senet_jax.data.examples import ArraySpec
 from senet_jax.data.loader import Host, TrainBatches
 from senet_jax.data.normalization import normalization
-from senet_jax.data.sources import ArraySource, ViewedSource
 from senet_jax.data.subset import training_share
-from senet_jax.data.transforms import EvalTransform, TrainTransform
 from senet_jax.errors import UsageError
 from senet_jax.interchange import MisfitError, load_weights
-from senet_jax.models import zoo
-from senet_jax.models.configured import build_model, model_fields
+from senet_jax.models.configured import model_fields
 from senet_jax.models.cost import cost
 from senet_jax.network import Network
-from senet_jax.text import printable
+from senet_jax.tasks import task_of
+from senet_jax.tasks.base import Arrays, Task
 from senet_jax.training.distributed import mesh as meshes
-from senet_jax.training.evaluate import Evaluation, evaluate, padded_size
+from senet_jax.training.evaluate import eval_batches, evaluate, without_index
 from senet_jax.training.machine.compile_cache import use_compile_cache
 from senet_jax.training.optimizer import (
     make_optimizer,
@@ -38,24 +35,10 @@ from senet_jax.training.optimizer import (
     plateau_scale,
     scaled_to,
 )
+from senet_jax.training.programs import Programs
 from senet_jax.training.shown import ShownBatch, show_batch
-from senet_jax.training.state import TrainState, draw_variables, state_of
-from senet_jax.training.step import (
-    DeviceBatch,
-    EvalStep,
-    TrainStep,
-    key_data,
-    make_eval_step,
-    make_train_step,
-)
-
-_INIT_GENERATOR = "rbg"
-"""XLA:CPU compiles this generator two to three times faster than the default one."""
-
-
-def image_side(config: TrainConfig) -> int:
-    """Side of the images, pixels: the config's, or that which the network was published for."""
-    return config.data.image_size or zoo.find(config.model.name).input_size
+from senet_jax.training.state import TrainState
+from senet_jax.training.step import Metrics, key_data
 
 
 def open_data(config: TrainConfig) -> Dataset:
@@ -64,8 +47,7 @@ def open_data(config: TrainConfig) -> Dataset:
     Raises:
         UsageError: There is no such data set, or it cannot be read.
     """
-    dataset = open_dataset(config.data.name, config.data.dir, image_side(config))
-    return training_share(dataset, config.data.fraction)
+    return training_share(task_of(config).open(config), config.data.fraction)
 
 
 class Run:
@@ -92,31 +74,36 @@ class Run:
             _set_deterministic()
         use_compile_cache(config.compilation_cache)
         self.mesh = meshes.make_mesh(config.mesh.data, config.mesh.fsdp, devices)
-        build_model(config.model, num_classes=1)
+        kind = task_of(config)
         self.dataset = dataset or open_data(config)
-        config.data.check_images(not isinstance(self.dataset.train, ArraySource))
-        self.model = build_model(config.model, len(self.dataset.classes))
+        self.task = kind.of(config, self.dataset)
+        self.model = self.task.build(self.dataset)
         pixels = normalization(config.data.normalization, self.dataset.mean, self.dataset.std)
         self.network = Network(self.model, pixels, self.mesh, config.conv_lowering)
-        self.batches = _batches(config, self.dataset)
+        self.batches = _batches(config, self.task, self.dataset)
         optimizer = scaled_to(config.optimizer, config.data.batch_size)
         self.schedule = make_schedule(optimizer, self.batches.steps_per_epoch, config.epochs)
         self.optimizer = make_optimizer(
-            optimizer, self.schedule, frozen=config.frozen, body_rate=config.body_rate
+            optimizer,
+            self.schedule,
+            frozen=config.frozen,
+            body_rate=config.body_rate,
+            head=self.task.head,
+            decays=self.task.decays,
         )
-        self.abstract = self._abstract_state()
+        (self.val,) = self.task.examples(self.dataset, "val")
+        self.programs = Programs(
+            config, self.task, self.network, self.optimizer, self.batches.steps, self.val
+        )
+        self.abstract = self.programs.abstract
 
     def check_trainable(self) -> None:
         """Checks that the training can change what the network says of an image.
 
         Raises:
-            UsageError: There is one class, or no parameter is left to train.
+            UsageError: The data have nothing to learn, or no parameter is left to train.
         """
-        if len(self.dataset.classes) == 1:
-            raise UsageError(
-                f"{self.dataset.name} has one class, {printable(self.dataset.classes[0])!r}, so "
-                "that there is nothing to learn: training needs two or more."
-            )
+        self.task.check(self.dataset)
         frozen = self.config.frozen
         if frozen and all(jax.tree.leaves(matching(self.abstract.params, frozen))):
             raise UsageError(
@@ -125,44 +112,11 @@ class Run:
             )
 
     def with_seed(self, seed: int, run_dir: Path) -> "Run":
-        """The same run with another seed and folder; both have one data set and one program."""
-        for shared in ("train_step", "_draw_program", "_start_program", "_eval_step", "_val"):
-            getattr(self, shared)
+        """The same run with another seed and folder; both have one data set and their programs."""
         other = copy.copy(self)
         other.config = dataclasses.replace(self.config, seed=seed, run_dir=run_dir)
         other.batches = dataclasses.replace(self.batches, seed=seed)
-        other.train_step = dataclasses.replace(self.train_step, seed=seed)
         return other
-
-    def _draw_variables(self, data: UInt32[Array, " words"]) -> dict[str, Any]:
-        key = jax.random.wrap_key_data(data, impl=_INIT_GENERATOR)
-        return draw_variables(self.model, key, self.dataset.image_shape)
-
-    def _state_of(self, variables: dict[str, Any]) -> TrainState:
-        return state_of(variables, self.optimizer, self.config.ema_decay is not None)
-
-    @functools.cached_property
-    def _draw_program(self) -> Any:
-        # Whole on every device at first: what is drawn depends on how the program is divided.
-        return jax.jit(self._draw_variables, out_shardings=meshes.replicated(self.mesh))
-
-    @functools.cached_property
-    def _start_program(self) -> Any:
-        return jax.jit(self._state_of, out_shardings=self.state_shardings)
-
-    def _abstract_state(self) -> TrainState:
-        key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=_INIT_GENERATOR)))
-        state = jax.eval_shape(lambda data: self._state_of(self._draw_variables(data)), key)
-        return jax.tree.map(
-            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            state,
-            meshes.state_shardings(state, self.mesh),
-        )
-
-    @functools.cached_property
-    def state_shardings(self) -> TrainState:
-        """Where each leaf of the state lies."""
-        return jax.tree.map(lambda x: x.sharding, self.abstract)
 
     @functools.cached_property
     def init_variables(self) -> dict[str, Any] | None:
@@ -190,56 +144,28 @@ class Run:
         """The state of step 0, laid out over the mesh."""
         variables = self.init_variables
         if variables is None:
-            variables = self._draw_program(key_data(self.config.seed, _INIT_GENERATOR))
-        state: TrainState = self._start_program(variables)
+            variables = self.programs.draw(self.config.seed)
+        state: TrainState = self.programs.start(variables)
         return state
 
-    @property
-    def device_augment(self) -> AugmentConfig:
-        """What the training step does to its images; the host has mirrored photographs already."""
-        augment = self.config.data.augment
-        if isinstance(self.dataset.train, ArraySource):
-            return augment
-        return dataclasses.replace(augment, flip=False)
-
-    @functools.cached_property
-    def train_step(self) -> TrainStep:
-        """The jitted training step."""
-        return make_train_step(
-            self.network,
-            self.optimizer,
-            state_shardings=self.state_shardings,
-            seed=self.config.seed,
-            augmentation=self.device_augment,
-            label_smoothing=self.config.label_smoothing,
-            ema_decay=self.config.ema_decay,
-            drop_block_steps=self.batches.steps,
-            parts=self.config.accumulate,
-        )
+    def train_step(self, state: TrainState, batch: Arrays) -> tuple[TrainState, Metrics]:
+        """Returns the state after a step, and its metrics; the state given is donated."""
+        return self.programs.train(state, batch, key_data(self.config.seed))
 
     def learning_rate(self, state: TrainState) -> float:
         """The learning rate of the step that led to a state."""
         scale = plateau_scale(self.config.optimizer, state.opt_state)
         return float(self.schedule(int(state.step) - 1)) * scale
 
-    def observe(self, state: TrainState, loss: float) -> TrainState:
-        """Tells the schedule of a validation loss; returns the state to go on with."""
-        opt_state = observe_validation(self.config.optimizer, state.opt_state, loss)
+    def observe(self, state: TrainState, watched: float) -> TrainState:
+        """Tells the schedule of the watched metric; returns the state to go on with."""
+        opt_state = observe_validation(self.config.optimizer, state.opt_state, watched)
         return dataclasses.replace(state, opt_state=opt_state)
 
     def shown_batch(self, step: int) -> ShownBatch:
         """The training images of a step as the network is shown them, before normalisation."""
-        return show_batch(
-            self.batches[step],
-            step,
-            seed=self.config.seed,
-            mean=self.network.normalization.mean,
-            augmentation=self.device_augment,
-        )
-
-    @functools.cached_property
-    def _eval_step(self) -> EvalStep:
-        return make_eval_step(self.network)
+        batch, _ = self.batches[step]
+        return show_batch(self.task, self.network.normalization, batch, step, self.config.seed)
 
     def trace(self) -> None:
         """Traces training and evaluation for all sizes of images, without compiling.
@@ -250,44 +176,38 @@ class Run:
         Raises:
             UsageError: The network cannot be trained on such batches.
         """
-        with_stop = ("stop",) if jax.distributed.is_initialized() else ()
-        data = self.config.data
-        for size in data.train_sizes or (None,):
-            batch = self._abstract_batch(data.batch_size, size, with_stop)
-            self.train_step.trace(self.abstract, batch)
-        batch = self._abstract_batch(
-            padded_size(data.eval_batch_size, self.mesh), None, ("weight",)
-        )
-        self._eval_step.trace(self.abstract.eval_variables, batch)
+        key = key_data(self.config.seed)
+        for form in range(len(self.batches.examples)):
+            self.programs.train.trace(self.abstract, self.abstract_batch(form), key)
+        batches = eval_batches(self.val, self.config.data.eval_batch_size, self.mesh)
+        batch = self._abstract(without_index(batches.arrays), batches.batch_size)
+        self.programs.evaluate.trace(self.abstract.eval_variables, batch)
 
-    def _abstract_batch(self, images: int, size: int | None, others: Sequence[str]) -> Any:
-        """The shapes of a global batch; ``size`` of None means that of the data set."""
-        height, width, channels = self.dataset.image_shape
-        shape = (images, size or height, size or width, channels)
-        leaves: dict[str, Any] = {"image": (shape, np.uint8), "label": ((images,), np.int32)}
-        leaves |= dict.fromkeys(others, ((images,), np.float32))
+    def abstract_batch(self, form: int = 0) -> Any:
+        """The shapes of a training batch over all hosts.
+
+        Args:
+            form: The form of the examples, by its place among those of the task.
+        """
+        arrays = {**self.batches.examples[form].arrays}
+        if jax.distributed.is_initialized():
+            arrays["stop"] = STOP
+        return self._abstract(arrays, self.config.data.batch_size)
+
+    def _abstract(self, arrays: Mapping[str, ArraySpec], images: int) -> Any:
         sharding = meshes.over_batch(self.mesh)
         return {
-            name: jax.ShapeDtypeStruct(*leaf, sharding=sharding) for name, leaf in leaves.items()
+            name: jax.ShapeDtypeStruct((images, *spec.shape), spec.dtype, sharding=sharding)
+            for name, spec in arrays.items()
         }
 
-    def evaluate(self, variables: dict[str, Any]) -> Evaluation:
-        """Evaluates ``params`` and ``batch_stats`` on the validation split."""
-        size = self.config.data.eval_batch_size
-        return evaluate(self._eval_step, variables, self._val, size, self.mesh)
+    def evaluate(self, variables: dict[str, Any]) -> dict[str, float]:
+        """Evaluates ``params`` and ``batch_stats`` on the validation split; see ``evaluate``."""
+        size, workers = self.config.data.eval_batch_size, _workers(self.config, self.dataset)
+        step = self.programs.evaluate
+        return evaluate(self.task, step, variables, self.val, size, self.mesh, workers)
 
-    @functools.cached_property
-    def _val(self) -> ArraySource | ViewedSource:
-        """The validation split as it is evaluated."""
-        source, data = self.dataset.val, self.config.data
-        if isinstance(source, ArraySource):
-            return source
-        view = EvalTransform(
-            self.dataset.size, data.crop_pct, data.eval_interpolation, data.exif_orientation
-        )
-        return ViewedSource(source, view, self.dataset.image_shape, data.workers)
-
-    def device_batches(self, start: int, stop: Sequence[int] = ()) -> Iterator[DeviceBatch]:
+    def device_batches(self, start: int, stop: Sequence[int] = ()) -> Iterator[Arrays]:
         """Yields the training batches from step ``start`` on, as global arrays.
 
         A batch is sent to the devices when it is asked for, which is while they compute the step
@@ -303,19 +223,20 @@ class Run:
         for batch in self.batches.prefetch(start):
             arrays: dict[str, Any] = {**batch}
             if jax.distributed.is_initialized():
-                arrays["stop"] = np.full(len(batch["label"]), bool(stop), np.float32)
+                arrays["stop"] = STOP.rows(len(batch["image"])) + bool(stop)
             yield meshes.to_devices(arrays, self.mesh)
 
     def describe(self) -> str:
         """What is trained, on what, in a few lines."""
         height, width, channels = self.dataset.image_shape
         per_image = cost(self.model, max(height, width), channels)
-        kind = self.mesh.devices.flat[0].device_kind
+        kind, classes = self.mesh.devices.flat[0].device_kind, len(self.dataset.classes)
         return (
-            f"{self.config.model.name} on {self.dataset.name}: {per_image.params:,} parameters, "
-            f"{per_image.macs / 1e6:,.2f} MMACs an image of {height}x{width}x{channels}\n"
+            f"{self.task.network_name(self.config)} on {self.dataset.name}: "
+            f"{per_image.params:,} parameters, {per_image.macs / 1e6:,.2f} MMACs an image of "
+            f"{height}x{width}x{channels}\n"
             f"{len(self.dataset.train):,} training and {len(self.dataset.val):,} "
-            f"validation images of {len(self.dataset.classes):,} classes, {self.batches.steps:,} "
+            f"validation images of {classes:,} class{'es' * (classes > 1)}, {self.batches.steps:,} "
             f"steps of {self.config.data.batch_size} on {self.mesh.size} x {kind}\n"
             f"{self._describe_rate()}"
         )
@@ -332,7 +253,16 @@ class Run:
         return f"{text}, scaled to batches of {batch}: {rate:g} is for {base}"
 
 
-def _batches(config: TrainConfig, dataset: Dataset) -> TrainBatches:
+STOP = ArraySpec((), np.float32)
+"""The array by which hosts tell each other to stop: 1 if this host wants to."""
+
+
+def _workers(config: TrainConfig, dataset: Dataset) -> int:
+    """Processes that prepare batches: none if the images lie in memory, which each would copy."""
+    return config.data.workers if dataset.photographs else 0
+
+
+def _batches(config: TrainConfig, task: Task, dataset: Dataset) -> TrainBatches:
     data, images = config.data, len(dataset.train)
     if images < data.batch_size:
         raise UsageError(
@@ -346,17 +276,13 @@ def _batches(config: TrainConfig, dataset: Dataset) -> TrainBatches:
             "multiple of their number."
         )
     return TrainBatches(
-        dataset,
+        task.examples(dataset, "train"),
         data.batch_size,
         config.seed,
         steps=images // data.batch_size * config.epochs,
-        transforms=tuple(
-            TrainTransform(size, data.augment, data.exif_orientation)
-            for size in data.train_sizes or (dataset.size,)
-        ),
-        balanced=data.balanced,
+        classes=task.classes(dataset),
         host=host,
-        workers=data.workers,
+        workers=_workers(config, dataset),
         max_corrupt=data.max_corrupt,
     )
 

@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 
-from senet_jax.data.augment.device import change_batch
 from senet_jax.data.augment.keys import StepKeys
-from senet_jax.data.config import AugmentConfig
-from senet_jax.data.loader import Batch
+from senet_jax.data.examples import Batch
+from senet_jax.data.normalization import Normalization
+from senet_jax.tasks.base import Arrays, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,42 +20,34 @@ class ShownBatch:
 
     images: UInt8[np.ndarray, "n h w c"]
     """0 to 255, rounded."""
-    labels: Int[np.ndarray, " n"]
-    share: float | None
-    """Share of its own label that each image keeps, the rest being that of the image before it;
-    None where nothing is mixed."""
+    task: Task
+    arrays: Arrays
+    """The batch after ``Task.prepare``."""
+    shared: Any
+    """As ``Task.prepare`` returned it."""
 
     def titles(self, classes: Sequence[str]) -> list[str]:
-        """The name of each image's class; of mixed images two lines, each with its share."""
-        names = [classes[label] for label in self.labels]
-        if self.share is None:
-            return names
-        return [
-            f"{self.share:.2f} {own}\n{1 - self.share:.2f} {other}"
-            for own, other in zip(names, [names[-1], *names[:-1]], strict=True)
-        ]
+        """The title of each image; see ``Task.titles``."""
+        return self.task.titles(self.arrays, self.shared, classes)
 
 
 def show_batch(
-    batch: Batch, step: int, *, seed: int, mean: tuple[float, ...], augmentation: AugmentConfig
+    task: Task, normalization: Normalization, batch: Batch, step: int, seed: int
 ) -> ShownBatch:
-    """Does to a batch what the training step does to it; arguments as ``make_train_step``.
+    """Does to a batch what the training step does to it before it normalizes the images.
 
     Args:
+        task: Augments the batch.
+        normalization: That of the network.
         batch: The whole batch of the step.
         step: Its number.
         seed: Seed of the run.
-        mean: Mean of the channels, 0 to 1.
-        augmentation: What the device does.
     """
 
     @jax.jit
-    def change(images: jax.Array, keys: StepKeys) -> tuple[jax.Array, jax.Array | None]:
-        return change_batch(images, keys, mean=mean, config=augmentation)
+    def prepare(batch: Arrays, keys: StepKeys) -> tuple[Arrays, Any]:
+        return task.prepare(batch, keys, normalization)
 
-    images, share = change(batch["image"], StepKeys.of(jax.random.key(seed), step))
-    return ShownBatch(
-        np.rint(images).astype(np.uint8),
-        batch["label"],
-        None if share is None else float(share),
-    )
+    arrays, shared = prepare(batch, StepKeys.of(jax.random.key(seed), step))
+    images = np.rint(task.inputs(arrays)[0]).astype(np.uint8)
+    return ShownBatch(images, task, arrays, shared)

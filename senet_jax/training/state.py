@@ -53,10 +53,18 @@ def init_state(
 
 
 def draw_variables(
-    model: nn.Module, key: Key[Array, ""], image_shape: tuple[int, int, int]
+    model: nn.Module, key: Key[Array, ""], image_shape: tuple[int, ...], *others: Any
 ) -> dict[str, Any]:
-    """Draws ``params`` and ``batch_stats``; arguments as ``init_state``."""
-    variables = model.init(key, jnp.zeros((1, *image_shape), jnp.float32), train=False)
+    """Draws ``params`` and ``batch_stats``.
+
+    Args:
+        model: As in ``init_state``.
+        key: Likewise.
+        image_shape: Likewise.
+        *others: Further inputs of the model, of one image.
+    """
+    images = jnp.zeros((1, *image_shape), jnp.float32)
+    variables = model.init(key, images, *others, train=False)
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     if count > MOST_PARAMETERS:
         raise UsageError(

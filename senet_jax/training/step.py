@@ -1,61 +1,44 @@
 """One step of training and one of evaluation: pure functions, jitted over the mesh."""
 
-import dataclasses
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, Key, UInt32
+from jaxtyping import Array, Float, Key, UInt32
 
-from senet_jax.data.augment.device import change_batch
 from senet_jax.data.augment.keys import StepKeys
-from senet_jax.data.config import AugmentConfig
 from senet_jax.network import Network
+from senet_jax.tasks.base import Arrays, Measured, Task
 from senet_jax.training.distributed.mesh import over_batch, replicated
 from senet_jax.training.micro_batches import accumulate
 from senet_jax.training.state import TrainState
 
 Metrics = dict[str, Float[Array, ""]]
-TOP = 5
-"""Besides the first class, so many of the first are looked through for the right one."""
-DeviceBatch = dict[str, Array]
 
 
 class EvalStep(Protocol):
     """The jitted evaluation of a batch, from ``make_eval_step``."""
 
-    def __call__(self, variables: dict[str, Any], batch: DeviceBatch) -> Metrics: ...
+    def __call__(self, variables: dict[str, Any], batch: Arrays) -> Measured: ...
 
-    def trace(self, variables: Any, batch: DeviceBatch) -> Any:
+    def trace(self, variables: Any, batch: Arrays) -> Any:
         """Traces without compiling; shapes are enough."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainStep:
-    """A training step and the seed by which it draws.
+class TrainStep(Protocol):
+    """The jitted training step, from ``make_train_step``."""
 
-    The seed is an argument of the compiled program, so that runs that differ by it share one.
-    """
+    def __call__(
+        self, state: TrainState, batch: Arrays, key: UInt32[np.ndarray, " words"]
+    ) -> tuple[TrainState, Metrics]: ...
 
-    program: Any
-    """Jitted, ``(state, batch, key data) -> (state, metrics)``."""
-    seed: int
-    """Seed of augmentation and dropout."""
+    def trace(self, state: Any, batch: Any, key: UInt32[np.ndarray, " words"]) -> Any:
+        """Traces without compiling; shapes are enough."""
 
-    def __call__(self, state: TrainState, batch: DeviceBatch) -> tuple[TrainState, Metrics]:
-        """Returns the state after the step, and the metrics; the state given is donated."""
-        updated: tuple[TrainState, Metrics] = self.program(state, batch, key_data(self.seed))
-        return updated
-
-    def trace(self, state: TrainState, batch: DeviceBatch) -> Any:
-        """As the method of what ``jax.jit`` returns; shapes are enough."""
-        return self.program.trace(state, batch, key_data(self.seed))
-
-    def lower(self, state: TrainState, batch: DeviceBatch) -> Any:
+    def lower(self, state: Any, batch: Any, key: UInt32[np.ndarray, " words"]) -> Any:
         """As the method of what ``jax.jit`` returns."""
-        return self.program.lower(state, batch, key_data(self.seed))
 
 
 def key_data(seed: int, impl: str | None = None) -> UInt32[np.ndarray, " words"]:
@@ -64,31 +47,26 @@ def key_data(seed: int, impl: str | None = None) -> UInt32[np.ndarray, " words"]
 
 
 def make_train_step(
+    task: Task,
     network: Network,
     optimizer: optax.GradientTransformation,
     *,
     state_shardings: TrainState | None = None,
-    seed: int,
-    augmentation: AugmentConfig,
-    label_smoothing: float = 0.0,
     ema_decay: float | None = None,
     drop_block_steps: int | None = None,
     parts: int = 1,
 ) -> TrainStep:
     """Builds the jitted step; it donates the state that it is given.
 
-    The loss is the mean cross-entropy over the whole batch, so that its gradient is the same on
-    any number of devices, up to rounding; batch norm takes its statistics over the whole batch.
+    The loss is taken over the whole batch, so that its gradient is the same on any number of
+    devices, up to rounding; batch norm takes its statistics over the whole batch.
 
     Args:
+        task: Augments the batch and says the loss.
         network: The network; the batch is sharded over its mesh.
         optimizer: The optimizer.
         state_shardings: Where the leaves of the state lie (``mesh.state_shardings``); None means
             whole on every device. The step gathers the parameters and divides their gradients.
-        seed: Seed of augmentation and dropout; step and seed alone determine what is drawn.
-        augmentation: How the images are changed.
-        label_smoothing: Share of the target that is spread over all classes (Inception-v3, arXiv
-            1512.00567, section 7).
         ema_decay: Decay of the averages. It is (1 + step) / (10 + step) as long as that is less,
             so that the start is forgotten.
         drop_block_steps: Steps over which a network with DropBlock raises its rate from 0, as
@@ -97,10 +75,11 @@ def make_train_step(
             over a part (see ``micro_batches.accumulate``).
 
     Returns:
-        ``(state, batch) -> (state, metrics)``, the metrics being ``loss``, ``top1`` (the fraction
-        right, 0 to 1; of mixed images that of the label with the larger share counts) and
-        ``grad_norm``, of this batch before the update. If the batch has ``stop``, a number for
-        each image, its largest is among them: so all hosts learn what one of them wants.
+        ``(state, batch, key_data(seed)) -> (state, metrics)``. The seed and the step alone
+        determine what augmentation and dropout draw. The metrics are ``loss``, those of
+        ``task.loss`` and ``grad_norm``, of this batch before the update. If the batch has ``stop``,
+        a number for each image, its largest is among them: so all hosts learn what one of them
+        wants.
     """
 
     def scales(state: TrainState) -> dict[str, Any]:
@@ -114,35 +93,32 @@ def make_train_step(
     param_shardings = everywhere if state_shardings is None else state_shardings.params
 
     def step(
-        state: TrainState, batch: DeviceBatch, data: UInt32[Array, " words"]
+        state: TrainState, batch: Arrays, data: UInt32[Array, " words"]
     ) -> tuple[TrainState, Metrics]:
         keys = StepKeys.of(jax.random.wrap_key_data(data), state.step)
-        mean = network.normalization.mean
-        images, share = change_batch(batch["image"], keys, mean=mean, config=augmentation)
-        examples = {"image": images, "label": batch["label"]}
-        if share is not None:
-            examples["mixed_label"] = jnp.roll(batch["label"], 1)
+        stop = batch.get("stop")
+        rest = {name: values for name, values in batch.items() if name != "stop"}
+        examples, shared = task.prepare(rest, keys, network.normalization)
+        normalizer = task.normalizer(examples) / parts
         # Without this XLA would divide the convolutions as their kernels are divided.
         whole = jax.lax.with_sharding_constraint(state.params, everywhere)
 
-        def gradients(batch_stats: Any, part: DeviceBatch, key: Key[Array, ""]) -> tuple[Any, Any]:
-            def loss_fn(params: Any) -> tuple[Array, tuple[Array, Any]]:
-                logits, updated = network.apply(
+        def gradients(batch_stats: Any, part: Arrays, key: Key[Array, ""]) -> tuple[Any, Any]:
+            def loss_fn(params: Any) -> tuple[Array, tuple[Metrics, Any]]:
+                outputs, updated = network.apply(
                     {"params": params, "batch_stats": batch_stats},
-                    part["image"],
+                    *task.inputs(part),
                     train=True,
                     mutable=["batch_stats"],
                     rngs={"dropout": key},
                     **scales(state),
                 )
-                right = jnp.argmax(logits, axis=-1) == _counted(part, share)
-                targets = _targets(part, share, logits.shape[-1], label_smoothing)
-                loss = optax.softmax_cross_entropy(logits, targets).mean()
-                return loss, (jnp.mean(right), updated.get("batch_stats", {}))
+                loss, metrics = task.loss(outputs, part, shared, normalizer)
+                return loss, (metrics, updated.get("batch_stats", {}))
 
-            (loss, (top1, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(whole)
+            (loss, (metrics, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(whole)
             grads = jax.lax.with_sharding_constraint(grads, param_shardings)
-            return ({"loss": loss, "top1": top1}, grads), batch_stats
+            return ({"loss": loss, **metrics}, grads), batch_stats
 
         (metrics, grads), batch_stats = accumulate(
             gradients, state.batch_stats, examples, keys.dropout, parts=parts, mesh=mesh
@@ -157,79 +133,37 @@ def make_train_step(
             new = {"params": params, "batch_stats": batch_stats}
             ema = optax.incremental_update(new, ema, 1 - keep)
         metrics = {**metrics, "grad_norm": optax.tree.norm(grads)}
-        if "stop" in batch:
-            metrics["stop"] = jnp.max(batch["stop"])
+        if stop is not None:
+            metrics["stop"] = jnp.max(stop)
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 
-    program = network.jit(
+    compiled: TrainStep = network.jit(
         step,
         in_shardings=(where, over_batch(mesh), everywhere),
         out_shardings=(where, everywhere),
         donate_argnums=0,
     )
-    return TrainStep(program, seed)
+    return compiled
 
 
-def _targets(
-    part: DeviceBatch, share: Float[Array, ""] | None, classes: int, label_smoothing: float
-) -> Float[Array, "n classes"]:
-    """The distributions that the logits should have; smoothed before they are mixed."""
-
-    def smooth(labels: Int[Array, " n"]) -> Float[Array, "n classes"]:
-        return optax.smooth_labels(jax.nn.one_hot(labels, classes), label_smoothing)
-
-    targets = smooth(part["label"])
-    if share is None:
-        return targets
-    return share * targets + (1 - share) * smooth(part["mixed_label"])
-
-
-def _counted(part: DeviceBatch, share: Float[Array, ""] | None) -> Int[Array, " n"]:
-    """The labels that count as right: of mixed images the one with the larger share."""
-    if share is None:
-        return part["label"]
-    return jnp.where(share >= 0.5, part["label"], part["mixed_label"])
-
-
-def make_eval_step(network: Network) -> EvalStep:
+def make_eval_step(task: Task, network: Network) -> EvalStep:
     """Builds the jitted evaluation of one batch.
 
     Args:
+        task: Says what is measured.
         network: The network; the batch is sharded over its mesh.
 
     Returns:
-        ``(variables, batch) -> sums`` over the images of weight 1: ``loss`` (cross-entropy without
-        smoothing), ``top1`` (number right), ``top5`` (number with the right class among the first
-        five; only where there are more classes than that) and ``count``. Of classes with equal
-        logits the first comes first; logits that are not numbers are wrong.
+        ``(variables, batch) -> measured`` as ``Task.measure``; the sums have ``count`` too, the
+        number of the images of weight 1.
     """
-    everywhere = replicated(network.mesh)
+    everywhere, divided = replicated(network.mesh), over_batch(network.mesh)
 
-    def step(variables: dict[str, Any], batch: DeviceBatch) -> Metrics:
+    def step(variables: dict[str, Any], batch: Arrays) -> Measured:
         whole = jax.lax.with_sharding_constraint(variables, everywhere)
-        logits: Any = network.apply(whole, batch["image"])
-        labels, weight = batch["label"], batch["weight"]
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        rank = _rank(logits, labels)
-        sums = {
-            # Where the weight is 0 the loss may be anything, even not a number.
-            "loss": jnp.sum(jnp.where(weight > 0, loss, 0)),
-            "top1": jnp.sum((rank < 1) * weight),
-            "count": jnp.sum(weight),
-        }
-        if logits.shape[-1] > TOP:
-            sums["top5"] = jnp.sum((rank < TOP) * weight)
-        return sums
+        measured = task.measure(network.apply(whole, *task.inputs(batch)), batch)
+        return Measured({**measured.sums, "count": jnp.sum(batch["weight"])}, measured.rows)
 
     # The variables lie where they lie: whole, or divided as in training.
-    shardings = (None, over_batch(network.mesh))
-    return network.jit(step, in_shardings=shardings, out_shardings=everywhere)
-
-
-def _rank(logits: Float[Array, "n classes"], labels: Int[Array, " n"]) -> Int[Array, " n"]:
-    """How many classes come before the right one; all of them where a logit is not a number."""
-    right = jnp.take_along_axis(logits, labels[:, None], axis=-1)
-    classes = logits.shape[-1]
-    before = (logits > right) | ((logits == right) & (jnp.arange(classes) < labels[:, None]))
-    broken = jnp.isnan(logits).any(axis=-1)
-    return jnp.where(broken, classes, jnp.sum(before, axis=-1))
+    where = Measured(everywhere, divided)
+    return network.jit(step, in_shardings=(None, divided), out_shardings=where)

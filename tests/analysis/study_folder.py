@@ -32,6 +32,7 @@ def write_run(folder, model=SE, seed=0, top1=0.8, epochs=2, ended=True, **fields
             "train/top1": top1 - 0.1 / epoch,
             "val/top1": top1 if epoch == epochs else top1 - 0.2,
             "val/loss": 1.0,
+            "val/count": 10,
             "time/images_per_s": 100.0 * epoch,
             "time/steps_s": 1.0,
         }

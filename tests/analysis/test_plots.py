@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from senet_jax.analysis.plots import draw_curves
+from senet_jax.tasks.classification import Classification
 
 
 def write(run_dir, lines):
@@ -32,10 +33,11 @@ def test_the_validation_curve_is_drawn_where_it_was_measured(tmp_path):
         tmp_path / "half",
         [line(e, loss, validated=e >= 4) for e, loss in enumerate(losses, 1)],
     )
-    assert ink(draw_curves(full, "a")) > 1.5 * ink(draw_curves(half, "a")) > 0
+    drawn = [ink(draw_curves(run, "a", Classification)) for run in (full, half)]
+    assert drawn[0] > 1.5 * drawn[1] > 0
 
 
 def test_one_epoch_is_drawn_as_a_point(tmp_path):
-    file = draw_curves(write(tmp_path / "one", [line(1, 2.0)]), "a")
+    file = draw_curves(write(tmp_path / "one", [line(1, 2.0)]), "a", Classification)
     assert file == tmp_path / "one" / "curves.png"
     assert ink(file) > 20

@@ -12,7 +12,7 @@ from senet_jax.command_line import study
 from senet_jax.command_line.invocation import Invocation
 from senet_jax.commands import table
 from senet_jax.commands.show_data import ShowDataConfig
-from senet_jax.config import TrainConfig, field_names
+from senet_jax.config import TrainConfig, field_values
 
 PACKAGE = Path(senet_jax.__file__).parent
 SHARED = {
@@ -53,7 +53,7 @@ def flags_of(command):
     }
     config = configs.get(command)
     if config is not None:
-        names = (name.removeprefix("config.") for name in field_names(config))
+        names = (name.removeprefix("config.") for name in field_values(config))
         return {f"--{name.replace('_', '-')}" for name in names}
     parser = argparse.ArgumentParser()
     table.COMMANDS[command].add_arguments(parser)

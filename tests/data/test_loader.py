@@ -7,12 +7,12 @@ import pytest
 from photographs import write_photographs
 
 from senet_jax.data import workers
-from senet_jax.data.config import AugmentConfig
+from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.data.datasets import Dataset, open_dataset
-from senet_jax.data.loader import Host, TrainBatches, eval_batches
-from senet_jax.data.sources import ArraySource, ViewedSource
-from senet_jax.data.transforms import EvalTransform, TrainTransform
+from senet_jax.data.loader import EvalBatches, Host, TrainBatches
+from senet_jax.data.sources import ArraySource
 from senet_jax.errors import UsageError
+from senet_jax.tasks.classification import Classification
 
 
 def source(count):
@@ -21,12 +21,16 @@ def source(count):
 
 
 def batches(count=10, batch_size=3, seed=0, steps=9, **fields):
-    dataset = Dataset("x", source(count), source(count), list("ab"), (0.5,), (0.5,))
-    return TrainBatches(dataset, batch_size, seed, steps, **fields)
+    return TrainBatches([source(count)], batch_size, seed, steps, **fields)
 
 
 def labels(sequence):
     return [batch["label"].tolist() for batch in sequence]
+
+
+def at(run, steps):
+    """The batches of some steps."""
+    return [run[step][0] for step in steps]
 
 
 def same(left, right):
@@ -38,36 +42,36 @@ def same(left, right):
 def test_images_without_a_label_are_refused():
     unlabelled = ArraySource(source(4).images, np.array([0, 1, -1, 2], np.int32))
     dataset = Dataset("x", unlabelled, unlabelled, list("abc"), (0.5,), (0.5,))
+    task = Classification()
     with pytest.raises(UsageError, match="training image has the label -1"):
-        TrainBatches(dataset, 4, 0, 1).prepare(0)
+        TrainBatches(task.examples(dataset, "train"), 4, 0, 1)[0]
     with pytest.raises(UsageError, match="validation image has the label -1"):
-        list(eval_batches(unlabelled, 2))
+        list(EvalBatches(*task.examples(dataset, "val"), 2).read())
 
 
 def test_images_in_memory_that_are_all_broken_are_refused():
     broken = ArraySource(source(4).images, source(4).labels, dict.fromkeys(range(4), "cut"))
-    dataset = Dataset("x", broken, broken, list("abcd"), (0.5,), (0.5,))
     with pytest.raises(UsageError, match=r"nearly all .* \(cut\)"):
-        TrainBatches(dataset, 4, 0, 1).prepare(0)
+        TrainBatches([broken], 4, 0, 1)[0]
 
 
 def test_an_epoch_shows_every_image_at_most_once_and_drops_the_rest():
     run = batches()
     assert run.steps_per_epoch == 3
     for epoch in range(3):
-        parts = [run[3 * epoch + place]["label"] for place in range(3)]
+        parts = [run[3 * epoch + place][0]["label"] for place in range(3)]
         assert len(set(np.concatenate(parts).tolist())) == 9
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
-    first, second = labels(batches()[step] for step in (0, 3))
+    first, second = labels(at(batches(), (0, 3)))
     assert first != second
-    assert first != labels([batches(seed=1)[0]])[0]
+    assert first != labels(at(batches(seed=1), [0]))[0]
 
 
 def test_images_and_labels_belong_together():
     for step in range(9):
-        batch = batches()[step]
+        batch, _ = batches()[step]
         assert batch["image"][:, 0, 0, 0].tolist() == batch["label"].tolist()
         assert batch.keys() == {"image", "label"}
 
@@ -75,12 +79,12 @@ def test_images_and_labels_belong_together():
 @pytest.mark.parametrize("start", [0, 1, 5, 9])
 def test_reading_ahead_from_any_step_gives_the_batches_of_random_access(start):
     run = batches()
-    assert labels(run.prefetch(start)) == labels(run[step] for step in range(start, 9))
+    assert labels(run.prefetch(start)) == labels(at(run, range(start, 9)))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 10, 16])
 def test_evaluation_counts_every_image_once(batch_size):
-    parts = list(eval_batches(source(10), batch_size))
+    parts = [batch.arrays for batch in EvalBatches(source(10), batch_size).read()]
     weights = np.concatenate([part["weight"] for part in parts])
     seen = np.concatenate([part["label"] for part in parts])[weights > 0]
     assert seen.tolist() == list(range(10))
@@ -95,19 +99,22 @@ def photographs(tmp_path):
     return tmp_path
 
 
-def photo_batches(folder, sizes=(12,), **fields):
-    transforms = [TrainTransform(size, AugmentConfig(flip=True)) for size in sizes]
-    settings = {"batch_size": 4, "seed": 0, "steps": 12, "transforms": transforms, **fields}
-    return TrainBatches(open_dataset("folder", folder, 12), **settings)
+def photo_batches(folder, sizes=(12,), balanced=False, **fields):
+    data = DataConfig(train_sizes=sizes, balanced=balanced, augment=AugmentConfig(flip=True))
+    task, dataset = Classification(data=data), open_dataset("folder", folder, 12)
+    settings = {"batch_size": 4, "seed": 0, "steps": 12, **fields}
+    forms = task.examples(dataset, "train")
+    return TrainBatches(forms, classes=task.classes(dataset), **settings)
 
 
-def views(folder, workers=0):
-    dataset = open_dataset("folder", folder, 12)
-    return ViewedSource(dataset.val, EvalTransform(12, 1.0, "bilinear"), (12, 12, 3), workers)
+def eval_parts(folder, workers=0, host=None):
+    task = Classification(data=DataConfig(crop_pct=1.0))
+    (examples,) = task.examples(open_dataset("folder", folder, 12), "val")
+    return list(EvalBatches(examples, 4, host or Host()).read(workers))
 
 
 def test_any_number_of_workers_and_any_start_give_the_same_batches(photographs):
-    expected = [photo_batches(photographs)[step] for step in range(12)]
+    expected = at(photo_batches(photographs), range(12))
     assert expected[0]["image"].shape == (4, 12, 12, 3)
     assert not same(expected[0], expected[4])
     for workers_, start in ((0, 0), (0, 5), (1, 2), (2, 7)):
@@ -122,8 +129,8 @@ def test_hosts_read_the_rows_of_the_same_global_batch(photographs, hosts, balanc
     whole = photo_batches(photographs, balanced=balanced)
     parts = [dataclasses.replace(whole, host=Host(index, hosts)) for index in range(hosts)]
     for step in (0, 3, 9):
-        for key, value in whole[step].items():
-            assert np.array_equal(np.concatenate([part[step][key] for part in parts]), value)
+        for key, value in whole[step][0].items():
+            assert np.array_equal(np.concatenate([part[step][0][key] for part in parts]), value)
 
 
 def test_hosts_stay_in_step_where_images_are_broken(photographs):
@@ -132,23 +139,23 @@ def test_hosts_stay_in_step_where_images_are_broken(photographs):
     whole = photo_batches(photographs)
     parts = [dataclasses.replace(whole, host=Host(index, 2)) for index in range(2)]
     for step in range(12):
-        halves = [part[step] for part in parts]
-        assert np.array_equal(np.concatenate([h["image"] for h in halves]), whole[step]["image"])
+        halves = [part[step][0]["image"] for part in parts]
+        assert np.array_equal(np.concatenate(halves), whole[step][0]["image"])
 
 
 def test_balanced_classes_come_equally_often(photographs):
     run = photo_batches(photographs, batch_size=6, steps=6, balanced=True)
     for epoch in range(2):
-        drawn = np.concatenate([run[3 * epoch + place]["label"] for place in range(3)])
+        drawn = np.concatenate([run[3 * epoch + place][0]["label"] for place in range(3)])
         assert np.bincount(drawn).tolist() == [6, 6, 6]
 
 
 def test_images_without_a_label_belong_to_no_class(photographs):
     run = photo_batches(photographs, batch_size=6, steps=3, balanced=True)
-    run.dataset.train.labels[3] = -1
+    run.classes[3] = -1
     order = np.concatenate([run._order(epoch) for epoch in range(3)])
     assert 3 not in order
-    assert np.bincount(run.dataset.train.labels[order]).tolist() == [18, 18, 18]
+    assert np.bincount(run.classes[order]).tolist() == [18, 18, 18]
 
 
 def test_sizes_take_equal_shares_of_the_epochs(photographs):
@@ -168,7 +175,7 @@ def test_broken_images_are_replaced_and_each_is_named_once(photographs, caplog, 
     with caplog.at_level(logging.WARNING, "senet_jax"):
         read = list(photo_batches(photographs, workers=workers_).prefetch(0))
     again = photo_batches(photographs)
-    assert all(same(batch, again[step]) for step, batch in enumerate(read))
+    assert all(same(batch, again[step][0]) for step, batch in enumerate(read))
     named = [record.getMessage() for record in caplog.records if "broken image" in record.message]
     assert len(named) == 5
     assert len({line for line in named if "cat/0" in line}) == 5
@@ -207,17 +214,17 @@ def test_a_data_set_that_vanishes_gives_one_clear_error(photographs, workers_):
 
 
 @pytest.mark.parametrize("workers_", [0, 1])
-def test_views_are_evaluated_once_each_and_broken_ones_do_not_count(photographs, caplog, workers_):
+def test_views_are_evaluated_once_each_and_broken_ones_do_not_count(photographs, workers_):
     (photographs / "val" / "dog" / "00.jpg").write_bytes(b"")
-    with caplog.at_level(logging.WARNING, "senet_jax"):
-        parts = list(eval_batches(views(photographs, workers_), 4))
-    assert [part["weight"].tolist() for part in parts] == [[1, 1, 0, 1], [1, 0, 0, 0]]
-    assert [part["label"].tolist()[:1] for part in parts] == [[0], [2]]
-    assert "dog/00.jpg" in caplog.text
-    halves = [list(eval_batches(views(photographs), 4, Host(index, 2))) for index in range(2)]
+    parts = eval_parts(photographs, workers_)
+    assert [part.arrays["weight"].tolist() for part in parts] == [[1, 1, 0, 1], [1, 0, 0, 0]]
+    assert [part.arrays["label"].tolist() for part in parts] == [[0, 0, 0, 1], [2, 0, 0, 0]]
+    assert [part.arrays["index"].tolist() for part in parts] == [[0, 1, -4, 3], [4, -1, -1, -1]]
+    assert [list(part.errors) for part in parts] == [[2], []]
+    halves = [eval_parts(photographs, host=Host(index, 2)) for index in range(2)]
     for part, *both in zip(parts, *halves, strict=True):
-        assert np.array_equal(np.concatenate([h["image"] for h in both]), part["image"])
-        assert np.array_equal(np.concatenate([h["weight"] for h in both]), part["weight"])
+        for name, whole in part.arrays.items():
+            assert np.array_equal(np.concatenate([h.arrays[name] for h in both]), whole)
 
 
 def test_too_little_shared_memory_is_said_before_it_ends_in_a_bus_error(photographs, monkeypatch):

@@ -14,9 +14,10 @@ from PIL import Image
 
 from senet_jax.data.build import prepare
 from senet_jax.data.datasets import open_dataset
-from senet_jax.data.loader import TrainBatches, eval_batches
+from senet_jax.data.loader import EvalBatches, TrainBatches
 from senet_jax.data.tfds_folder import find_prepared
 from senet_jax.errors import UsageError
+from senet_jax.tasks.classification import Classification
 
 with tfds.core.registered.skip_registration():
 
@@ -259,23 +260,24 @@ def test_broken_images_in_memory_are_replaced_and_not_counted(shades, caplog):
     assert dataset.mean == pytest.approx((intact.mean(),))
     assert dataset.std == pytest.approx((intact.std(),))
 
-    run = TrainBatches(dataset, 4, seed=0, steps=12)
+    task = Classification()
+    run = TrainBatches(task.examples(dataset, "train"), 4, seed=0, steps=12)
     batches = list(run.prefetch(0))
     shades_of = {
         int(x): int(y)
         for x, y in zip(intact * 255 + 0.5, np.delete(dataset.train.labels, [2, 7]), strict=True)
     }
     for step, batch in enumerate(batches):
-        assert batch["image"].tobytes() == run[step]["image"].tobytes()
+        assert batch["image"].tobytes() == run[step][0]["image"].tobytes()
         assert all(
             shades_of[int(image[0, 0, 0])] == label
             for image, label in zip(batch["image"], batch["label"], strict=True)
         )
     lines = [r.getMessage() for r in caplog.records if "is replaced by another" in r.getMessage()]
     assert len(lines) == 2
-    (batch,) = eval_batches(dataset.val, 4)
-    assert batch["weight"].tolist() == [1, 0, 1, 0]
-    assert "a broken image is not counted: 1 (record 1 of test" in caplog.text
+    (batch,) = EvalBatches(*task.examples(dataset, "val"), 4).read()
+    assert batch.arrays["weight"].tolist() == [1, 0, 1, 0]
+    assert batch.errors[1].startswith("record 1 of test")
 
 
 def test_a_set_that_is_broken_throughout_is_refused(shades):

@@ -5,10 +5,9 @@ import pytest
 from PIL import Image
 
 from senet_jax.data.decode import Unreadable
-from senet_jax.data.loader import Host
-from senet_jax.data.sources import ArraySource
-from senet_jax.data.view_batches import PADDING, ViewBatches
-from senet_jax.data.views import Views
+from senet_jax.data.loader import PADDING, EvalBatches, Host
+from senet_jax.data.sources import ArraySource, EncodedSource
+from senet_jax.data.views import ViewedExamples, Views, view_name
 
 VIEWS = (Views(8, "ten-crop"), Views(6, "ten-crop"))
 
@@ -19,8 +18,10 @@ def png(shade):
     return file.getvalue()
 
 
-class Encoded:
+class Encoded(EncodedSource):
     """Images whose shade is ten times their place; the third is damaged, the sixth gone."""
+
+    labels = np.arange(11) % 4
 
     def __len__(self):
         return 11
@@ -35,16 +36,21 @@ class Encoded:
         return f"image {index}"
 
 
+def read(source, views, batch_size, channels=3, host=None, workers=0):
+    """The batches of the views of a split."""
+    batches = EvalBatches(ViewedExamples(source, views, channels), batch_size, host or Host())
+    return list(batches.read(workers))
+
+
 @pytest.mark.parametrize(("hosts", "workers"), [(1, 0), (2, 0), (4, 0), (1, 1)])
 def test_every_image_comes_once_over_all_hosts_and_what_is_broken_is_told(hosts, workers):
     batches = [
-        list(ViewBatches(Encoded(), VIEWS, 4, host=Host(host, hosts)).read(workers))
-        for host in range(hosts)
+        read(Encoded(), VIEWS, 4, host=Host(host, hosts), workers=workers) for host in range(hosts)
     ]
     assert {len(own) for own in batches} == {3}
-    assert {len(batch.index) for own in batches for batch in own} == {4 // hosts}
+    assert {len(batch.arrays["index"]) for own in batches for batch in own} == {4 // hosts}
     rows = [batch for own in batches for batch in own]
-    index = np.concatenate([batch.index for batch in rows])
+    index = np.concatenate([batch.arrays["index"] for batch in rows])
     assert sorted(index[index >= 0]) == [0, 1, 3, 4, 6, 7, 8, 9, 10]
     assert sorted(index[index < PADDING]) == [-2 - 5, -2 - 2]
     assert sum(index == PADDING) == 1
@@ -52,12 +58,13 @@ def test_every_image_comes_once_over_all_hosts_and_what_is_broken_is_told(hosts,
     assert errors.keys() == {2, 5}
     assert errors[5] == "gone"
     for batch in rows:
-        for view in VIEWS:
-            shades = batch.images[view].reshape(len(batch.index), -1)
-            there = batch.index >= 0
-            np.testing.assert_array_equal(shades.min(1), np.where(there, 10 * batch.index, 0))
-            np.testing.assert_array_equal(shades.max(1), np.where(there, 10 * batch.index, 0))
-        np.testing.assert_array_equal(batch.label, np.where(there, batch.index % 4, 0))
+        places = batch.arrays["index"]
+        there = places >= 0
+        for view in range(len(VIEWS)):
+            shades = batch.arrays[view_name(view)].reshape(len(places), -1)
+            np.testing.assert_array_equal(shades.min(1), np.where(there, 10 * places, 0))
+            np.testing.assert_array_equal(shades.max(1), np.where(there, 10 * places, 0))
+        np.testing.assert_array_equal(batch.arrays["label"], np.where(there, places % 4, 0))
 
 
 def test_views_are_turned_by_exif_where_they_ask_for_it():
@@ -74,25 +81,25 @@ def test_views_are_turned_by_exif_where_they_ask_for_it():
             return file.getvalue(), 0
 
     views = Views(8, crop_pct=1.0), Views(8, crop_pct=1.0, exif_orientation=True)
-    (batch,) = ViewBatches(Turned(), views, 1, channels=1).read()
-    stored, upright = (batch.images[view][0, 0, :, :, 0] for view in views)
+    (batch,) = read(Turned(), views, 1, channels=1)
+    stored, upright = (batch.arrays[view_name(view)][0, 0, :, :, 0] for view in range(2))
     assert stored.ravel().tolist() == list(range(64))
     assert upright.ravel().tolist() == list(range(64))[::-1]
 
 
 def test_broken_images_in_memory_are_told():
     source = ArraySource(np.ones((3, 8, 8, 1), np.uint8), np.arange(3), {1: "cut off"})
-    (batch,) = ViewBatches(source, (Views(8, crop_pct=1.0),), 4, channels=1).read()
-    assert batch.index.tolist() == [0, -2 - 1, 2, PADDING]
+    (batch,) = read(source, (Views(8, crop_pct=1.0),), 4, channels=1)
+    assert batch.arrays["index"].tolist() == [0, -2 - 1, 2, PADDING]
     assert batch.errors == {1: "cut off"}
 
 
 def test_grey_networks_are_given_grey_and_arrays_come_as_they_are():
-    (batch,) = ViewBatches(Encoded(), (Views(8),), 11, channels=1).read()
-    assert batch.images[Views(8)].shape == (11, 1, 8, 8, 1)
+    (batch,) = read(Encoded(), (Views(8),), 11, channels=1)
+    assert batch.arrays[view_name(0)].shape == (11, 1, 8, 8, 1)
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
     source = ArraySource(images, np.arange(3))
     whole = Views(8, crop_pct=1.0)
-    (batch,) = ViewBatches(source, (whole,), 4, channels=1).read()
-    np.testing.assert_array_equal(batch.images[whole][:3, 0], images)
-    np.testing.assert_array_equal(batch.index, [0, 1, 2, PADDING])
+    (batch,) = read(source, (whole,), 4, channels=1)
+    np.testing.assert_array_equal(batch.arrays[view_name(0)][:3, 0], images)
+    np.testing.assert_array_equal(batch.arrays["index"], [0, 1, 2, PADDING])

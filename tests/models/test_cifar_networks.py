@@ -15,16 +15,16 @@ from senet_jax import (
     create_model,
 )
 from senet_jax.config import OptimizerConfig
-from senet_jax.data.config import AugmentConfig
 from senet_jax.data.normalization import Normalization
 from senet_jax.interchange import from_torch, to_torch
 from senet_jax.models.preact_resnet import PREACT_RESNETS, PreactResNet
 from senet_jax.models.shake_shake import SHAKE_SHAKES, ShakeShake
 from senet_jax.network import Network
+from senet_jax.tasks.classification import Classification
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.optimizer import make_optimizer
 from senet_jax.training.state import init_state
-from senet_jax.training.step import make_train_step
+from senet_jax.training.step import key_data, make_train_step
 
 TINY = {"blocks": (1, 2), "widths": (4, 8), "stem_width": 4, "num_classes": 5}
 NETWORKS = {
@@ -135,7 +135,7 @@ def test_the_loss_falls_on_a_batch_that_is_repeated(model):
     mesh = meshes.make_mesh(1)
     optimizer = make_optimizer(OptimizerConfig(), lambda step: 0.1)
     network = Network(model, Normalization((0.5,) * 3, (0.25,) * 3), mesh)
-    step = make_train_step(network, optimizer, seed=0, augmentation=AugmentConfig())
+    step = make_train_step(Classification(), network, optimizer)
     labels = np.arange(20) % 5
     noise = np.random.default_rng(0).integers(0, 100, (20, 6, 6, 3), np.uint8)
     # Each class has its shade.
@@ -145,7 +145,7 @@ def test_the_loss_falls_on_a_batch_that_is_repeated(model):
     state = jax.jit(init, out_shardings=meshes.replicated(mesh))(KEY)
     losses = []
     for _ in range(20):
-        state, metrics = step(state, meshes.to_devices(batch, mesh))
+        state, metrics = step(state, meshes.to_devices(batch, mesh), key_data(0))
         losses.append(float(metrics["loss"]))
     assert np.isfinite(losses).all()
     assert all(

@@ -258,6 +258,6 @@ def test_a_step_that_is_too_large_says_by_how_much(tiny, monkeypatch):
             raise error
 
     run = set_up(tiny, topology=None)
-    monkeypatch.setattr(type(run), "train_step", Lowered())
+    monkeypatch.setattr(type(run.programs), "train", Lowered())
     with pytest.raises(UsageError, match=r"it needs 20\.51G of 15\.75G"):
         compile_step(run)

@@ -62,7 +62,7 @@ def test_data_that_is_not_there_is_refused_unless_all_has_been_done(tmp_path):
         check_data(grid)
     grid[0].config.run_dir.mkdir(parents=True)
     (grid[0].config.run_dir / "metrics.jsonl").write_text(
-        '{"step": 9, "epoch": 1, "val/top1": 0.5, "val/loss": 1}\n'
+        '{"step": 9, "epoch": 1, "val/top1": 0.5, "val/loss": 1, "val/count": 9}\n'
     )
     check_data(grid)
 
@@ -72,9 +72,9 @@ def test_a_run_is_done_after_the_validation_of_its_last_epoch(tmp_path):
     job.config.run_dir.mkdir(parents=True)
     metrics = job.config.run_dir / "metrics.jsonl"
     for line, done in (
-        ({"epoch": 1, "val/top1": 0.5, "val/loss": 1}, False),
+        ({"epoch": 1, "val/top1": 0.5, "val/loss": 1, "val/count": 9}, False),
         ({"epoch": 2}, False),
-        ({"epoch": 2, "val/top1": 0.5, "val/loss": 1}, True),
+        ({"epoch": 2, "val/top1": 0.5, "val/loss": 1, "val/count": 9}, True),
     ):
         with metrics.open("a") as file:
             file.write(json.dumps({"step": 9, **line}) + "\n")

@@ -1,6 +1,7 @@
 """The table of a study that is running, on terminals of any height."""
 
 import io
+import json
 import sys
 
 import pytest
@@ -8,7 +9,7 @@ from rich.console import Console
 
 from senet_jax.config import TrainConfig
 from senet_jax.studies.grid import jobs
-from senet_jax.studies.live import LiveTable, tell_failures
+from senet_jax.studies.live import LiveTable, _table, tell_failures
 from senet_jax.studies.runner import Progress
 from senet_jax.terminal import escaped_output
 
@@ -78,3 +79,21 @@ def test_runs_that_failed_for_one_reason_are_named_together(progress, capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("a/seed10, a/seed11 failed: no disk (all of it: ")
     assert second.startswith("a/seed12 failed: no memory")
+
+
+def test_the_column_of_the_metric_is_that_of_the_task(tmp_path, median):
+    metrics = {"median": {"val/median": 0.25}, "classification": {"val/top1": 0.75}}
+    grid = jobs({task: TrainConfig(task=task) for task in metrics}, tmp_path, [0])
+    for job in grid:
+        job.config.run_dir.mkdir(parents=True)
+        line = {"step": 10, "epoch": 1, "val/loss": 2.0, **metrics[job.config.task]}
+        (job.config.run_dir / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    progress = [Progress(job, "running") for job in grid]
+
+    def column(*shown):
+        found = _table(shown, 20).columns[3]
+        return [str(found.header), *map(str, found.cells)]
+
+    assert column(progress[0]) == ["median error", "0.2500 m"]
+    assert column(progress[1]) == ["error", "25.00%"]
+    assert column(*progress) == ["metric", "0.2500 m", "25.00%"]

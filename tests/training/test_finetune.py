@@ -31,7 +31,7 @@ def one_step(config):
     run = Run(config)
     state = run.fresh_state()
     before = flat(state.params)
-    batch = meshes.to_devices(dict(run.batches[0]), run.mesh)
+    batch = meshes.to_devices(run.batches[0][0], run.mesh)
     return before, flat(run.train_step(state, batch)[0].params)
 
 

@@ -54,8 +54,8 @@ def test_a_network_without_batch_norm_trains_and_is_restored(tiny, monkeypatch):
     monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(build, 8))
     last = train(dataclasses.replace(tiny, epochs=1))
     _, restored = evaluate_run(tiny.run_dir)
-    assert restored.top1 == last["val/top1"]
-    assert restored.loss == pytest.approx(last["val/loss"], rel=1e-5)
+    assert restored["val/top1"] == last["val/top1"]
+    assert restored["val/loss"] == pytest.approx(last["val/loss"], rel=1e-5)
 
 
 def test_a_run_leaves_what_the_readme_says(tiny):
@@ -81,7 +81,7 @@ def test_the_lines_mean_what_they_say(tiny, finished):
     run = loop.Run(tiny)
     state, losses = run.fresh_state(), []
     for step in range(4):
-        batch = loop.meshes.to_devices(dict(run.batches[step]), run.mesh)
+        batch = loop.meshes.to_devices(run.batches[step][0], run.mesh)
         state, metrics = run.train_step(state, batch)
         losses.append(float(metrics["loss"]))
     first = read_metrics(finished.run_dir)[0]
@@ -179,7 +179,7 @@ def test_sigterm_saves_and_the_run_goes_on_from_there(tiny, finished):
 
 @pytest.mark.usefixtures("tiny")
 def test_a_finished_run_is_not_run_again(finished, monkeypatch):
-    monkeypatch.setattr(loop, "_loop", lambda *_: pytest.fail("a step was made"))
+    monkeypatch.setattr(loop, "_Loop", lambda *_: pytest.fail("a step was made"))
     assert train(finished) == read_metrics(finished.run_dir)[-1]
 
 
@@ -204,14 +204,14 @@ def test_evaluating_a_run_gives_its_own_numbers(finished):
     last = read_metrics(finished.run_dir)[-1]
     step, result = evaluate_run(finished.run_dir)
     assert step == 28
-    assert result.top1 == last["val/top1"]
-    assert result.loss == pytest.approx(last["val/loss"], rel=1e-6)
+    assert result["val/top1"] == last["val/top1"]
+    assert result["val/loss"] == pytest.approx(last["val/loss"], rel=1e-6)
     best = max(
         (line for line in read_metrics(finished.run_dir) if "val/top1" in line),
         key=lambda line: line["val/top1"],
     )
     step, result = evaluate_run(finished.run_dir, "best")
-    assert result.top1 == best["val/top1"]
+    assert result["val/top1"] == best["val/top1"]
     assert evaluate_run(finished.run_dir / "checkpoints" / str(step)) == (step, result)
     with pytest.raises(UsageError, match="no checkpoint 3"):
         evaluate_run(finished.run_dir / "checkpoints" / "3")

@@ -30,7 +30,7 @@ def mixing(tiny):
 
 def step_at(run, step):
     """The state and the metrics of a step."""
-    batch = meshes.to_devices(dict(run.batches[step]), run.mesh)
+    batch = meshes.to_devices(run.batches[step][0], run.mesh)
     return run.train_step(moved(run.fresh_state(), step), batch)
 
 
@@ -51,7 +51,7 @@ def test_loss_and_top1_are_those_of_the_mixed_images_and_smoothed_targets(mixing
     apply = jax.jit(lambda x: run.model.apply(variables, x, train=True, mutable=["batch_stats"])[0])
     for step in range(4):
         _, metrics = step_at(run, step)
-        batch = run.batches[step]
+        batch, _ = run.batches[step]
         images, share = change(batch["image"], StepKeys.of(jax.random.key(mixing.seed), step))
         before, labels, share = np.roll(batch["label"], 1), batch["label"], float(share)
         logits = apply((images / 255 - 0.305) / 0.376)
@@ -63,7 +63,7 @@ def test_loss_and_top1_are_those_of_the_mixed_images_and_smoothed_targets(mixing
         right = (np.asarray(logits).argmax(-1) == dominant).mean()
         assert float(metrics["top1"]) == pytest.approx(right)
         shown = run.shown_batch(step)
-        assert shown.share == pytest.approx(share)
+        assert shown.shared == pytest.approx(share)
         assert np.array_equal(shown.images, np.rint(images))
         kinds.add((share * 64 % 1 == 0, share >= 0.5))
     # Shares of whole pixels, of 64, are CutMix's; either kind and either label was there.
@@ -83,16 +83,16 @@ def test_titles_give_the_shares_of_both_classes(tiny):
     run = Run(mixed(tiny, augment=MIXING))
     shown, classes = run.shown_batch(2), run.dataset.classes
     titles = shown.titles(classes)
-    own, other = classes[shown.labels[5]], classes[shown.labels[4]]
-    assert titles[5] == f"{shown.share:.2f} {own}\n{1 - shown.share:.2f} {other}"
-    assert titles[0].endswith(classes[shown.labels[-1]])
+    own, other = classes[shown.arrays["label"][5]], classes[shown.arrays["label"][4]]
+    assert titles[5] == f"{shown.shared:.2f} {own}\n{1 - shown.shared:.2f} {other}"
+    assert titles[0].endswith(classes[shown.arrays["label"][-1]])
 
 
 def test_what_is_shown_without_augmentation_is_the_batch(tiny):
     run = Run(mixed(tiny, augment=AugmentConfig()))
-    batch, shown = run.batches[3], run.shown_batch(3)
+    (batch, _), shown = run.batches[3], run.shown_batch(3)
     assert np.array_equal(shown.images, batch["image"])
-    assert np.array_equal(shown.labels, batch["label"])
+    assert np.array_equal(shown.arrays["label"], batch["label"])
     assert shown.titles(run.dataset.classes) == [str(label) for label in batch["label"]]
 
 

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from senet_jax.config import OptimizerConfig
 from senet_jax.errors import UsageError
 from senet_jax.models.zoo import create_model
+from senet_jax.tasks.base import is_kernel
 from senet_jax.training.optimizer import (
     check_schedule,
-    decayed,
     make_optimizer,
     make_schedule,
     observe_validation,
@@ -66,9 +67,27 @@ def test_kernels_decay_and_nothing_else():
     model = create_model("cifar_seresnet8")
     images = jnp.zeros((1, 8, 8, 3))
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
-    mask = jax.tree_util.tree_leaves_with_path(decayed(shapes["params"]))
-    names = {path[-1].key: chosen for path, chosen in mask}
+    paths = traverse_util.flatten_dict(shapes["params"])
+    names = {path[-1]: is_kernel(path) for path in paths}
     assert names == {"kernel": True, "bias": False, "scale": False}
+
+
+def test_the_task_says_what_decays_and_what_the_head_is():
+    config = OptimizerConfig(learning_rate=1.0, momentum=0.0, nesterov=False, weight_decay=0.5)
+    optimizer = make_optimizer(
+        config,
+        lambda step: 1.0,
+        body_rate=0.1,
+        head=("bias",),
+        decays=lambda path: path == ("bias",),
+    )
+    zero = jax.tree.map(jnp.zeros_like, GRADS)
+    updates, _ = optimizer.update(zero, optimizer.init(params()), params())
+    # Only the bias decays, by half of itself, and it is the head.
+    np.testing.assert_allclose(updates["kernel"], [0.0, 0.0])
+    np.testing.assert_allclose(updates["bias"], [-1.5])
+    updates, _ = optimizer.update(GRADS, optimizer.init(params()), params())
+    np.testing.assert_allclose(updates["kernel"], [-0.03, -0.04], rtol=1e-6)
 
 
 def params():

@@ -13,7 +13,7 @@ from senet_jax.errors import UsageError
 from senet_jax.network import normalize
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.run import Run
-from senet_jax.training.step import make_train_step
+from senet_jax.training.step import key_data, make_train_step
 
 
 def leaves(tree):
@@ -22,7 +22,7 @@ def leaves(tree):
 
 def first_step(config):
     run = Run(config)
-    batch = meshes.to_devices(dict(run.batches[0]), run.mesh)
+    batch = meshes.to_devices(run.batches[0][0], run.mesh)
     return run, run.train_step(run.fresh_state(), batch)
 
 
@@ -50,7 +50,7 @@ def test_a_step_is_the_same_on_one_device_and_on_eight(tiny):
 def test_the_batch_is_split_and_the_state_is_everywhere(tiny):
     config = dataclasses.replace(tiny, mesh=MeshConfig(data=8))
     run, (state, _) = first_step(config)
-    batch = meshes.to_devices(dict(run.batches[0]), run.mesh)
+    batch = meshes.to_devices(run.batches[0][0], run.mesh)
     assert {shard.data.shape[0] for shard in batch["image"].addressable_shards} == {12}
     assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(state))
 
@@ -65,7 +65,7 @@ def test_a_step_is_the_textbook_step(tiny):
         data=dataclasses.replace(tiny.data, augment=AugmentConfig()),
     )
     run, (state, metrics) = first_step(config)
-    start, batch = run.fresh_state(), run.batches[0]
+    start, batch = run.fresh_state(), run.batches[0][0]
     images = (batch["image"] / 255 - 0.305) / 0.376
 
     def loss_fn(params):
@@ -97,7 +97,7 @@ def test_the_average_follows_parameters_and_statistics(tiny):
     average = {"params": state.params, "batch_stats": state.batch_stats}
     average = jax.tree.map(np.asarray, average)
     for step, keep in enumerate([0.1, 0.15, 0.15]):  # min(0.15, (1 + step) / (10 + step))
-        batch = meshes.to_devices(dict(run.batches[step]), run.mesh)
+        batch = meshes.to_devices(run.batches[step][0], run.mesh)
         state, _ = run.train_step(state, batch)
         new = {"params": state.params, "batch_stats": state.batch_stats}
         average = jax.tree.map(lambda old, x, k=keep: k * old + (1 - k) * x, average, new)
@@ -109,17 +109,17 @@ def test_the_average_follows_parameters_and_statistics(tiny):
 def test_the_step_donates_the_state(tiny):
     run = Run(tiny)
     state = run.fresh_state()
-    run.train_step(state, meshes.to_devices(dict(run.batches[0]), run.mesh))
+    run.train_step(state, meshes.to_devices(run.batches[0][0], run.mesh))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
 
 def test_dropout_and_augmentation_depend_on_seed_and_step_alone(tiny):
     run = Run(tiny)
-    batch = meshes.to_devices(dict(run.batches[0]), run.mesh)
+    batch = meshes.to_devices(run.batches[0][0], run.mesh)
 
     def loss(seed):
-        step = dataclasses.replace(run.train_step, seed=seed)
-        return float(step(run.fresh_state(), batch)[1]["loss"])
+        _, metrics = run.programs.train(run.fresh_state(), batch, key_data(seed))
+        return float(metrics["loss"])
 
     assert loss(0) == loss(0)
     assert loss(0) != loss(1)
@@ -129,7 +129,7 @@ def test_runs_that_differ_by_the_seed_share_one_program(tiny, tmp_path):
     def losses(run):
         state, found = run.fresh_state(), []
         for index in range(2):
-            batch = meshes.to_devices(dict(run.batches[index]), run.mesh)
+            batch = meshes.to_devices(run.batches[index][0], run.mesh)
             state, metrics = run.train_step(state, batch)
             found.append(float(metrics["loss"]))
         return found
@@ -141,32 +141,33 @@ def test_runs_that_differ_by_the_seed_share_one_program(tiny, tmp_path):
     own, seventh = losses(first), losses(other)
     assert seventh == losses(alone)
     assert seventh != own
-    assert first.train_step.program._cache_size() == 1
-    assert other.train_step.program is first.train_step.program
+    assert first.programs.train._cache_size() == 1
+    assert other.programs is first.programs
 
 
 def test_drop_block_rises_from_nothing_to_its_rate_over_the_run(tiny):
     model = dataclasses.replace(tiny.model, dropout=0.0, drop_block=0.4)
     run = Run(dataclasses.replace(tiny, model=model))
-    batch = meshes.to_devices(dict(run.batches[0]), run.mesh)
+    batch = meshes.to_devices(run.batches[0][0], run.mesh)
     plain = Run(dataclasses.replace(tiny, model=dataclasses.replace(model, drop_block=0.0)))
     full = Run(dataclasses.replace(tiny, model=dataclasses.replace(model, drop_block=0.2)))
     constant = make_train_step(
+        full.task,
         full.network,
         full.optimizer,
-        seed=0,
-        augmentation=tiny.data.augment,
         ema_decay=0.9,
     )
 
     def gradient(step, number):
         state = run.fresh_state().replace(step=jnp.asarray(number, jnp.int32))
-        return float(step(state, batch)[1]["grad_norm"])
+        return float(step(state, batch, key_data(0))[1]["grad_norm"])
 
-    assert gradient(run.train_step, 0) == pytest.approx(gradient(plain.train_step, 0), rel=1e-5)
+    assert gradient(run.programs.train, 0) == pytest.approx(
+        gradient(plain.programs.train, 0), rel=1e-5
+    )
     # Halfway through its 28 steps it has half its rate.
-    assert gradient(run.train_step, 14) == pytest.approx(gradient(constant, 14), rel=1e-6)
-    assert gradient(run.train_step, 28) != pytest.approx(gradient(constant, 28), rel=1e-2)
+    assert gradient(run.programs.train, 14) == pytest.approx(gradient(constant, 14), rel=1e-6)
+    assert gradient(run.programs.train, 28) != pytest.approx(gradient(constant, 28), rel=1e-2)
 
 
 @pytest.mark.parametrize(

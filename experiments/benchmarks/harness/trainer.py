@@ -125,7 +125,7 @@ def _set_up(wanted: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
     several = [run.with_seed(index, Path("unused")) for index in range(seeds)]
     states = jax.tree.map(lambda *x: jnp.stack(x), *(one.fresh_state() for one in several))
     keys = np.stack([key_data(index) for index in range(seeds)])
-    mapped = jax.jit(jax.vmap(run.train_step.program), donate_argnums=0)
+    mapped = jax.jit(jax.vmap(run.programs.train), donate_argnums=0)
     batches = jax.tree.map(lambda x: np.stack([x] * seeds), batch)
     return run, states, batches, lambda state, batch: mapped(state, batch, keys)
 

@@ -22,12 +22,13 @@ from scipy.special import log_softmax
 
 from senet_jax.analysis.gates.sites import Edits, chosen, find_blocks, replacing
 from senet_jax.attention import Gated
-from senet_jax.data.loader import Host
-from senet_jax.data.sources import ArraySource
-from senet_jax.data.view_batches import Images, ViewBatches
+from senet_jax.data.sources import Source
+from senet_jax.data.views import ViewedExamples, view_name
 from senet_jax.errors import UsageError
 from senet_jax.inference.ensemble import Member
+from senet_jax.tasks.classification import rank
 from senet_jax.training.distributed.mesh import over_batch, replicated, to_devices
+from senet_jax.training.evaluate import eval_batches
 
 LOGGER = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Probe:
     def __init__(
         self,
         member: Member,
-        source: ArraySource | Images,
+        source: Source,
         mesh: Mesh,
         *,
         batch_size: int = 256,
@@ -93,13 +94,8 @@ class Probe:
         side = self._view.size
         self.blocks = find_blocks(member.name, member.model, (side, side, channels))
         self._mesh, self._workers = mesh, workers
-        self._batches = ViewBatches(
-            source,
-            (self._view,),
-            -(-batch_size // mesh.size) * mesh.size,
-            channels,
-            Host(jax.process_index(), jax.process_count()),
-        )
+        examples = ViewedExamples(source, (self._view,), channels)
+        self._batches = eval_batches(examples, batch_size, mesh)
         self._variables = jax.device_put(member.variables, replicated(mesh))
         self._network = member.on(mesh)
         self._look = self._step(self._gates)
@@ -133,9 +129,7 @@ class Probe:
         loss: list[list[np.ndarray]] = [[] for _ in variants]
         for place, label, logits in self._run(self._ask, variants):
             log_p = log_softmax(logits.astype(np.float64), axis=-1)
-            # What is not a number is no answer.
-            intact = ~np.isnan(log_p).any(axis=-1)
-            right[place].append((log_p.argmax(axis=-1) == label) & intact)
+            right[place].append(rank(log_p, label, np) < 1)
             loss[place].append(-log_p[np.arange(len(label)), label])
         return [
             Answers(np.concatenate(r), np.concatenate(x)) for r, x in zip(right, loss, strict=True)
@@ -203,9 +197,9 @@ class Probe:
                 if index not in self._unreadable:
                     LOGGER.warning("%s is left out: %s", self.source.name(index), reason)
                     self._unreadable.add(index)
-            image = batch.images[self._view][:, 0]
-            values = {"image": image, "index": batch.index, "label": batch.label}
-            on_devices = to_devices(values, self._mesh)
+            arrays = batch.arrays
+            values = {name: arrays[name] for name in ("index", "label")}
+            on_devices = to_devices({"image": arrays[view_name(0)][:, 0], **values}, self._mesh)
             for place, edit in enumerate(edits):
                 yield place, step(self._variables, on_devices, edit)
 

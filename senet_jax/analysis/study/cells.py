@@ -10,6 +10,9 @@ from senet_jax.config import TrainConfig
 from senet_jax.data.card import Card
 from senet_jax.errors import UsageError, choose
 from senet_jax.files import make_folder, os_reason, read_json_object, write_text
+from senet_jax.tasks import find_task
+from senet_jax.tasks.base import Task, reported
+from senet_jax.tasks.metrics import Metric
 from senet_jax.training.records.goodput import read_sessions
 from senet_jax.training.records.metrics import Line, reached, read_metrics, training_speed
 from senet_jax.training.records.run_dir import read_card, read_config
@@ -60,9 +63,14 @@ class Cell:
         """What is known of the data set."""
         return read_card(self.runs[min(self.runs)].folder)
 
-    def by_seed(self, metric: str) -> dict[int, float]:
+    def by_seed(self, key: str) -> dict[int, float]:
         """A number of the final validation by seed."""
-        return {seed: run.last[metric] for seed, run in sorted(self.runs.items())}
+        return {seed: run.last[key] for seed, run in sorted(self.runs.items())}
+
+    def shown(self, metric: Metric) -> dict[int, float]:
+        """A metric of the final validation by seed, as people are shown it."""
+        values = self.by_seed(metric.validation)
+        return {seed: metric.shown(value) for seed, value in values.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +85,11 @@ class Study:
     baseline: str | None = None
     """What the study itself compares with, if it says so."""
 
+    @property
+    def task(self) -> type[Task]:
+        """What all runs learn."""
+        return find_task(self.cells[0].config.task)
+
 
 def read_study(folder: Path) -> Study:
     """Reads the runs under a folder.
@@ -85,8 +98,8 @@ def read_study(folder: Path) -> Study:
 
     Raises:
         UsageError: There are no runs that ended, runs of one cell differ by more than the seed or
-            have the same one, or runs are of several data sets; or the study says of itself what
-            cannot be read.
+            have the same one, or runs are of several data sets or tasks; or the study says of
+            itself what cannot be read.
     """
     try:
         if not folder.is_dir():
@@ -101,7 +114,8 @@ def read_study(folder: Path) -> Study:
     unfinished = []
     for path in found:
         run = StudiedRun(path, read_config(path), read_metrics(path))
-        if not reached(run.lines, run.config.epochs):
+        keys = {metric.validation for metric in reported(find_task(run.config.task))}
+        if not reached(run.lines, run.config.epochs) or not keys <= run.last.keys():
             unfinished.append(path)
             continue
         runs = cells.setdefault(_cell_name(folder, path), {})
@@ -116,12 +130,16 @@ def read_study(folder: Path) -> Study:
         unfinished,
         _read_baseline(folder),
     )
-    data = sorted({cell.config.data.name for cell in study.cells})
-    if len(data) > 1:
-        raise UsageError(
-            f"{folder} has runs on {' and '.join(data)}, whose errors cannot be compared: report "
-            "their folders apart."
-        )
+    configs = [cell.config for cell in study.cells]
+    for what, names in (
+        ("on", {config.data.name for config in configs}),
+        ("of the tasks", {config.task for config in configs}),
+    ):
+        if len(names) > 1:
+            raise UsageError(
+                f"{folder} has runs {what} {' and '.join(sorted(names))}, whose results cannot be "
+                "compared: report their folders apart."
+            )
     return study
 
 

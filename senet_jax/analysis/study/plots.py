@@ -15,6 +15,7 @@ from senet_jax.analysis.plots import STYLE, save_figure
 from senet_jax.analysis.statistics import Estimate
 from senet_jax.analysis.study.cells import Cell
 from senet_jax.analysis.study.report import Row, StudyReport
+from senet_jax.tasks.metrics import Metric, with_unit
 from senet_jax.text import figure_text
 
 FIGURES, FORMATS = ("curves", "errors", "differences", "cost"), ("png", "svg")
@@ -34,21 +35,25 @@ def draw_study(report: StudyReport, folder: Path) -> list[Path]:
         report: The study.
         folder: A folder that is there.
     """
-    groups = report.groups
+    groups, metric = report.groups, report.metric
     colors = _colors(report.rows)
+    several = len(groups) > 1
     files = []
     with matplotlib.rc_context(STYLE):
         figures = {
-            "curves": _curves(report.rows, colors) if len(groups) == 1 else _panels(groups, colors),
-            "errors": _bars(groups, colors),
-            "cost": _cost(groups, colors),
+            "curves": (
+                _panels(groups, metric, colors) if several else _curves(report.rows, metric, colors)
+            ),
+            "errors": _bars(groups, metric, colors),
+            "cost": _cost(groups, metric, colors),
         }
         compared = {
             group: [row for row in rows if row.difference is not None]
             for group, rows in groups.items()
         }
         if any(compared.values()):
-            figures["differences"] = _differences(compared, colors, report.compared_with)
+            baseline = report.compared_with
+            figures["differences"] = _differences(compared, metric, colors, baseline)
         for name, figure in figures.items():
             for kind in FORMATS:
                 files.append(folder / f"{name}.{kind}")
@@ -73,22 +78,25 @@ def _colors(rows: Sequence[Row]) -> dict[str, Color]:
     return colors
 
 
-def _curves(rows: Sequence[Row], colors: Mapping[str, Color]) -> Figure:
-    """Training and validation error by epoch: the mean of the seeds, and their range as a band."""
+def _curves(rows: Sequence[Row], metric: Metric, colors: Mapping[str, Color]) -> Figure:
+    """Training and validation by epoch: the mean of the seeds, and their range as a band."""
     figure = Figure(figsize=(6.5, 3.2), layout="constrained")
-    training, validation = figure.subplots(1, 2, sharey=True)
+    titles = {"train": "training", "val": "validation"}
+    if not _trained(rows, metric):
+        del titles["train"]
+    every = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
     for row in rows:
-        for axes, split in ((training, "train"), (validation, "val")):
-            _band(axes, row, f"{split}/top1", colors)
-    training.set_ylabel(f"top-1 error (%){_band_note(rows)}")
-    for axes, title in ((training, "training"), (validation, "validation")):
+        for axes, split in zip(every, titles, strict=True):
+            _band(axes, row, metric, split, colors)
+    every[0].set_ylabel(f"{figure_text(metric.axis)}{_band_note(rows)}")
+    for axes, title in zip(every, titles.values(), strict=True):
         axes.set_title(title, fontsize=9)
         _epochs(axes)
-    handles, labels = validation.get_legend_handles_labels()
+    handles, labels = every[-1].get_legend_handles_labels()
     if len(rows) > MOST_IN_LEGEND:
         figure.legend(handles, labels, fontsize=7, loc="outside right upper")
     else:
-        validation.legend(fontsize=7)
+        every[-1].legend(fontsize=7)
     return figure
 
 
@@ -99,7 +107,7 @@ PANEL = (1.9, 1.7)
 """Width and height of the axes of a group, inches."""
 
 
-def _panels(groups: Groups, colors: Mapping[str, Color]) -> Figure:
+def _panels(groups: Groups, metric: Metric, colors: Mapping[str, Color]) -> Figure:
     """The curves of each group: training thin and dashed, validation with the band of the seeds."""
     columns = min(4, len(groups), math.ceil(math.sqrt(len(groups))) + 1)
     lines = math.ceil(len(groups) / columns)
@@ -112,28 +120,30 @@ def _panels(groups: Groups, colors: Mapping[str, Color]) -> Figure:
     for axes, (group, rows) in zip(grid.flat, groups.items(), strict=False):
         for row in rows:
             color = colors[_label(row)]
-            epochs, values = _errors(row.cell, "train/top1")
+            epochs, values = _values(row.cell, metric, "train")
             marker = _marker(epochs)
             axes.plot(
                 epochs, values.mean(0), color=color, linewidth=0.7, linestyle="--", marker=marker
             )
-            line = _band(axes, row, "val/top1", colors)
+            line = _band(axes, row, metric, "val", colors)
             shown[figure_text(_label(row))] = line
         axes.set_title(figure_text(group), fontsize=8)
         _epochs(axes)
         axes.tick_params(labelsize=7)
         axes.set_xlabel("")
-        # A first epoch that is far off would leave the others flat.
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.minorticks_off()
+        if metric.shown_lower_is_better:
+            # A first epoch that is far off would leave the others flat.
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.minorticks_off()
     everything = [row for rows in groups.values() for row in rows]
+    dashed = "dashed: training" if _trained(everything, metric) else "validation"
+    scale = "logarithmic, " if metric.shown_lower_is_better else ""
     figure.supxlabel(
-        f"epoch\ndashed: training{_band_note(everything)}; axes: logarithmic, each its own",
-        fontsize=8,
+        f"epoch\n{dashed}{_band_note(everything)}; axes: {scale}each its own", fontsize=8
     )
-    figure.supylabel("top-1 error (%)", fontsize=9)
+    figure.supylabel(figure_text(metric.axis), fontsize=9)
     figure.legend(
         list(shown.values()),
         list(shown),
@@ -150,19 +160,25 @@ def _epochs(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _errors(cell: Cell, metric: str) -> tuple[list[float], np.ndarray]:
-    """The epochs that all seeds have, and the error of each seed at each, %."""
+def _values(cell: Cell, metric: Metric, split: str) -> tuple[list[float], np.ndarray]:
+    """The epochs that all seeds have, and the metric of each seed at each, as people see it."""
+    key = f"{split}/{metric.key}"
     curves = [
-        {line["epoch"]: 100 * (1 - line[metric]) for line in run.lines if metric in line}
+        {line["epoch"]: metric.shown(line[key]) for line in run.lines if key in line}
         for run in cell.runs.values()
     ]
     epochs = sorted(set.intersection(*(set(curve) for curve in curves)))
     return epochs, np.array([[curve[epoch] for epoch in epochs] for curve in curves])
 
 
-def _band(axes: Axes, row: Row, metric: str, colors: Mapping[str, Color]) -> Line2D:
+def _trained(rows: Sequence[Row], metric: Metric) -> bool:
+    """Whether training measures the metric."""
+    return any(_values(row.cell, metric, "train")[0] for row in rows)
+
+
+def _band(axes: Axes, row: Row, metric: Metric, split: str, colors: Mapping[str, Color]) -> Line2D:
     color, label = colors[_label(row)], figure_text(_label(row))
-    epochs, values = _errors(row.cell, metric)
+    epochs, values = _values(row.cell, metric, split)
     (line,) = axes.plot(
         epochs, values.mean(0), color=color, linewidth=1.3, marker=_marker(epochs), label=label
     )
@@ -176,7 +192,7 @@ def _marker(epochs: Sequence[float]) -> str:
 
 
 def _band_note(rows: Sequence[Row]) -> str:
-    return "; band: all seeds" if any(row.error.count > 1 for row in rows) else ""
+    return "; band: all seeds" if any(row.final.count > 1 for row in rows) else ""
 
 
 BAR, GAP = 0.3, 0.6
@@ -201,26 +217,28 @@ def _lanes(groups: Groups, height: float) -> tuple[Figure, Axes, list[tuple[floa
     return figure, axes, places
 
 
-def _bars(groups: Groups, colors: Mapping[str, Color]) -> Figure:
-    """The final errors with their intervals; each seed is a dot."""
+def _bars(groups: Groups, metric: Metric, colors: Mapping[str, Color]) -> Figure:
+    """The final values with their intervals; each seed is a dot."""
     figure, axes, places = _lanes(groups, 0.7)
     dots: list[float] = []
     for place, row in places:
-        error = row.error
-        axes.barh(place, error.mean, color=colors[_label(row)], alpha=0.6, height=0.6)
-        if error.low is not None and error.high is not None:
-            axes.plot((error.low, error.high), (place, place), color="black", linewidth=1.2)
-            dots += [error.low, error.high]
-        seeds = [100 * (1 - top1) for top1 in row.cell.by_seed("val/top1").values()]
+        final = row.final
+        axes.barh(place, final.mean, color=colors[_label(row)], alpha=0.6, height=0.6)
+        if final.low is not None and final.high is not None:
+            axes.plot((final.low, final.high), (place, place), color="black", linewidth=1.2)
+            dots += [final.low, final.high]
+        seeds = list(row.cell.shown(metric).values())
         axes.plot(seeds, [place] * len(seeds), "k.", markersize=4)
         dots += seeds
-    # Errors differ by little: the axis shows the differences, and says so.
+    # The values differ by little: the axis shows the differences, and says so.
     reach = max(dots) - min(dots) or 1.0
-    left = max(0.0, min(dots) - reach)
+    left = min(dots) - reach
+    if min(dots) >= 0:
+        left = max(0.0, left)
     axes.set_xlim(left, max(dots) + 0.15 * reach)
     cut = "; the axis does not begin at 0" if left > 0 else ""
-    lines = _lines_note([row.error for _, row in places])
-    axes.set_xlabel(f"top-1 error (%){lines}, dots: seeds{cut}")
+    lines = _lines_note([row.final for _, row in places])
+    axes.set_xlabel(f"{figure_text(metric.axis)}{lines}, dots: seeds{cut}")
     return figure
 
 
@@ -228,7 +246,9 @@ def _lines_note(estimates: Sequence[Estimate]) -> str:
     return ", lines: 95 % interval" if any(each.low is not None for each in estimates) else ""
 
 
-def _differences(groups: Groups, colors: Mapping[str, Color], baseline: str) -> Figure:
+def _differences(
+    groups: Groups, metric: Metric, colors: Mapping[str, Color], baseline: str
+) -> Figure:
     """The differences to the baselines with their intervals, and those of the papers."""
     figure, axes, places = _lanes({key: rows for key, rows in groups.items() if rows}, 0.9)
     axes.axvline(0, color=GREY, linewidth=0.8)
@@ -244,14 +264,18 @@ def _differences(groups: Groups, colors: Mapping[str, Color], baseline: str) -> 
                 [row.published_difference], [place], "D", color="black", fillstyle="none"
             )
     lines = _lines_note([row.difference.estimate for _, row in places if row.difference])
-    axes.set_xlabel(f"difference in top-1 error to {figure_text(baseline)} (points){lines}")
+    what = f"difference in {figure_text(metric.shown_title)} to {figure_text(baseline)}"
+    axes.set_xlabel(f"{with_unit(what, figure_text(metric.points))}{lines}")
     if papers:
         figure.legend(papers[:1], ["paper"], fontsize=7, loc="outside upper right")
     return figure
 
 
-def _cost(groups: Groups, colors: Mapping[str, Color]) -> Figure:
-    """Accuracy against multiply-accumulates; of several groups, with lines from the baselines."""
+def _cost(groups: Groups, metric: Metric, colors: Mapping[str, Color]) -> Figure:
+    """The metric against multiply-accumulates; of several groups, with lines from the baselines.
+
+    Where tables show errors, this shows the accuracy.
+    """
     rows = [row for group in groups.values() for row in group]
     several = len(groups) > 1
     figure = Figure(
@@ -261,16 +285,14 @@ def _cost(groups: Groups, colors: Mapping[str, Color]) -> Figure:
     costs = [row.cost.macs / 1e6 for row in rows]
     at = dict(zip((row.cell.name for row in rows), _apart(costs), strict=True))
     for row in rows:
-        error = row.error
+        final = row.final
         # An interval that ends at 0 or 100 % does not have the mean in its middle.
-        reach = [
-            [0.0 if error.high is None else error.high - error.mean],
-            [0.0 if error.low is None else error.mean - error.low],
-        ]
+        below = [0.0 if final.low is None else final.mean - final.low]
+        above = [0.0 if final.high is None else final.high - final.mean]
         axes.errorbar(
             at[row.cell.name],
-            100 - error.mean,
-            yerr=reach,
+            _height(row, metric),
+            yerr=[above, below] if metric.as_error else [below, above],
             fmt="o",
             markersize=4,
             color=colors[_label(row)],
@@ -279,7 +301,7 @@ def _cost(groups: Groups, colors: Mapping[str, Color]) -> Figure:
         )
     if several:
         for group, members in groups.items():
-            points = [(at[row.cell.name], 100 - row.error.mean) for row in members]
+            points = [(at[row.cell.name], _height(row, metric)) for row in members]
             for point in points[1:]:
                 pair = zip(points[0], point, strict=True)
                 axes.plot(*pair, color=GREY, linewidth=0.6, zorder=0)
@@ -296,7 +318,7 @@ def _cost(groups: Groups, colors: Mapping[str, Color]) -> Figure:
         axes.ticklabel_format(axis="x", useOffset=False)
     moved = list(at.values()) != costs
     axes.set_xlabel(f"MMACs an image{' (where they agree, moved apart)' if moved else ''}")
-    axes.set_ylabel("top-1 accuracy (%)")
+    axes.set_ylabel(figure_text(f"{metric.title} accuracy (%)" if metric.as_error else metric.axis))
     named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     handles, labels = list(named.values()), list(named)
     if len(named) > MOST_IN_LEGEND:
@@ -304,6 +326,10 @@ def _cost(groups: Groups, colors: Mapping[str, Color]) -> Figure:
     else:
         axes.legend(handles, labels, fontsize=7)
     return figure
+
+
+def _height(row: Row, metric: Metric) -> float:
+    return 100 - row.final.mean if metric.as_error else row.final.mean
 
 
 MARKERS = 60

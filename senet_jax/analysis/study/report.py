@@ -1,7 +1,9 @@
-"""What is said of a study: errors over seeds, differences to a baseline, cost, papers' figures."""
+"""What is said of a study: its headline over seeds, differences, cost, papers' figures."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from flax import linen as nn
 
 from senet_jax.analysis.statistics import (
     Difference,
@@ -13,11 +15,12 @@ from senet_jax.analysis.statistics import (
 from senet_jax.analysis.study.cells import Cell, Study, baseline_of, check_baseline, natural
 from senet_jax.analysis.study.papers import Published
 from senet_jax.analysis.study.published import published
+from senet_jax.data.card import Card
 from senet_jax.errors import UsageError
-from senet_jax.models.configured import build_model
 from senet_jax.models.cost import Cost, cost
-
-TOP1 = "val/top1"
+from senet_jax.tasks import find_task
+from senet_jax.tasks.base import headline
+from senet_jax.tasks.metrics import Metric
 
 PLAIN = "plain"
 """What cells without attention, or without shortcuts, are called."""
@@ -30,10 +33,10 @@ class Row:
     cell: Cell
     baseline: str | None
     """The cell that it is compared with, for a baseline itself; None where there is none."""
-    error: Estimate
-    """Top-1 error of the final validation, %."""
+    final: Estimate
+    """The headline of the final validation, as people are shown it."""
     difference: Difference | None
-    """Its difference to the baseline's, percentage points; None for the baseline itself."""
+    """Its difference to the baseline's; None for the baseline itself."""
     cost: Cost
     images_per_s: float | None
     """In training, over the seeds."""
@@ -61,6 +64,11 @@ class StudyReport:
     """Name of the cell that the others are compared with, in every group."""
     rows: list[Row]
     """By group; in each the baseline first, then by name."""
+
+    @property
+    def metric(self) -> Metric:
+        """What the rows show: the headline of the task."""
+        return headline(self.study.task)
 
     @property
     def groups(self) -> dict[str, list[Row]]:
@@ -92,22 +100,36 @@ def report_study(study: Study, baseline: str | None = None) -> StudyReport:
             nothing is compared.
     """
     names = [cell.name for cell in study.cells]
-    name = baseline or study.baseline or _default_baseline(study.cells)
+    networks = {cell.name: _network(cell) for cell in study.cells}
+    name = baseline or study.baseline or _default_baseline(networks)
     if baseline:
         check_baseline(baseline, names)
     compared_with = {each: baseline_of(each, name, names) for each in names}
-    errors = {cell.name: _errors(cell) for cell in study.cells}
+    metric = headline(study.task)
+    values = {cell.name: cell.shown(metric) for cell in study.cells}
     others = {each: base for each, base in compared_with.items() if base and base != each}
-    gaps = [difference(errors[each], errors[base]) for each, base in others.items()]
+    gaps = [difference(values[each], values[base]) for each, base in others.items()]
     compared = dict(zip(others, correct(gaps), strict=True))
     rows = [
-        _row(cell, compared_with[cell.name], errors[cell.name], compared.get(cell.name))
+        _row(
+            cell,
+            compared_with[cell.name],
+            estimate(list(values[cell.name].values()), within=metric.range),
+            compared.get(cell.name),
+            networks[cell.name],
+        )
         for cell in study.cells
     ]
     rows.sort(key=lambda row: (natural(row.group), not row.is_baseline, natural(row.cell.name)))
     report = StudyReport(study, name, rows)
+    if (study.task.name, metric.key) != _OF_PAPERS:
+        return report
     groups = [_with_published(group) for group in report.groups.values()]
     return dataclasses.replace(report, rows=[row for group in groups for row in group])
+
+
+_OF_PAPERS = ("classification", "top1")
+"""The task and the metric that the papers have figures of."""
 
 
 def _last(name: str) -> str:
@@ -115,15 +137,13 @@ def _last(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _default_baseline(cells: Sequence[Cell]) -> str:
-    if any(_last(cell.name) == PLAIN for cell in cells):
+def _default_baseline(networks: Mapping[str, nn.Module]) -> str:
+    if any(_last(name) == PLAIN for name in networks):
         return PLAIN
     plain = [
-        cell.name
-        for cell in cells
-        if getattr(build_model(cell.config.model, num_classes=1), "attention", None) is None
+        name for name, network in networks.items() if getattr(network, "attention", None) is None
     ]
-    return plain[0] if len(plain) == 1 else cells[0].name
+    return plain[0] if len(plain) == 1 else next(iter(networks))
 
 
 def _with_published(group: Sequence[Row]) -> list[Row]:
@@ -144,26 +164,31 @@ def _with_published(group: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _errors(cell: Cell) -> dict[int, float]:
-    return {seed: 100 * (1 - top1) for seed, top1 in cell.by_seed(TOP1).items()}
-
-
-def _row(cell: Cell, baseline: str | None, errors: dict[int, float], gap: Difference | None) -> Row:
-    card = cell.card
-    if card is None:
+def _card(cell: Cell) -> Card:
+    if (card := cell.card) is None:
         raise UsageError(
             f"{cell.runs[min(cell.runs)].folder} has no dataset.json, so that its cost is unknown: "
             "the run is of an older version; train it again."
         )
-    model = build_model(cell.config.model, len(card.classes))
-    height, _, channels = card.image_shape
+    return card
+
+
+def _network(cell: Cell) -> nn.Module:
+    dataset = _card(cell).stand_in()
+    return find_task(cell.config.task).of(cell.config, dataset).build(dataset)
+
+
+def _row(
+    cell: Cell, baseline: str | None, final: Estimate, gap: Difference | None, network: nn.Module
+) -> Row:
+    height, _, channels = _card(cell).image_shape
     speeds = [run.images_per_s for run in cell.runs.values() if run.images_per_s is not None]
     return Row(
         cell,
         baseline,
-        estimate(list(errors.values()), within=(0.0, 100.0)),
+        final,
         gap,
-        cost(model, height, channels),
+        cost(network, height, channels),
         sum(speeds) / len(speeds) if speeds else None,
         published=None,
     )

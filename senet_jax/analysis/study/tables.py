@@ -7,36 +7,31 @@ from collections.abc import Callable, Iterable
 
 from senet_jax import text
 from senet_jax.analysis.statistics import LEVEL, Estimate
-from senet_jax.analysis.study.report import TOP1, Row, StudyReport
-
-HEADER = (
-    "cell",
-    "seeds",
-    "error (%)",
-    "95 % interval",
-    "difference (points)",
-    "p",
-    "",
-    "parameters",
-    "MMACs",
-    "images/s",
-    "paper (%)",
-    "paper's difference",
-)
+from senet_jax.analysis.study.report import Row, StudyReport
+from senet_jax.tasks.base import reported
+from senet_jax.tasks.metrics import Metric, with_unit
 
 
-def _cells_of(row: Row, escape: Callable[[str], str]) -> tuple[str, ...]:
-    """A row as text, in the order of ``HEADER``, with the name of the cell escaped."""
-    error, gap = row.error, row.difference
-    spread = "" if error.std is None else f" ± {error.std:.2f}"
+def _header(metric: Metric) -> tuple[str, ...]:
+    title, paper = (with_unit(each, metric.shown_unit) for each in (metric.short_title, "paper"))
+    compared = ("95 % interval", with_unit("difference", metric.points), "p", "")
+    cost = ("parameters", "MMACs", "images/s")
+    return ("cell", "seeds", title, *compared, *cost, paper, "paper's difference")
+
+
+def _cells_of(row: Row, metric: Metric, escape: Callable[[str], str]) -> tuple[str, ...]:
+    """A row as text, in the order of the header, with the name of the cell escaped."""
+    final, gap, digits = row.final, row.difference, metric.digits
+    spread = "" if final.std is None else f" ± {final.std:.{digits}f}"
+    between = "" if gap is None else _interval(gap.estimate, digits)
     return (
         escape(row.cell.name),
-        str(error.count),
-        f"{error.mean:.2f}{spread}",
-        _interval(error),
-        "" if gap is None else f"{gap.estimate.mean:+.2f} {_interval(gap.estimate)}".strip(),
+        str(final.count),
+        f"{final.mean:.{digits}f}{spread}",
+        _interval(final, digits),
+        "" if gap is None else f"{gap.estimate.mean:+.{digits}f} {between}".strip(),
         "" if gap is None or gap.corrected_p is None else _p(gap.corrected_p),
-        _verdict(row),
+        _verdict(row, metric),
         f"{row.cost.params:,}",
         f"{row.cost.macs / 1e6:,.2f}",
         "" if row.images_per_s is None else f"{row.images_per_s:,.0f}",
@@ -45,17 +40,17 @@ def _cells_of(row: Row, escape: Callable[[str], str]) -> tuple[str, ...]:
     )
 
 
-def _interval(estimate: Estimate) -> str:
+def _interval(estimate: Estimate, digits: int) -> str:
     if estimate.low is None or estimate.high is None:
         return ""
-    return f"[{estimate.low:.2f}, {estimate.high:.2f}]"
+    return f"[{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _verdict(row: Row) -> str:
+def _verdict(row: Row, metric: Metric) -> str:
     """The difference in words."""
     gap = row.difference
     if gap is None:
@@ -65,13 +60,14 @@ def _verdict(row: Row) -> str:
         return "one seed: no test" if gap.estimate.count == 1 else "no spread: no test"
     if not gap.significant:
         return "no significant difference"
-    return "better" if gap.estimate.mean < 0 else "worse"
+    return "better" if (gap.estimate.mean < 0) == metric.shown_lower_is_better else "worse"
 
 
 def markdown(report: StudyReport) -> str:
     """The table and what one must know to read it, in Markdown."""
-    rows = [_cells_of(row, text.markdown) for row in report.rows]
-    lines = [HEADER, ("---",) * len(HEADER), *rows]
+    header = tuple(map(text.markdown, _header(report.metric)))
+    rows = [_cells_of(row, report.metric, text.markdown) for row in report.rows]
+    lines = [header, ("---",) * len(header), *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{table}\n\n{notes(report, text.markdown)}"
 
@@ -81,10 +77,11 @@ def latex(report: StudyReport) -> str:
 
     The notes stand before it as comments.
     """
-    columns = "lr" + "r" * (len(HEADER) - 2)
-    parts = [[tuple(map(_escape, HEADER))]]
+    header = tuple(map(text.latex, _header(report.metric)))
+    columns = "lr" + "r" * (len(header) - 2)
+    parts = [[header]]
     for rows in report.groups.values():
-        cells = [_cells_of(row, text.latex) for row in rows]
+        cells = [_cells_of(row, report.metric, text.latex) for row in rows]
         parts.append([(name, *map(_escape, others)) for name, *others in cells])
     body = "\\midrule\n".join(
         "".join(" & ".join(line) + " \\\\\n" for line in part) for part in parts
@@ -105,18 +102,18 @@ def comma_separated(report: StudyReport) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         [
-            *("cell", "seeds", "top1_error", "std", "low", "high"),
+            *("cell", "seeds", report.metric.column, "std", "low", "high"),
             *("baseline", "difference", "difference_low", "difference_high", "p", "corrected_p"),
             *("params", "macs", "images_per_s", "published", "published_difference", "source"),
         ]
     )
     for row in report.rows:
-        error, gap, figure = row.error, row.difference, row.published
+        final, gap, figure = row.final, row.difference, row.published
         between = (None,) * 3 if gap is None else _bounds(gap.estimate)
         writer.writerow(
             [
-                *(text.spreadsheet(row.cell.name), error.count, error.mean, error.std),
-                *(error.low, error.high),
+                *(text.spreadsheet(row.cell.name), final.count, final.mean, final.std),
+                *(final.low, final.high),
                 *(row.baseline and text.spreadsheet(row.baseline), *between),
                 *(gap and gap.p, gap and gap.corrected_p),
                 *(row.cost.params, row.cost.macs, row.images_per_s),
@@ -134,7 +131,9 @@ def comma_separated_runs(report: StudyReport) -> str:
     """The final numbers, unrounded, a line for each run."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["cell", "seed", "top1_error", "loss", "params", "macs", "images_per_s"])
+    metrics = reported(report.study.task)
+    columns = [metric.column for metric in metrics]
+    writer.writerow(["cell", "seed", *columns, "params", "macs", "images_per_s"])
     for row in report.rows:
         for seed, run in sorted(row.cell.runs.items()):
             last = run.last
@@ -142,8 +141,7 @@ def comma_separated_runs(report: StudyReport) -> str:
                 [
                     text.spreadsheet(row.cell.name),
                     seed,
-                    100 * (1 - last[TOP1]),
-                    last["val/loss"],
+                    *(metric.shown(last[metric.validation]) for metric in metrics),
                     row.cost.params,
                     row.cost.macs,
                     run.images_per_s,
@@ -168,7 +166,8 @@ def notes(report: StudyReport, escape: Callable[[str], str]) -> str:
     config = cells[0].config
     said = [
         f"{_count(runs, 'run')} of {_count(len(cells), 'cell')} on {escape(config.data.name)}, "
-        "top-1 error of the final validation: mean ± standard deviation over the seeds."
+        f"{escape(report.metric.shown_title)} of the final validation: mean ± standard deviation "
+        "over the seeds."
     ]
     compared = [row for row in report.rows if row.difference is not None]
     tested = [row for row in compared if row.difference and row.difference.p is not None]
@@ -178,10 +177,10 @@ def notes(report: StudyReport, escape: Callable[[str], str]) -> str:
             f"paired t-test, corrected for {_count(len(tested), 'comparison')} (Holm); "
             f"intervals are of {LEVEL:.0%} and not corrected."
         )
-    single = [row for row in report.rows if row.error.count == 1]
+    single = [row for row in report.rows if row.final.count == 1]
     if single:
         said.append(f"One seed only, so neither interval nor test: {listed(single)}.")
-    equal = [row for row in report.rows if row.error.std == 0]
+    equal = [row for row in report.rows if row.final.std == 0]
     if equal:
         said.append(f"All seeds came out the same, which gives no interval: {listed(equal)}.")
     fewer = [
@@ -226,7 +225,7 @@ def _count(number: int, what: str) -> str:
 
 def _most_seeds(row: Row, report: StudyReport) -> int:
     base = next(each for each in report.rows if each.cell.name == row.baseline)
-    return max(row.error.count, base.error.count)
+    return max(row.final.count, base.final.count)
 
 
 def _other_differences(report: StudyReport, escape: Callable[[str], str]) -> list[str]:

@@ -21,6 +21,7 @@ from jax.experimental import multihost_utils
 
 from senet_jax.config import CheckpointConfig
 from senet_jax.errors import UsageError
+from senet_jax.tasks.metrics import Metric
 from senet_jax.training.checkpoints import retention
 from senet_jax.training.checkpoints.folder import (
     CheckpointFolder,
@@ -53,6 +54,7 @@ class Checkpoints:
     Args:
         folder: Where they lie, a path or the address of a bucket; made when something is saved.
         config: Which are kept.
+        metric: The one of the validation by which one is the best; None means that none is.
         about: The provenance that each carries, as plain values.
         on_saved: Called on the first host with the step of each checkpoint that is finished.
 
@@ -64,11 +66,13 @@ class Checkpoints:
         self,
         folder: epath.PathLike,
         config: CheckpointConfig = _DEFAULT,
+        metric: Metric | None = None,
         about: Mapping[str, Any] | None = None,
         on_saved: Callable[[int], None] | None = None,
     ) -> None:
         self.folder = CheckpointFolder(folder)
-        self._config, self._about, self._on_saved = config, dict(about or {}), on_saved
+        self._config, self._metric = config, metric
+        self._about, self._on_saved = dict(about or {}), on_saved
         self._records = self._read_records()
         # Barriers of the coordination service, which no collective of a step can meet.
         everyone = ocp.options.MultiprocessingOptions(
@@ -106,8 +110,8 @@ class Checkpoints:
         return sorted(self._records)
 
     def best_step(self) -> int | None:
-        """The step of the best by the config's metric, if one was saved with its validation."""
-        return retention.best(list(self._records.values()), self._config.best_metric)
+        """The step of the best by the metric, if one was saved with its validation."""
+        return retention.best(list(self._records.values()), self._metric)
 
     def prepare(self) -> None:
         """Makes the folder and sees that it can be written, before hours are spent on a state.
@@ -162,7 +166,8 @@ class Checkpoints:
         if self._on_saved is not None and jax.process_index() == 0:
             self._on_saved(step)
         self._records[step] = retention.Record(step, meta["metrics"])
-        for old, why in retention.reasons(self._records.values(), self._config).items():
+        records = self._records.values()
+        for old, why in retention.reasons(records, self._config, self._metric).items():
             if not why:
                 if jax.process_index() == 0:
                     self.folder.remove(old)

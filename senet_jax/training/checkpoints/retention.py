@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from senet_jax.config import CheckpointConfig
+from senet_jax.tasks.metrics import Metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,28 +17,28 @@ class Record:
     ``metrics.jsonl``. Empty for a checkpoint that does not say."""
 
 
-def best(records: Iterable[Record], metric: str) -> int | None:
+def best(records: Iterable[Record], metric: Metric | None) -> int | None:
     """The step of the best by a metric of the validation, the earlier one where two are alike.
 
-    Args:
-        records: The checkpoints.
-        metric: A key of ``metrics.jsonl``; of a loss the lowest is the best, else the highest.
-
     Returns:
-        None where none has the metric.
+        None where none has the metric, or none is asked for.
     """
-    sign = -1 if metric.endswith("loss") else 1
-    known = [record for record in records if metric in record.metrics]
-    chosen = max(known, key=lambda r: (sign * r.metrics[metric], -r.step), default=None)
+    if metric is None:
+        return None
+    key, sign = metric.validation, 1 if metric.higher_is_better else -1
+    known = [record for record in records if key in record.metrics]
+    chosen = max(known, key=lambda r: (sign * r.metrics[key], -r.step), default=None)
     return None if chosen is None else chosen.step
 
 
-def reasons(records: Iterable[Record], config: CheckpointConfig) -> dict[int, list[str]]:
+def reasons(
+    records: Iterable[Record], config: CheckpointConfig, metric: Metric | None
+) -> dict[int, list[str]]:
     """Why each checkpoint is kept: "newest", "best" or "every"; no reason, and it is deleted."""
     records = sorted(records, key=lambda record: record.step)
     steps: dict[str, set[int | None]] = {
         "newest": {record.step for record in records[-config.keep_last :]},
-        "best": {best(records, config.best_metric)},
+        "best": {best(records, metric)},
         "every": {record.step for record in records if _kept_for_good(record, config)},
     }
     return {

@@ -6,9 +6,10 @@ from typing import Any
 
 from etils import epath
 
-from senet_jax.config import CheckpointConfig, TrainConfig
+from senet_jax.config import TrainConfig
 from senet_jax.errors import UsageError
 from senet_jax.files import is_folder
+from senet_jax.tasks import best_metric
 from senet_jax.training.checkpoints.folder import CheckpointFolder, checkpoints_of
 from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.checkpoints.retention import reasons
@@ -38,8 +39,8 @@ class Entry:
     """What is wrong with a damaged one."""
 
 
-def find_folder(path: str) -> tuple[epath.Path, CheckpointConfig]:
-    """The checkpoints of a run, and which of them it keeps.
+def find_folder(path: str) -> tuple[epath.Path, TrainConfig]:
+    """The checkpoints of a run, and its config; the default one where that is not known.
 
     Args:
         path: Folder of a run or of its checkpoints, or the address of a bucket.
@@ -55,32 +56,33 @@ def find_folder(path: str) -> tuple[epath.Path, CheckpointConfig]:
         )
     if local and (Path(path) / "config.json").exists():
         config = read_config(Path(path))
-        return checkpoints_of(Path(path), config), config.checkpoint
+        return checkpoints_of(Path(path), config), config
     folder = CheckpointFolder(path)
     if not (steps := folder.steps()) and not folder.path.exists():
         raise UsageError(f"{path} is not there: give the folder of checkpoints in a bucket.")
     meta = folder.meta(steps[-1]) if steps else None
     if meta is None or "config" not in meta:
-        return folder.path, CheckpointConfig()
-    return folder.path, TrainConfig.from_json(meta["config"]).checkpoint
+        return folder.path, TrainConfig()
+    return folder.path, TrainConfig.from_json(meta["config"])
 
 
 def take_inventory(
-    path: epath.PathLike, config: CheckpointConfig, *, verify: bool = False
+    path: epath.PathLike, config: TrainConfig, *, verify: bool = False
 ) -> list[Entry]:
     """Lists the checkpoints of a folder by step, then what is left of others.
 
     Args:
         path: The folder.
-        config: Which of them are kept.
+        config: The run's, which says which of them are kept.
         verify: Read every one and compare its numbers with those that were saved.
 
     Raises:
         UsageError: The folder cannot be read.
     """
-    checkpoints = Checkpoints(path, config)
+    checkpoints = Checkpoints(path)
     folder = checkpoints.folder
-    why = reasons([folder.record(step) for step in checkpoints.steps()], config)
+    records = [folder.record(step) for step in checkpoints.steps()]
+    why = reasons(records, config.checkpoint, best_metric(config))
     entries = []
     for step in checkpoints.steps():
         meta, problem = folder.meta(step), None

@@ -11,6 +11,8 @@ from jaxtyping import UInt8
 
 from senet_jax.errors import UsageError
 from senet_jax.files import os_reason, read_json_lines, write_text
+from senet_jax.tasks import built_in
+from senet_jax.tasks.base import headline
 from senet_jax.training.records.goodput import read_sessions
 from senet_jax.training.records.tensorboard import EventFile
 
@@ -18,9 +20,6 @@ Line = dict[str, float]
 
 LARGEST = 3.5e38
 """No metric is larger: they are float32 numbers, seconds or counts."""
-
-_RATES = ("/top1", "/top5")
-"""Ends of the keys of accuracies, 0 to 1."""
 
 
 def metrics_file(run_dir: Path) -> Path:
@@ -31,7 +30,8 @@ def metrics_file(run_dir: Path) -> Path:
 def read_metrics(run_dir: Path) -> list[Line]:
     """Reads the metrics of a run; a torn last line is left out.
 
-    Every line has ``step`` and ``epoch``, numbers alone, and with ``val/top1`` also ``val/loss``.
+    Every line has ``step`` and ``epoch``, numbers alone, and with the headline of a task of this
+    package also its other metrics, but for the optional ones.
 
     Returns:
         The lines; none if there is no file.
@@ -47,14 +47,18 @@ def read_metrics(run_dir: Path) -> list[Line]:
     return lines
 
 
-def read_last_metrics(run_dir: Path) -> Line:
+def read_last_metrics(run_dir: Path, *needed: str) -> Line:
     """Reads the last line of a run that has ended, with the final validation.
+
+    Args:
+        run_dir: Folder of the run.
+        needed: Keys that the line must have besides the count of the images.
 
     Raises:
         UsageError: As ``read_metrics``, or there is no such line.
     """
     lines = read_metrics(run_dir)
-    if not lines or not {"val/top1", "val/count"} <= lines[-1].keys():
+    if not lines or not {_VALIDATED, *needed} <= lines[-1].keys():
         raise UsageError(
             f"{metrics_file(run_dir)} lacks the final validation of the run; its checkpoints may "
             "be whole: `senet-jax evaluate` evaluates them."
@@ -64,22 +68,28 @@ def read_last_metrics(run_dir: Path) -> Line:
 
 def _problem(line: dict[str, object]) -> str | None:
     """The reason why a line is none that a run writes; None if it is one."""
+    tasks = list(built_in())
+    rates = tuple(f"/{metric.key}" for task in tasks for metric in task.metrics if metric.fraction)
     for key, value in line.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"{key!r} is no number"
         # A comparison, because a whole number of JSON may be too large for a float.
         if not abs(value) <= LARGEST:
             return f"{key!r} is no finite number of a metric"
-        if (key.endswith(_RATES) and not 0 <= value <= 1) or (key in _NEEDED and value < 0):
+        if (key.endswith(rates) and not 0 <= value <= 1) or (key in _NEEDED and value < 0):
             return f"{key!r} is out of range"
-    if missing := [key for key in _NEEDED if key not in line]:
-        return f"it lacks {missing[0]!r}"
-    if "val/top1" in line and "val/loss" not in line:
-        return "it lacks 'val/loss'"
-    return None
+    needed = [*_NEEDED]
+    for task in tasks:
+        if headline(task).validation in line:
+            needed += [metric.validation for metric in task.metrics if not metric.optional]
+    missing = next((key for key in needed if key not in line), None)
+    return None if missing is None else f"it lacks {missing!r}"
 
 
 _NEEDED = ("step", "epoch")
+
+_VALIDATED = "val/count"
+"""The key that the line of every validation has: its images."""
 
 
 def training_speed(lines: Sequence[Line]) -> float | None:
@@ -95,7 +105,7 @@ def training_speed(lines: Sequence[Line]) -> float | None:
 
 def reached(lines: Sequence[Line], epochs: int) -> bool:
     """Whether a run has ended: its last line is that of the last epoch, with its validation."""
-    return bool(lines) and lines[-1]["epoch"] >= epochs and "val/top1" in lines[-1]
+    return bool(lines) and lines[-1]["epoch"] >= epochs and _VALIDATED in lines[-1]
 
 
 class MetricsLog:

@@ -5,24 +5,27 @@ import datetime
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Self
+from typing import Literal, Self
 
 import jax
 from tqdm import tqdm
 
 from senet_jax.config import TrainConfig
+from senet_jax.tasks.base import Arrays, Task
 from senet_jax.terminal import unescaped
 from senet_jax.training.distributed.hosts import is_first
 from senet_jax.training.records.goodput import Account
 from senet_jax.training.records.metrics import Line
 from senet_jax.training.state import TrainState
-from senet_jax.training.step import DeviceBatch
+
+Event = Literal["evaluation", "checkpoint"]
+"""What holds the loop up for a while."""
 
 
 class Clock:
     """Time of the steps alone, without what is between them.
 
-    The first step of an image size compiles, and is timed by itself.
+    The first step of a shape of batches compiles, and is timed by itself.
 
     Args:
         account: Is told what the time goes to.
@@ -30,14 +33,14 @@ class Clock:
 
     def __init__(self, account: Account) -> None:
         self._account = account
-        self._shape: tuple[int, ...] | None = None
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._compiling, self._compiled = False, 0.0
         self._steps, self._spent, self._waited = 0, 0.0, 0.0
         self._recent: collections.deque[float] = collections.deque(maxlen=100)
         self._began = self._ticked = time.perf_counter()
         self._idle = True
 
-    def reading(self, batches: Iterable[DeviceBatch]) -> Iterator[DeviceBatch]:
+    def reading(self, batches: Iterable[Arrays]) -> Iterator[Arrays]:
         """Yields the batches and counts the time that they are waited for."""
         iterator = iter(batches)
         while True:
@@ -47,19 +50,20 @@ class Clock:
             if batch is None:
                 self._account.turn_to("other")
                 return
-            if batch["image"].shape == self._shape:
+            shapes = {name: values.shape for name, values in batch.items()}
+            if shapes == self._shapes:
                 self._account.turn_to("steps")
                 self._waited += time.perf_counter() - began
             else:
                 self._account.turn_to("compile")
                 self._spent += began - self._began
                 self._began = self._ticked = began
-                self._shape, self._compiling = batch["image"].shape, True
+                self._shapes, self._compiling = shapes, True
             yield batch
 
     @property
     def compiling(self) -> bool:
-        """Whether the step at hand is the first of its image size."""
+        """Whether the step at hand is the first of its shapes."""
         return self._compiling
 
     def resume(self) -> None:
@@ -96,7 +100,7 @@ class Clock:
 
     @property
     def recent_step_s(self) -> float | None:
-        """Seconds a step, over the last hundred of this image size; None before the second."""
+        """Seconds a step, over the last hundred of these shapes; None before the second."""
         return sum(self._recent) / len(self._recent) if self._recent else None
 
     def lap(self, batch_size: int) -> Line:
@@ -130,16 +134,18 @@ class Forecast:
         self._config, self._per_epoch, self._sizes = config, steps_per_epoch, sizes
         self._val_steps = val_images / config.data.batch_size
         # The first of each compiles, and is not what the others will take.
-        self._validations: collections.deque[float] = collections.deque(maxlen=2)
-        self._saves: collections.deque[float] = collections.deque(maxlen=2)
+        self._took: dict[Event, collections.deque[float]] = {
+            "evaluation": collections.deque(maxlen=2),
+            "checkpoint": collections.deque(maxlen=2),
+        }
 
-    def validated(self, seconds: float) -> None:
-        """Takes in what a validation took."""
-        self._validations.append(seconds)
+    def took(self, event: Event, seconds: float) -> None:
+        """Takes in for how long an event held the loop up."""
+        self._took[event].append(seconds)
 
-    def saved(self, seconds: float) -> None:
-        """Takes in for how long a checkpoint held the loop up."""
-        self._saves.append(seconds)
+    def last(self, event: Event) -> float:
+        """The seconds that the last event of a kind took."""
+        return self._took[event][-1]
 
     def left(self, step: int, step_s: float) -> float:
         """Seconds to the end of the run.
@@ -162,9 +168,11 @@ class Forecast:
         if every := self._config.checkpoint.every_steps:
             saves += self._config.epochs * self._per_epoch // every - step // every
         # Before one is known: as if its images were trained on, which is too long.
-        known = len(self._validations) == 2
-        validation_s = self._validations[-1] if known else self._val_steps * step_s
-        save_s = self._saves[-1] if len(self._saves) == 2 else 0.0
+        known = {event: len(seconds) == 2 for event, seconds in self._took.items()}
+        validation_s = self._val_steps * step_s
+        if known["evaluation"]:
+            validation_s = self.last("evaluation")
+        save_s = self.last("checkpoint") if known["checkpoint"] else 0.0
         steps_s = epochs * self._per_epoch * step_s
         return steps_s + validations * validation_s + saves * save_s
 
@@ -183,9 +191,10 @@ class ProgressBar:
         total: Steps of the run.
         start: Steps done.
         epochs: Epochs of the run.
+        task: The task, whose metrics are told.
     """
 
-    def __init__(self, total: int, start: int, epochs: int) -> None:
+    def __init__(self, total: int, start: int, epochs: int, task: type[Task] | Task) -> None:
         self._bar = tqdm(
             total=total,
             initial=start,
@@ -196,6 +205,8 @@ class ProgressBar:
             bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt}{postfix}",
         )
         self._total, self._step, self._epochs = total, start, epochs
+        # First the one that the plateau schedule follows.
+        self._metrics = sorted(task.metrics, key=lambda metric: metric.key != task.watched)
         self._every = 60.0 if self._bar.disable else 0.5
         self._shown = time.perf_counter()
 
@@ -217,7 +228,7 @@ class ProgressBar:
         if now - self._shown < self._every:
             return
         self._shown = now
-        text = _sentence(status())
+        text = self._sentence(status())
         if self._bar.disable:
             self._print(f"step {self._step:,} of {self._total:,} | {text}")
         else:
@@ -225,29 +236,26 @@ class ProgressBar:
 
     def say(self, line: Line) -> None:
         """Prints a line of metrics above the bar."""
-        self._print(f"epoch {line['epoch']:.2f} of {self._epochs} | {_sentence(line)}")
+        self._print(f"epoch {line['epoch']:.2f} of {self._epochs} | {self._sentence(line)}")
         self._shown = time.perf_counter()
+
+    def _sentence(self, line: Line) -> str:
+        """A line of metrics in words."""
+        parts = []
+        for split in ("train", "val"):
+            words = [
+                f"{metric.short_title} {metric.shown_text(line[f'{split}/{metric.key}'])}"
+                for metric in self._metrics
+                if f"{split}/{metric.key}" in line
+            ]
+            if words:
+                parts.append(f"{split} {' '.join(words)}")
+        parts += [form(line[key]) for key, form in _FORMS.items() if key in line]
+        return " | ".join(parts)
 
     def _print(self, text: str) -> None:
         self._bar.write(text)
         sys.stdout.flush()
-
-
-def _sentence(line: Line) -> str:
-    """What a line of metrics says, for people: errors as in the papers, not accuracies."""
-    parts = []
-    for split in ("train", "val"):
-        words = [f"loss {line[f'{split}/loss']:.4f}"] if f"{split}/loss" in line else []
-        if f"{split}/top1" in line:
-            words.append(f"error {1 - line[f'{split}/top1']:.2%}")
-        if f"{split}/top5" in line:
-            words.append(f"top-5 {1 - line[f'{split}/top5']:.2%}")
-        if words:
-            parts.append(f"{split} {' '.join(words)}")
-    for key, form in _FORMS.items():
-        if key in line:
-            parts.append(form(line[key]))
-    return " | ".join(parts)
 
 
 _FORMS: dict[str, Callable[[float], str]] = {

@@ -28,6 +28,7 @@ from senet_jax.analysis.study.tables import (
     markdown,
 )
 from senet_jax.inference.tally import Tally
+from senet_jax.tasks.classification import Classification
 from senet_jax.text import printable
 from tests.analysis.study_folder import PLAIN, SE, TANH, write_run
 
@@ -140,7 +141,7 @@ def test_what_is_printed_acts_on_no_terminal(printed_and_written):
 def test_curves_and_images_have_titles_of_any_class(tmp_path):
     run = tmp_path / "run"
     write_run(run)
-    draw_curves(run, HOSTILE[2])
+    draw_curves(run, HOSTILE[2], Classification)
     images = np.zeros((len(HOSTILE), 4, 4, 3), np.uint8)
     draw_images(tmp_path / "images.png", images, [f"{name}\n{name}" for name in HOSTILE])
     assert (tmp_path / "images.png").stat().st_size > 1000

@@ -47,8 +47,8 @@ def test_a_report_has_the_statistics_of_the_seeds(gates):
     }
     for row in report.rows:
         errors = ERRORS[row.cell.name]
-        assert row.error.mean == pytest.approx(np.mean(errors))
-        assert row.error.std == pytest.approx(np.std(errors, ddof=1))
+        assert row.final.mean == pytest.approx(np.mean(errors))
+        assert row.final.std == pytest.approx(np.std(errors, ddof=1))
         assert row.images_per_s == 150
         if row.cell.name != "plain":
             assert row.difference.p == pytest.approx(tests[row.cell.name], rel=1e-9)
@@ -104,9 +104,9 @@ def test_seeds_that_agree_give_no_interval_and_others_end_at_what_is_possible(tm
         write_run(tmp_path / "se" / f"seed{seed}", SE, seed, top1=1 - 0.01 * seed)
     report = report_study(read_study(tmp_path))
     plain, se = report.rows
-    assert (plain.error.std, plain.error.low, plain.error.high) == (0.0, None, None)
-    assert se.error.low == 0.0
-    assert se.error.high == pytest.approx(1 + stats.t.ppf(0.975, 2) / 3**0.5)
+    assert (plain.final.std, plain.final.low, plain.final.high) == (0.0, None, None)
+    assert se.final.low == 0.0
+    assert se.final.high == pytest.approx(1 + stats.t.ppf(0.975, 2) / 3**0.5)
     text = markdown(report)
     assert "| plain | 3 | 50.00 ± 0.00 |  |" in text
     assert "All seeds came out the same, which gives no interval: plain." in text

@@ -6,10 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from senet_jax.config import CheckpointConfig
+from senet_jax.config import CheckpointConfig, TrainConfig
 from senet_jax.errors import UsageError
+from senet_jax.tasks import best_metric
+from senet_jax.tasks.metrics import Metric
 from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.checkpoints.snapshot import NotFinite
+from senet_jax.training.records.inventory import take_inventory
 from senet_jax.training.state import TrainState
 
 
@@ -26,6 +29,8 @@ def abstract(tree):
 
 LIKE = abstract(state(0))
 
+TOP1 = Metric("top1", "top-1", True)
+
 
 def same(a, b):
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
@@ -35,7 +40,7 @@ def same(a, b):
 @pytest.fixture
 def folder(tmp_path):
     """Checkpoints of the steps 1, 2 and 3, of which the first is the best."""
-    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep_last=2))
+    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep_last=2), TOP1)
     for step, top1 in ((1, 0.9), (2, 0.5), (3, 0.6)):
         checkpoints.save(state(step), {"meter": {"loss": step}}, {"val/top1": top1})
     checkpoints.close()
@@ -50,12 +55,27 @@ def test_what_was_saved_comes_back(folder):
 
 
 def test_the_best_and_the_newest_are_kept(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep_last=2))
+    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep_last=2), TOP1)
     for step, top1 in ((1, 0.1), (2, 0.9), (3, None), (4, 0.5), (5, None), (6, 0.3)):
         checkpoints.save(state(step), {}, {} if top1 is None else {"val/top1": top1})
         checkpoints.wait()
     assert checkpoints.steps() == [2, 5, 6]
     assert checkpoints.best_step() == 2
+
+
+def test_the_task_says_which_is_the_best(tmp_path, median):
+    metric = best_metric(TrainConfig(task="median"))
+    checkpoints = Checkpoints(tmp_path / "checkpoints", CheckpointConfig(keep_last=1), metric)
+    for step, error in ((1, 0.5), (2, 0.25), (3, 0.75)):
+        checkpoints.save(state(step), {}, {"epoch": step, "val/median": error})
+        checkpoints.wait()
+    assert checkpoints.steps() == [2, 3]
+    assert checkpoints.best_step() == 2
+    entries = take_inventory(tmp_path / "checkpoints", TrainConfig(task="median"))
+    assert {entry.name: entry.kept for entry in entries} == {
+        "2": ["newest", "best"],
+        "3": ["newest"],
+    }
 
 
 def test_a_save_is_not_disturbed_by_the_buffers_it_came_from(tmp_path):

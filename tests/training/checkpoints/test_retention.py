@@ -1,6 +1,7 @@
 import pytest
 
 from senet_jax.config import CheckpointConfig
+from senet_jax.tasks.metrics import Metric
 from senet_jax.training.checkpoints.retention import Record, best, reasons
 
 RECORDS = [
@@ -13,22 +14,29 @@ RECORDS = [
 ]
 
 
-def test_of_a_loss_the_lowest_is_the_best_else_the_highest_and_of_equals_the_first():
-    assert best(RECORDS, "val/top1") == 20
-    assert best(RECORDS, "val/loss") == 30
-    assert best(RECORDS, "val/top5") is None
+TOP1, LOSS, MEDIAN = Metric("top1", "", True), Metric("loss", "", False), Metric("m", "", False)
+
+
+def test_the_metric_says_which_is_the_best_and_of_equals_the_first_is():
+    assert best(RECORDS, TOP1) == 20
+    assert best(RECORDS, LOSS) == 30
+    assert best(RECORDS, MEDIAN) is None
+    errors = [Record(step, {"val/m": error}) for step, error in ((1, 3.0), (2, -1.0), (3, -1.0))]
+    assert best(errors, MEDIAN) == 2
+    assert best(errors, None) is None
 
 
 @pytest.mark.parametrize(
-    ("config", "kept"),
+    ("config", "metric", "kept"),
     [
-        (CheckpointConfig(keep_last=1), {20: ["best"], 50: ["newest"]}),
-        (CheckpointConfig(keep_last=1, best_metric="val/loss"), {30: ["best"], 50: ["newest"]}),
+        (CheckpointConfig(keep_last=1), TOP1, {20: ["best"], 50: ["newest"]}),
+        (CheckpointConfig(keep_last=1), LOSS, {30: ["best"], 50: ["newest"]}),
         (
             CheckpointConfig(keep_last=2, keep_every_epochs=2),
+            TOP1,
             {20: ["best", "every"], 40: ["newest", "every"], 50: ["newest"]},
         ),
     ],
 )
-def test_what_has_a_reason_is_kept(config, kept):
-    assert {step: why for step, why in reasons(RECORDS, config).items() if why} == kept
+def test_what_has_a_reason_is_kept(config, metric, kept):
+    assert {step: why for step, why in reasons(RECORDS, config, metric).items() if why} == kept

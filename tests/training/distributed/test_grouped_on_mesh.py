@@ -9,10 +9,10 @@ import optax
 import pytest
 
 from senet_jax.attention import SplitAttentionConfig
-from senet_jax.data.config import AugmentConfig
 from senet_jax.data.normalization import Normalization
 from senet_jax.models.resnet import SE, ResNet
 from senet_jax.network import Network
+from senet_jax.tasks.classification import Classification
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.state import init_state
 from senet_jax.training.step import key_data, make_eval_step, make_train_step
@@ -46,8 +46,8 @@ def compiled(model, devices, name):
     state = jax.jit(init, out_shardings=meshes.replicated(mesh))(jax.random.key(0))
     images = meshes.to_devices(batch(16), mesh)
     network = Network(model, PIXELS, mesh, name)
-    train = make_train_step(network, optimizer, seed=0, augmentation=AugmentConfig())
-    return train.lower(state, images).compile(), (state, images, key_data(0))
+    train = make_train_step(Classification(), network, optimizer)
+    return train.lower(state, images, key_data(0)).compile(), (state, images, key_data(0))
 
 
 GATHERING = "all-gather|all-to-all|collective-permute"
@@ -84,6 +84,6 @@ def test_neither_does_evaluation():
     variables = jax.eval_shape(
         lambda: model.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32), False)
     )
-    step = make_eval_step(Network(model, PIXELS, mesh, "native"))
+    step = make_eval_step(Classification(), Network(model, PIXELS, mesh, "native"))
     program = step.lower(variables, meshes.to_devices(batch(16), mesh)).compile()
     assert not re.search(GATHERING, program.as_text())

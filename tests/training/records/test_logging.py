@@ -8,6 +8,7 @@ from senet_jax.errors import UsageError
 from senet_jax.training.records.metrics import (
     Meter,
     MetricsLog,
+    reached,
     read_last_metrics,
     read_metrics,
     training_speed,
@@ -101,6 +102,27 @@ def test_a_run_without_its_last_line_has_not_ended(tmp_path):
         (tmp_path / "metrics.jsonl").write_text(text)
         with pytest.raises(UsageError, match=r"metrics\.jsonl lacks the final validation"):
             read_last_metrics(tmp_path)
+
+
+def test_every_task_says_what_a_line_of_its_validation_has(tmp_path, median):
+    file = tmp_path / "metrics.jsonl"
+    line = {"step": 1, "epoch": 2, "val/median": 70.0, "val/count": 360}
+    file.write_text(json.dumps(line) + "\n")
+    with pytest.raises(UsageError, match="damaged in line 1: it lacks 'val/loss'"):
+        read_metrics(tmp_path)
+    line["val/loss"] = 0.5
+    file.write_text(json.dumps(line) + "\n")
+    assert read_last_metrics(tmp_path, "val/median") == line
+    with pytest.raises(UsageError, match=r"metrics\.jsonl lacks the final validation"):
+        read_last_metrics(tmp_path, "val/top1")
+
+
+def test_a_run_has_ended_with_the_validation_of_its_last_epoch_whatever_its_task():
+    line = {"step": 10, "epoch": 2, "val/unknown": 70.0, "val/count": 360}
+    assert reached([line], 2)
+    assert not reached([line], 3)
+    assert not reached([{"step": 10, "epoch": 2, "val/unknown": 70.0}], 2)
+    assert not reached([], 0)
 
 
 def test_a_step_without_its_time_gives_no_speed():

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from senet_jax.config import CheckpointConfig, TrainConfig
+from senet_jax.tasks.classification import Classification
 from senet_jax.training.records.goodput import Account
 from senet_jax.training.records.progress import Clock, Forecast, ProgressBar
+from tests.median_task import Median
 
 
 @pytest.fixture
@@ -105,9 +107,9 @@ def simulated(config, sizes, step_s, validation_s, save_s, start):
 def test_the_time_left_is_that_of_all_that_is_to_come(start, sizes):
     forecast = Forecast(CONFIG, 10, 500, sizes)
     for seconds in (100.0, 7.0):
-        forecast.validated(seconds)
+        forecast.took("evaluation", seconds)
     for seconds in (100.0, 3.0):
-        forecast.saved(seconds)
+        forecast.took("checkpoint", seconds)
     expected = simulated(CONFIG, sizes, 0.5, 7.0, 3.0, start)
     assert forecast.left(start, 0.5) == pytest.approx(expected)
 
@@ -117,8 +119,8 @@ def test_before_a_validation_without_compiling_it_is_taken_for_training():
     forecast = Forecast(config, 10, val_images=config.data.batch_size * 3, sizes=[8])
     for _ in range(2):
         assert forecast.left(4, 2.0) == pytest.approx((6 + 3) * 2.0)
-        forecast.validated(1000.0)
-        forecast.saved(1000.0)
+        forecast.took("evaluation", 1000.0)
+        forecast.took("checkpoint", 1000.0)
 
 
 def test_where_there_is_no_terminal_a_line_comes_now_and_then(clock_time, capsys):
@@ -128,7 +130,7 @@ def test_where_there_is_no_terminal_a_line_comes_now_and_then(clock_time, capsys
         asked.append(True)
         return {"train/loss": 1.5, "train/top1": 0.25, "time/left_s": 3723.0}
 
-    with ProgressBar(total=1000, start=100, epochs=4) as bar:
+    with ProgressBar(total=1000, start=100, epochs=4, task=Classification) as bar:
         for _ in range(130):
             clock_time(1.0)
             bar.update(status)
@@ -158,10 +160,29 @@ def test_the_line_of_an_epoch_has_all_of_it(capsys):
         "time/validation_s": 4.0,
         "time/left_s": 90061.0,
     }
-    with ProgressBar(total=100, start=0, epochs=16) as bar:
+    with ProgressBar(total=100, start=0, epochs=16, task=Classification) as bar:
         bar.say(line)
     assert capsys.readouterr().out == (
         "epoch 2.00 of 16 | train loss 2.5000 error 50.00% | val loss 1.2500 error 40.00% "
         "top-5 10.00% | lr 0.05 | 1,234 images/s | 104 ms/step | data wait 1.2% | MFU 43.1% | "
         "validated in 4.0 s | 1 day, 1:01:01 left\n"
+    )
+
+
+def test_the_metrics_of_another_task_are_told_with_their_units(capsys):
+    line = {
+        "step": 10,
+        "epoch": 2.0,
+        "train/loss": 2.5,
+        "train/top1": 0.5,
+        "val/loss": 1.25,
+        "val/median": 0.0625,
+        "val/count": 360.0,
+        "time/left_s": 61.0,
+    }
+    with ProgressBar(total=100, start=0, epochs=16, task=Median) as bar:
+        bar.say(line)
+    assert capsys.readouterr().out == (
+        "epoch 2.00 of 16 | train loss 2.5000 | val loss 1.2500 median error 0.0625 m | "
+        "0:01:01 left\n"
     )

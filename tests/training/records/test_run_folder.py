@@ -18,8 +18,8 @@ from senet_jax.data.datasets import open_dataset
 from senet_jax.errors import UsageError
 from senet_jax.inference.trained import evaluate_run
 from senet_jax.models import zoo
+from senet_jax.tasks import classification
 from senet_jax.training import loop
-from senet_jax.training import step as steps
 from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.loop import train
 from senet_jax.training.records.lock import held
@@ -176,7 +176,7 @@ def test_a_relative_checkpoint_folder_is_stored_absolute(tiny, tmp_path, monkeyp
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert train(changed(config, run_dir=tmp_path / "run", checkpoint={"dir": "../saved"})) == last
-    assert evaluate_run(Path("../run"))[1].top1 == last["val/top1"]
+    assert evaluate_run(Path("../run"))[1]["val/top1"] == last["val/top1"]
     assert list(Path().iterdir()) == []
 
 
@@ -280,14 +280,14 @@ def test_initial_weights_are_recognised_by_their_content(tiny, tmp_path):
 
 def test_the_step_is_traced_once_and_before_anything_is_written(tiny, monkeypatch):
     traced = []
-    change = steps.change_batch
+    change = classification.change_batch
 
     def tracing(*args, **kwargs):
         traced.append(tiny.run_dir.exists())
         return change(*args, **kwargs)
 
     monkeypatch.setattr(loop, "Run", Run)
-    monkeypatch.setattr(steps, "change_batch", tracing)
+    monkeypatch.setattr(classification, "change_batch", tracing)
     train(dataclasses.replace(tiny, epochs=1))
     assert traced == [False]
 
@@ -297,7 +297,7 @@ def test_an_error_of_the_trace_leaves_nothing(tiny, monkeypatch):
         raise UsageError("found while tracing.")
 
     monkeypatch.setattr(loop, "Run", Run)
-    monkeypatch.setattr(steps, "change_batch", fail)
+    monkeypatch.setattr(classification, "change_batch", fail)
     with pytest.raises(UsageError, match="found while tracing"):
         train(tiny)
     assert not tiny.run_dir.exists()
@@ -332,7 +332,7 @@ def test_the_report_names_the_folder_of_the_checkpoints(trained):
 
 def test_a_folder_without_a_step_is_taken_over(tiny, monkeypatch, caplog):
     with monkeypatch.context() as patch:
-        patch.setattr("senet_jax.training.loop._loop", lambda *_: os.kill(0, 0) or 1 / 0)
+        patch.setattr("senet_jax.training.loop._Loop", lambda *_: os.kill(0, 0) or 1 / 0)
         with pytest.raises(ZeroDivisionError):
             train(tiny)
     other = dataclasses.replace(tiny, seed=1, epochs=1)
