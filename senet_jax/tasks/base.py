@@ -4,7 +4,7 @@ The first task is classification (:mod:`senet_jax.tasks.classification`). Anothe
 with these methods, and an entry point of the group ``senet_jax.tasks`` that names it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -67,6 +67,35 @@ class Sums:
         """As ``Accumulator.summary``."""
         count = self._sums["count"]
         return {name: value / count for name, value in self._sums.items() if name != "count"}
+
+
+class Rows:
+    """An accumulator that keeps the rows of all images, for metrics that no sums give.
+
+    Args:
+        summarize: Returns the metrics of the rows of a split, by the names of the arrays. The rows
+            come host by host, so that it must not matter in which order.
+    """
+
+    def __init__(self, summarize: Callable[[Mapping[str, np.ndarray]], dict[str, float]]) -> None:
+        self._summarize = summarize
+        self._rows: list[Mapping[str, np.ndarray]] = []
+
+    def add(self, sums: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> None:
+        """As ``Accumulator.add``."""
+        self._rows.append(rows)
+
+    def part(self) -> Mapping[str, np.ndarray]:
+        """As ``Accumulator.part``."""
+        return _joined(self._rows)
+
+    def summary(self, parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
+        """As ``Accumulator.summary``."""
+        return self._summarize(_joined(parts))
+
+
+def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class Task(Protocol):

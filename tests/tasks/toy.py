@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from senet_jax.data.datasets import Dataset
 from senet_jax.data.examples import ArraySpec, read_each
-from senet_jax.tasks.base import Measured, Task
+from senet_jax.tasks.base import Measured, Rows, Task
 from senet_jax.tasks.metrics import Metric
 
 
@@ -49,23 +49,6 @@ class Network(nn.Module):
         return nn.Conv(1, (1, 1), name="head")(x)[..., 0]
 
 
-class Errors:
-    """The errors of all pixels, whose median no sum gives."""
-
-    def __init__(self):
-        self.errors = []
-
-    def add(self, sums, rows):
-        self.errors.append(rows["error"])
-
-    def part(self):
-        return {"errors": np.concatenate(self.errors)}
-
-    def summary(self, parts):
-        errors = np.concatenate([part["errors"] for part in parts])
-        return {"median": float(np.median(errors[errors >= 0]))}
-
-
 class Depth(Task):
     """The depth of each pixel; batches have 6x6 pixels at first, and then 8x8."""
 
@@ -100,7 +83,7 @@ class Depth(Task):
         return Measured({}, {"error": errors(outputs, batch, -1)})
 
     def accumulator(self):
-        return Errors()
+        return Rows(lambda rows: {"median": float(np.median(rows["error"][rows["error"] >= 0]))})
 
 
 def errors(outputs, batch, unknown):
