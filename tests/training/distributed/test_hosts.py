@@ -65,6 +65,9 @@ def start(folders, hosts, signal=0, at=0, flags=""):
         "JAX_PLATFORMS": "cpu",
         "PJRT_NPROC": "2",
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
+        # jax warns of a program that the other host is writing to the cache. Of small ones, which
+        # all are written otherwise, that happens.
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         # jax speaks of every program that it loads from its cache on a CPU.
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
