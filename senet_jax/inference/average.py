@@ -17,6 +17,7 @@ from senet_jax.ops.norm import MOMENTUM
 from senet_jax.tasks.base import Arrays
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.run import Run
+from senet_jax.training.step import network_keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,10 +95,10 @@ def batch_norm_statistics(
         arrays, _ = run.task.prepare(batch, keys, run.network.normalization)
         _, updated = run.network.apply(
             {"params": params, "batch_stats": stats},
-            *run.task.inputs(arrays),
+            *run.task.inputs(arrays, train=True),
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": keys.dropout},
+            rngs=network_keys(run.task, keys.dropout),
         )
         # Running statistics that start at zero have so much of the batch's in them.
         return jax.tree.map(lambda leaf: leaf / (1 - MOMENTUM), updated.get("batch_stats", {}))

@@ -171,14 +171,20 @@ class Task(Protocol):
             UsageError: There is no such network.
         """
 
-    def inputs(self, arrays: Mapping[str, Any]) -> tuple[Any, ...]:
+    def inputs(self, arrays: Mapping[str, Any], *, train: bool) -> tuple[Any, ...]:
         """The arguments of the network besides ``train``.
 
         Args:
-            arrays: Those of a batch, in training after ``prepare``. The first of what is returned
-                are the images, (n, h, w, c), 0 to 255, which the network is given normalized.
+            arrays: Those of a batch, in training after ``prepare``.
+            train: The network is trained, and may be given the targets.
+
+        Returns:
+            First the images, (n, h, w, c), 0 to 255, which the network is given normalized.
         """
         return (arrays["image"],)
+
+    rngs: ClassVar[tuple[str, ...]] = ("dropout",)
+    """The names by which the network asks for random keys in training, each of which is another."""
 
     def prepare(
         self, batch: Arrays, keys: StepKeys, normalization: Normalization

@@ -5,7 +5,7 @@ import functools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -130,7 +130,8 @@ def train(
         sessions = SessionLog(config.run_dir, account, position.step, hardware(run.mesh))
         try:
             with _stop_signals() as stop, Profiler(config.run_dir, profile) as profiler:
-                _Loop(run, position, checkpoints, log, sessions, profiler, on_step).steps(stop)
+                hooks = () if on_step is None else (on_step,)
+                _Loop(run, position, checkpoints, log, sessions, profiler, hooks).steps(stop)
             with account.during("checkpoint"):
                 checkpoints.wait()
             sessions.write(position.step)
@@ -196,7 +197,8 @@ class _Loop:
     log: MetricsLog | None
     sessions: SessionLog
     profiler: Profiler
-    on_step: Callable[[int], None] | None
+    hooks: Sequence[Callable[[int], None]]
+    """Called with the number of steps done, after each is dispatched."""
 
     def __post_init__(self) -> None:
         run = self.run
@@ -205,18 +207,13 @@ class _Loop:
         self.utilization = Utilization(run.model, run.config.model.dtype, run.mesh)
 
     def steps(self, stop: list[int]) -> None:
-        """Trains to the end.
-
-        Args:
-            stop: Has a signal when this host shall stop.
-
-        Raises:
-            Preempted: As ``train``.
-            Diverged: Likewise.
-        """
+        """Trains to the end, or until ``stop`` has a signal; errors as ``train``."""
         run, position, config = self.run, self.position, self.run.config
         per_epoch, several = run.batches.steps_per_epoch, jax.distributed.is_initialized()
-        with ProgressBar(run.batches.steps, position.step, config.epochs, run.task) as bar:
+        with ProgressBar(
+            run.batches.steps, position.step, config.epochs, run.task, self._status
+        ) as bar:
+            hooks = (bar.advance, *self.hooks)
             for batch in self.clock.reading(run.device_batches(position.step, stop)):
                 if self.log and self.clock.compiling:
                     self.log.images(position.step + 1, _first_images(batch))
@@ -226,11 +223,10 @@ class _Loop:
                 self.sessions.beat(position.step)
                 position.state, position.pending, position.step = state, metrics, position.step + 1
                 self.clock.tick(state)
-                bar.update(self._status)
-                if self.on_step is not None:
-                    self.on_step(position.step)
-
                 step = position.step
+                for hook in hooks:
+                    hook(step)
+
                 # Several hosts must stop after the same step, so they go by what they all read.
                 stopping = position.stopping if several else bool(stop)
                 due = Due.after(step, config, per_epoch, stopping=stopping)

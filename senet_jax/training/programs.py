@@ -43,7 +43,7 @@ class Programs:
         self._config, self._task, self._network = config, task, network
         self._optimizer, self._steps = optimizer, steps
         rows = {name: spec.rows(1) for name, spec in val.arrays.items()}
-        self._inputs = task.inputs(rows)
+        self._inputs = task.inputs(rows, train=False)
         self.abstract = self._abstract_state()
 
     def _draw(self, data: UInt32[Array, " words"]) -> dict[str, Any]:

@@ -49,5 +49,5 @@ def show_batch(
         return task.prepare(batch, keys, normalization)
 
     arrays, shared = prepare(batch, StepKeys.of(jax.random.key(seed), step))
-    images = np.rint(task.inputs(arrays)[0]).astype(np.uint8)
+    images = np.rint(task.inputs(arrays, train=True)[0]).astype(np.uint8)
     return ShownBatch(images, task, arrays, shared)

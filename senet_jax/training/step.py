@@ -41,6 +41,14 @@ class TrainStep(Protocol):
         """As the method of what ``jax.jit`` returns."""
 
 
+def network_keys(task: Task, key: Key[Array, ""]) -> dict[str, Key[Array, ""]]:
+    """The keys that a network draws from, by name: the first is ``key``, the others its folds."""
+    return {
+        name: jax.random.fold_in(key, place) if place else key
+        for place, name in enumerate(task.rngs)
+    }
+
+
 def key_data(seed: int, impl: str | None = None) -> UInt32[np.ndarray, " words"]:
     """The key of a seed as NumPy data, which a program on any mesh and hosts takes."""
     return np.asarray(jax.random.key_data(jax.random.key(seed, impl=impl)))
@@ -107,10 +115,10 @@ def make_train_step(
             def loss_fn(params: Any) -> tuple[Array, tuple[Metrics, Any]]:
                 outputs, updated = network.apply(
                     {"params": params, "batch_stats": batch_stats},
-                    *task.inputs(part),
+                    *task.inputs(part, train=True),
                     train=True,
                     mutable=["batch_stats"],
-                    rngs={"dropout": key},
+                    rngs=network_keys(task, key),
                     **scales(state),
                 )
                 loss, metrics = task.loss(outputs, part, shared, normalizer)
@@ -161,7 +169,7 @@ def make_eval_step(task: Task, network: Network) -> EvalStep:
 
     def step(variables: dict[str, Any], batch: Arrays) -> Measured:
         whole = jax.lax.with_sharding_constraint(variables, everywhere)
-        measured = task.measure(network.apply(whole, *task.inputs(batch)), batch)
+        measured = task.measure(network.apply(whole, *task.inputs(batch, train=False)), batch)
         return Measured({**measured.sums, "count": jnp.sum(batch["weight"])}, measured.rows)
 
     # The variables lie where they lie: whole, or divided as in training.

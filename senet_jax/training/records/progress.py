@@ -192,9 +192,17 @@ class ProgressBar:
         start: Steps done.
         epochs: Epochs of the run.
         task: The task, whose metrics are told.
+        status: Gives the keys of a line of metrics as they stand; called now and then.
     """
 
-    def __init__(self, total: int, start: int, epochs: int, task: type[Task] | Task) -> None:
+    def __init__(
+        self,
+        total: int,
+        start: int,
+        epochs: int,
+        task: type[Task] | Task,
+        status: Callable[[], Line] = dict,
+    ) -> None:
         self._bar = tqdm(
             total=total,
             initial=start,
@@ -204,7 +212,7 @@ class ProgressBar:
             # tqdm's own time left knows nothing of validations.
             bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt}{postfix}",
         )
-        self._total, self._step, self._epochs = total, start, epochs
+        self._total, self._epochs, self._status = total, epochs, status
         # First the one that the plateau schedule follows.
         self._metrics = sorted(task.metrics, key=lambda metric: metric.key != task.watched)
         self._every = 60.0 if self._bar.disable else 0.5
@@ -216,21 +224,16 @@ class ProgressBar:
     def __exit__(self, *error: object) -> None:
         self._bar.close()
 
-    def update(self, status: Callable[[], Line]) -> None:
-        """Counts a step.
-
-        Args:
-            status: Gives the keys of a line of metrics as they stand; called now and then.
-        """
-        self._step += 1
+    def advance(self, step: int) -> None:
+        """Counts a step; ``step`` are done."""
         self._bar.update()
         now = time.perf_counter()
         if now - self._shown < self._every:
             return
         self._shown = now
-        text = self._sentence(status())
+        text = self._sentence(self._status())
         if self._bar.disable:
-            self._print(f"step {self._step:,} of {self._total:,} | {text}")
+            self._print(f"step {step:,} of {self._total:,} | {text}")
         else:
             self._bar.set_postfix_str(text)
 

@@ -130,10 +130,10 @@ def test_where_there_is_no_terminal_a_line_comes_now_and_then(clock_time, capsys
         asked.append(True)
         return {"train/loss": 1.5, "train/top1": 0.25, "time/left_s": 3723.0}
 
-    with ProgressBar(total=1000, start=100, epochs=4, task=Classification) as bar:
-        for _ in range(130):
+    with ProgressBar(1000, start=100, epochs=4, task=Classification, status=status) as bar:
+        for step in range(101, 231):
             clock_time(1.0)
-            bar.update(status)
+            bar.advance(step)
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         "step 160 of 1,000 | train loss 1.5000 error 75.00% | 1:02:03 left",
