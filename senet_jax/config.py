@@ -336,8 +336,9 @@ class TrainConfig:
             UsageError: A field that is unknown or of the wrong type, or a newer format.
         """
         settings = dacite.Config(strict=True, cast=[Path, tuple])
+        values = _in_this_format(values)
         try:
-            return dacite.from_dict(cls, _in_this_format(values), settings)
+            return dacite.from_dict(cls, values, settings)
         # The casts raise the last two.
         except (dacite.DaciteError, TypeError, ValueError) as error:
             raise UsageError(f"this is not the config of a run: {error}.") from error

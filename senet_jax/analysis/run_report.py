@@ -11,7 +11,7 @@ from senet_jax.tasks import find_task
 from senet_jax.tasks.base import reported
 from senet_jax.training.records.goodput import Goodput, goodput_of, read_sessions
 from senet_jax.training.records.metrics import read_last_metrics, read_metrics, training_speed
-from senet_jax.training.records.run_dir import read_config
+from senet_jax.training.records.run_dir import read_card, read_config
 
 
 def draw_run(run_dir: Path) -> Path:
@@ -22,7 +22,9 @@ def draw_run(run_dir: Path) -> Path:
     """
     config = read_config(run_dir)
     task = find_task(config.task)
-    return draw_curves(run_dir, f"{task.network_name(config)} on {config.data.name}", task)
+    card = read_card(run_dir)
+    name = config.data.name if card is None else card.name
+    return draw_curves(run_dir, f"{task.network_name(config)} on {name}", task)
 
 
 def report_run(run_dir: Path) -> str:

@@ -64,8 +64,8 @@ def read_source(options: argparse.Namespace, *, drop_head: bool | None = None) -
                     f"{flag.replace('_', '-')} is for files of weights."
                 )
         check_weights_of(options, [])
+        check_classification(Path(options.source))
         run, _, variables = restore_run(Path(options.source))
-        check_classification(run, Path(options.source))
         fields = model_fields(run.config.model, len(run.dataset.classes))
         _, side, channels = run.dataset.image_shape
         return Source(run.config.model.name, fields, variables, channels, side)

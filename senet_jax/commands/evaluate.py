@@ -130,8 +130,8 @@ def _evaluate_task(options: argparse.Namespace, task: "type[Task]") -> int:
     for name, default in vars(parser.parse_args([path])).items():
         if name not in ("path", "which", "json") and getattr(options, name) != default:
             raise UsageError(
-                f"--{name.replace('_', '-')} is for classification, and {path} is a run of the "
-                f"task {task.name}: leave it out."
+                f"leave out --{name.replace('_', '-')}: {path} is a run of the task {task.name}, "
+                "which is evaluated as the run itself was."
             )
     step, metrics = evaluate_run(Path(path), options.which)
     if options.json:

@@ -65,7 +65,7 @@ def run(arguments: list[str]) -> int:
     height, width = shown.images.shape[1:3]
     print(
         f"{out}: {count} of the {len(shown.images)} images of step {config.step:,} on "
-        f"{config.data.name}, {height}x{width} pixels"
+        f"{run.dataset.name}, {height}x{width} pixels"
     )
     return 0
 

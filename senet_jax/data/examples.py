@@ -22,7 +22,7 @@ class ArraySpec(NamedTuple):
     """Shape of a row."""
     dtype: Any
     fill: float = 0
-    """What a row of padding is filled with."""
+    """The value of a row of padding."""
 
     def rows(self, count: int) -> np.ndarray:
         """So many rows of padding."""

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -60,9 +60,9 @@ class TrainBatches:
     seed: int
     steps: int
     """How many batches the run has."""
-    classes: Int[np.ndarray, " n"] | None = None
-    """Class of every image, to draw each class equally often; None draws each image once an
-    epoch."""
+    classes: Callable[[], Int[np.ndarray, " n"] | None] | None = None
+    """Returns the class of every image, to draw each class equally often. If it or its result is
+    None, each image is drawn once an epoch."""
     host: Host = Host()
     workers: int = 0
     """Processes that prepare the batches."""
@@ -79,7 +79,8 @@ class TrainBatches:
 
     @functools.cached_property
     def _order(self) -> EpochOrder:
-        return EpochOrder(len(self.examples[0]), self.seed, self.classes)
+        classes = None if self.classes is None else self.classes()
+        return EpochOrder(len(self.examples[0]), self.seed, classes)
 
     def _examples(self, step: int) -> Examples:
         epoch, epochs = step // self.steps_per_epoch, -(-self.steps // self.steps_per_epoch)

@@ -50,14 +50,16 @@ class Tally:
         best = np.min(ranks, axis=0)
         self.count += len(valid)
         self.right += int(np.sum(best < 1))
-        self.right5 += int(np.sum(best < TOP))
+        # A number that is none has the rank of all classes, which may be fewer than five.
+        among = best < min(TOP, self.classes)
+        self.right5 += int(np.sum(among))
         self.several |= bool((np.sum(valid >= 0, axis=1) > 1).any())
         label = valid.max(axis=1)
         self.loss -= float(np.take_along_axis(log_p, label[:, None], axis=1).sum())
         # What is not a number is taken for no class.
         taken = np.where(np.isnan(log_p).any(axis=1), -1, log_p.argmax(axis=1))
         self.pairs.update(zip(label.tolist(), taken.tolist(), strict=True))
-        self.right5_of.update(label[best < TOP].tolist())
+        self.right5_of.update(label[among].tolist())
 
     def metrics(self) -> dict[str, Any]:
         """As keys of ``metrics.jsonl``, as far as they are defined.

@@ -159,8 +159,8 @@ class Trained:
 
 def trained_run(path: Path, which: Literal["last", "best"] = "last") -> Trained:
     """A run's network; arguments and errors as ``restore_run``. Its data need not be there."""
+    check_classification(path)
     run, step, variables = restore_run(path, which)
-    check_classification(run, path)
     return Trained(
         name=str(path),
         step=step,
@@ -173,21 +173,26 @@ def trained_run(path: Path, which: Literal["last", "best"] = "last") -> Trained:
     )
 
 
-def check_classification(run: Run, path: Path) -> None:
-    """Refuses a run of another task, where what is done with its network is for classification.
+def check_classification(path: Path) -> None:
+    """Refuses a run of another task; the argument is as in ``restore_run``.
 
     Raises:
-        UsageError: The network does not classify images.
+        UsageError: The network does not classify images, or there is no such run.
     """
-    if run.config.task != Classification.name:
+    task = read_config(_run_dir(path)[0]).task
+    if task != Classification.name:
         raise UsageError(
-            f"{path} is a run of the task {run.config.task}, and this is for classification: "
-            "`senet-jax evaluate RUN`, without other flags, evaluates a run of any task."
+            f"{path} is a run of the task {task}, and the command takes networks of "
+            "classification: `senet-jax evaluate RUN` evaluates a run of any task."
         )
 
 
 def run_task(path: Path) -> type[Task]:
-    """The task of a run; arguments and errors as ``restore_run``."""
+    """The task of a run, whose folder or one of whose checkpoints is named.
+
+    Raises:
+        UsageError: There is no such run, or its task is not installed.
+    """
     return find_task(read_config(_run_dir(path)[0]).task)
 
 

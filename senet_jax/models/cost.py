@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -45,20 +46,26 @@ BLOCKS = frozenset(
 """Modules that networks repeat: each is traced once for each shape of its input."""
 
 
-def cost(model: nn.Module, input_size: int, channels: int = 3) -> Cost:
+def cost(
+    model: nn.Module,
+    input_size: int,
+    channels: int = 3,
+    others: Sequence[jax.ShapeDtypeStruct] = (),
+) -> Cost:
     """Counts the parameters and the multiply-accumulates of a model.
 
     Args:
         model: A module with the calling convention of the zoo.
         input_size: Side of the square image, pixels.
         channels: Channels of the image.
+        others: Further inputs of the model, of one image.
     """
     image = jax.ShapeDtypeStruct((1, input_size, input_size, channels), jnp.float32)
-    return _trace(model, image)[0]
+    return _trace(model, image, *others)[0]
 
 
 @functools.lru_cache(maxsize=1024)
-def _trace(module: nn.Module, inputs: jax.ShapeDtypeStruct) -> tuple[Cost, Any]:
+def _trace(module: nn.Module, *inputs: jax.ShapeDtypeStruct) -> tuple[Cost, Any]:
     """The cost of a module in evaluation and the shapes of its output."""
     blocks = []
 
@@ -71,15 +78,15 @@ def _trace(module: nn.Module, inputs: jax.ShapeDtypeStruct) -> tuple[Cost, Any]:
         blocks.append(found)
         return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), output)
 
-    def forward(key: jax.Array, x: jax.Array) -> tuple[Any, dict]:
+    def forward(key: jax.Array, *x: jax.Array) -> tuple[Any, dict]:
         with nn.intercept_methods(replace):
-            output, variables = module.init_with_output(key, x, train=False)
+            output, variables = module.init_with_output(key, *x, train=False)
         return output, variables.get("params", {})
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     # Other forms multiply by zeros, or multiply where this does not look.
     with lowering("native"):
-        jaxpr, (output, params) = jax.make_jaxpr(forward, return_shape=True)(key, inputs)
+        jaxpr, (output, params) = jax.make_jaxpr(forward, return_shape=True)(key, *inputs)
     own = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     total = Cost(
         params=own + sum(block.params for block in blocks),

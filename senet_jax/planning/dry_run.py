@@ -20,9 +20,10 @@ from senet_jax.config import TrainConfig
 from senet_jax.data.card import known_card
 from senet_jax.data.subset import training_share
 from senet_jax.errors import UsageError, choose
-from senet_jax.models import zoo
+from senet_jax.models.configured import image_side
 from senet_jax.models.cost import cost
 from senet_jax.planning.collectives import Collective, read_collectives
+from senet_jax.tasks.classification import Classification
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.machine.accelerators import Accelerator
 from senet_jax.training.optimizer import check_schedule
@@ -125,8 +126,8 @@ def set_up(config: TrainConfig, topology: str | None) -> Run:
     if config.conv_lowering is None:
         # The choice that is left open is made for the backend that traces, which is not the target.
         config = dataclasses.replace(config, conv_lowering="native")
-    size = config.data.image_size or zoo.find(config.model.name).input_size
-    card = known_card(config.data.name, size)
+    published = config.task == Classification.name
+    card = known_card(config.data.name, image_side(config)) if published else None
     known = training_share(card.stand_in(), config.data.fraction) if card else None
     run = Run(config, known, devices)
     meshes.check_batch_size(config.data.batch_size, run.mesh, config.accumulate)
@@ -212,7 +213,7 @@ def compile_step(run: Run) -> StepCost:
             raise
         raise UsageError(_too_large(str(error), device.device_kind)) from error
     memory, counts = compiled.memory_analysis(), compiled.cost_analysis()
-    macs = cost(run.model, max(shape[:2]), shape[2]).macs
+    macs = cost(run.model, max(shape[:2]), shape[2], run.programs.other_inputs).macs
     return StepCost(
         platform=device.platform,
         device_kind=device.device_kind,

@@ -9,7 +9,7 @@ from senet_jax.errors import UsageError
 from senet_jax.models.configured import build_model
 from senet_jax.training.records.metrics import reached, read_metrics
 from senet_jax.training.records.run_dir import check_run_dir
-from senet_jax.training.run import open_data
+from senet_jax.training.run import data_key, open_data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def check_data(jobs: Sequence[Job]) -> None:
         UsageError: One is not there.
     """
     waiting = [job.config for job in jobs if not job.done]
-    for config in {(each.data.name, each.data.dir): each for each in waiting}.values():
+    for config in {data_key(each): each for each in waiting}.values():
         open_data(config)
 
 

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,12 @@ from typing import Any
 from senet_jax.config import TrainConfig
 from senet_jax.data.datasets import Dataset
 from senet_jax.errors import ExitCode, UsageError
-from senet_jax.models.configured import image_side
 from senet_jax.studies.run import train_and_report
 from senet_jax.terminal import escaped_output
 from senet_jax.text import printable
 from senet_jax.training.machine.allocator import keep_freed_memory
 from senet_jax.training.records.goodput import process_age_s
-from senet_jax.training.run import Run, open_data
+from senet_jax.training.run import Run, data_key, open_data
 
 
 class Worker:
@@ -34,7 +33,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._runs: dict[TrainConfig, Run] = {}
-        self._data: dict[tuple[Any, ...], Dataset] = {}
+        self._data: dict[Hashable, Dataset] = {}
         self._started = False
 
     def train(self, config: TrainConfig) -> int:
@@ -54,13 +53,7 @@ class Worker:
     def _run(self, config: TrainConfig) -> Run:
         shape = dataclasses.replace(config, seed=0, run_dir=Path())
         if shape not in self._runs:
-            data = (
-                config.task,
-                config.data.name,
-                config.data.dir,
-                config.data.fraction,
-                image_side(config),
-            )
+            data = data_key(config)
             if data not in self._data:
                 self._data[data] = open_data(config)
             self._runs[shape] = Run(config, self._data[data])

@@ -26,12 +26,23 @@ def find_task(name: str) -> type[Task]:
         module, _, attribute = TASKS[name].partition(":")
         found: type[Task] = getattr(importlib.import_module(module), attribute)
         return found
-    others = {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
-    point = others[choose("task", name, [*TASKS, *others])]
+    points = importlib.metadata.entry_points(group=GROUP)
+    try:
+        choose("task", name, [*TASKS, *(point.name for point in points)])
+    except UsageError as error:
+        advice = "if another package has it, install that package"
+        raise UsageError(f"{str(error)[:-1]}; {advice}.") from error
+    point, *more = [point for point in points if point.name == name]
+    if more:
+        values = " and ".join(each.value for each in (point, *more))
+        raise UsageError(f"several packages have a task {name} ({values}): remove all but one.")
     try:
         loaded: type[Task] = point.load()
-    except (ImportError, AttributeError) as error:
+    # The module of another package may raise anything.
+    except Exception as error:
         raise UsageError(f"the task {name} cannot be imported ({point.value}): {error}.") from error
+    if not (isinstance(loaded, type) and Task in loaded.__mro__):
+        raise UsageError(f"the task {name} ({point.value}) is no subclass of {Task.__qualname__}.")
     return loaded
 
 
@@ -47,8 +58,8 @@ def task_of(config: TrainConfig) -> type[Task]:
         lacks = _covers(claimed, field) and not _covers(task.fields, field)
         if lacks and value != defaults[field]:
             raise UsageError(
-                f"{field} is no field of the task {config.task}: leave it out, or train another "
-                "task with --task."
+                f"--{field.replace('_', '-')} ({field}) is no field of the task {config.task}: "
+                "leave it out."
             )
     best_metric(config)
     return task
@@ -71,5 +82,5 @@ def built_in() -> Iterator[type[Task]]:
 
 
 def _covers(names: Iterable[str], field: str) -> bool:
-    """Whether a field, or a group that it belongs to, is among the names."""
+    """Says if a field, or a group that it belongs to, is among the names."""
     return any(field == name or field.startswith(f"{name}.") for name in names)

@@ -4,9 +4,11 @@ The first task is classification (:mod:`senet_jax.tasks.classification`). Anothe
 with these methods, and an entry point of the group ``senet_jax.tasks`` that names it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import abc
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
+import jax
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -23,7 +25,7 @@ Arrays = dict[str, Array]
 
 
 class Measured(NamedTuple):
-    """What evaluation measures of a batch, on the devices."""
+    """The measurements of a batch of evaluation, on the devices."""
 
     sums: Any
     """By name, sums over the images of the whole batch whose weight is 1; all hosts have them."""
@@ -99,7 +101,7 @@ def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 class Task(Protocol):
-    """What a network learns: its data, loss and metrics.
+    """A thing to learn: its data, loss and metrics.
 
     A task is made of a config and is immutable. Its random numbers come from the keys that it is
     given.
@@ -118,6 +120,7 @@ class Task(Protocol):
     group of fields, such as "data.augment", stands for all of its own."""
 
     @classmethod
+    @abc.abstractmethod
     def open(cls, config: TrainConfig) -> Dataset:
         """Opens the data of a config.
 
@@ -126,6 +129,12 @@ class Task(Protocol):
         """
 
     @classmethod
+    def same_data(cls, config: TrainConfig) -> Hashable:
+        """All of a config that ``open`` reads: configs that agree in it share their data."""
+        return config.data, config.model
+
+    @classmethod
+    @abc.abstractmethod
     def of(cls, config: TrainConfig, dataset: Dataset) -> Self:
         """The task of a config and its data.
 
@@ -144,8 +153,9 @@ class Task(Protocol):
             UsageError: It cannot.
         """
 
+    @abc.abstractmethod
     def examples(self, dataset: Dataset, split: Literal["train", "val"]) -> tuple[Examples, ...]:
-        """What the network is shown of a split.
+        """The images of a split as the network is shown them.
 
         Returns:
             For training one or several forms of the images, such as several sizes, each for an
@@ -164,6 +174,7 @@ class Task(Protocol):
         """The name of the network, for people."""
         return f"a network of the task {cls.name}"
 
+    @abc.abstractmethod
     def build(self, dataset: Dataset) -> nn.Module:
         """Builds the network: a module with ``__call__(images, ..., train)``.
 
@@ -209,6 +220,7 @@ class Task(Protocol):
         """
         return len(batch["image"])
 
+    @abc.abstractmethod
     def loss(
         self, outputs: Any, batch: Arrays, shared: Any, normalizer: Any
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
@@ -230,9 +242,10 @@ class Task(Protocol):
     all others."""
 
     def decays(self, path: tuple[str, ...]) -> bool:
-        """Whether weight decay applies to the parameter at a path."""
+        """Says if weight decay applies to the parameter at a path."""
         return is_kernel(path)
 
+    @abc.abstractmethod
     def measure(self, outputs: Any, batch: Arrays) -> Measured:
         """Measures a batch of validation, in the compiled step, which adds the sum ``count``.
 
@@ -257,8 +270,15 @@ class Task(Protocol):
         return [""] * len(batch["image"])
 
 
+def other_inputs(task: Task, examples: Examples) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The shapes of the inputs of a network besides the image, of one image in evaluation."""
+    rows = {name: spec.rows(1) for name, spec in examples.arrays.items()}
+    _, *others = task.inputs(rows, train=False)
+    return tuple(jax.ShapeDtypeStruct(each.shape, each.dtype) for each in others)
+
+
 def is_kernel(path: tuple[str, ...]) -> bool:
-    """Whether the parameter at a path is a kernel; no bias and no scale of a batch norm is."""
+    """Says if the parameter at a path is a kernel; no bias and no scale of a batch norm is."""
     return path[-1] == "kernel"
 
 

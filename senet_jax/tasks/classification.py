@@ -1,7 +1,7 @@
 """Classification of images: cross-entropy, top-1 and top-5."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, Literal, Self
 
@@ -22,7 +22,7 @@ from senet_jax.data.normalization import Normalization
 from senet_jax.data.transforms import EvalTransform, TrainTransform
 from senet_jax.errors import UsageError
 from senet_jax.models.configured import build_model, image_side
-from senet_jax.tasks.base import Accumulator, Arrays, Measured, Sums, Task
+from senet_jax.tasks.base import Arrays, Measured, Task
 from senet_jax.tasks.metrics import Metric
 from senet_jax.text import printable
 
@@ -75,8 +75,11 @@ class Classification(Task):
         return open_dataset(config.data.name, config.data.dir, image_side(config))
 
     @classmethod
+    def same_data(cls, config: TrainConfig) -> Hashable:
+        return config.data.name, config.data.dir, image_side(config)
+
+    @classmethod
     def of(cls, config: TrainConfig, dataset: Dataset) -> Self:
-        config.data.check_images(dataset.photographs)
         augment = config.data.augment
         if dataset.photographs:
             # They are mirrored when they are read.
@@ -92,6 +95,8 @@ class Classification(Task):
 
     def examples(self, dataset: Dataset, split: Literal["train", "val"]) -> tuple[Examples, ...]:
         data = self.data
+        if split == "train":
+            data.check_images(dataset.photographs)
         if split == "val":
             crop = (data.crop_pct, data.eval_interpolation, data.exif_orientation)
             return (_Labelled(dataset.val.shown(EvalTransform(dataset.size, *crop)), "validation"),)
@@ -144,16 +149,13 @@ class Classification(Task):
         loss = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
         before = rank(outputs, labels)
         sums = {
-            # Where the weight is 0 the loss may be anything, even not a number.
+            # If the weight is 0, the loss may be anything, even not a number.
             "loss": jnp.sum(jnp.where(weight > 0, loss, 0)),
             "top1": jnp.sum((before < 1) * weight),
         }
         if outputs.shape[-1] > TOP:
             sums["top5"] = jnp.sum((before < TOP) * weight)
         return Measured(sums, {})
-
-    def accumulator(self) -> Accumulator:
-        return Sums()
 
     def titles(self, batch: Arrays, shared: Any, names: Sequence[str]) -> list[str]:
         """As ``Task.titles``; of mixed images two lines, each with its share."""
@@ -172,7 +174,7 @@ class _Labelled:
 
     examples: Examples
     split: str
-    """What a message calls the split."""
+    """The name of the split in messages."""
 
     @property
     def arrays(self) -> Mapping[str, ArraySpec]:
@@ -200,12 +202,12 @@ class _Labelled:
 def rank(scores: Any, labels: Any, numpy: ModuleType = jnp) -> Any:
     """How many classes come before the right one, of each image.
 
-    Of classes with equal scores the first comes first. If a score of an image is not a number, all
+    The first of classes with equal scores comes first. If a score of an image is not a number, all
     classes come before the right one.
 
     Args:
         scores: Logits or logarithms of probabilities, (n, classes).
-        labels: The right classes, (n,).
+        labels: The right classes, (n,), at least 0.
         numpy: The module that computes: ``jax.numpy`` or NumPy.
     """
     right = numpy.take_along_axis(scores, labels[:, None], axis=-1)

@@ -19,7 +19,7 @@ class Metric:
     brief: str = ""
     """Its name in the line of progress and in tables; "" means ``shown_title``."""
     unit: str = ""
-    """Of what is no fraction, such as "m"."""
+    """The unit of a metric that is no fraction, such as "m"."""
     axis_title: str = ""
     """Its name on the axes of figures; "" means ``shown_title``."""
     optional: bool = False

@@ -155,7 +155,7 @@ def _last_line(run: Run, position: "Position") -> Line:
 
 @dataclasses.dataclass
 class Position:
-    """Where a run stands."""
+    """The position of a run."""
 
     state: TrainState
     step: int
@@ -204,7 +204,8 @@ class _Loop:
         run = self.run
         self.clock = Clock(self.sessions.account)
         self.forecast = _forecast(run)
-        self.utilization = Utilization(run.model, run.config.model.dtype, run.mesh)
+        others = run.programs.other_inputs
+        self.utilization = Utilization(run.model, run.config.model.dtype, run.mesh, others)
 
     def steps(self, stop: list[int]) -> None:
         """Trains to the end, or until ``stop`` has a signal; errors as ``train``."""
@@ -328,9 +329,9 @@ def _first_images(batch: Arrays) -> np.ndarray:
 
 def _forecast(run: Run) -> Forecast:
     config = run.config
-    sizes = config.data.train_sizes or (run.dataset.image_shape[0],)
+    sizes = [form.arrays["image"].shape[0] for form in run.batches.examples]
     by_epoch = [sizes[epoch * len(sizes) // config.epochs] for epoch in range(config.epochs)]
-    return Forecast(config, run.batches.steps_per_epoch, len(run.dataset.val), by_epoch)
+    return Forecast(config, run.batches.steps_per_epoch, len(run.val), by_epoch)
 
 
 def _diverged(what: str, step: int, config: TrainConfig) -> Diverged:

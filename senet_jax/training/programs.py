@@ -4,13 +4,14 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, UInt32
 
 from senet_jax.config import TrainConfig
 from senet_jax.data.examples import Examples
 from senet_jax.network import Network
-from senet_jax.tasks.base import Task
+from senet_jax.tasks.base import Task, other_inputs
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.state import TrainState, draw_variables, state_of
 from senet_jax.training.step import EvalStep, TrainStep, key_data, make_eval_step, make_train_step
@@ -42,14 +43,14 @@ class Programs:
     ) -> None:
         self._config, self._task, self._network = config, task, network
         self._optimizer, self._steps = optimizer, steps
-        rows = {name: spec.rows(1) for name, spec in val.arrays.items()}
-        self._inputs = task.inputs(rows, train=False)
+        self._image_shape = val.arrays["image"].shape
+        self.other_inputs = other_inputs(task, val)
         self.abstract = self._abstract_state()
 
     def _draw(self, data: UInt32[Array, " words"]) -> dict[str, Any]:
         key = jax.random.wrap_key_data(data, impl=_INIT_GENERATOR)
-        images, *others = self._inputs
-        return draw_variables(self._network.model, key, images.shape[1:], *others)
+        others = [jnp.zeros(each.shape, each.dtype) for each in self.other_inputs]
+        return draw_variables(self._network.model, key, self._image_shape, *others)
 
     def _state_of(self, variables: dict[str, Any]) -> TrainState:
         return state_of(variables, self._optimizer, self._config.ema_decay is not None)
@@ -65,7 +66,7 @@ class Programs:
 
     @property
     def state_shardings(self) -> TrainState:
-        """Where each leaf of the state lies."""
+        """The sharding of each leaf of the state."""
         return jax.tree.map(lambda x: x.sharding, self.abstract)
 
     def draw(self, seed: int) -> dict[str, Any]:

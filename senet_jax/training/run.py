@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,11 @@ def open_data(config: TrainConfig) -> Dataset:
         UsageError: There is no such data set, or it cannot be read.
     """
     return training_share(task_of(config).open(config), config.data.fraction)
+
+
+def data_key(config: TrainConfig) -> Hashable:
+    """All of a config that ``open_data`` reads."""
+    return config.task, config.data.fraction, task_of(config).same_data(config)
 
 
 class Run:
@@ -120,7 +125,7 @@ class Run:
 
     @functools.cached_property
     def init_variables(self) -> dict[str, Any] | None:
-        """The weights that the config starts from, read and checked; None where it draws them.
+        """The weights that the config starts from, read and checked. If None, they are drawn.
 
         Raises:
             UsageError: They cannot be had or read, or do not fit the network.
@@ -229,7 +234,8 @@ class Run:
     def describe(self) -> str:
         """What is trained, on what, in a few lines."""
         height, width, channels = self.dataset.image_shape
-        per_image = cost(self.model, max(height, width), channels)
+        others = self.programs.other_inputs
+        per_image = cost(self.model, max(height, width), channels, others)
         kind, classes = self.mesh.devices.flat[0].device_kind, len(self.dataset.classes)
         return (
             f"{self.task.network_name(self.config)} on {self.dataset.name}: "
@@ -263,7 +269,8 @@ def _workers(config: TrainConfig, dataset: Dataset) -> int:
 
 
 def _batches(config: TrainConfig, task: Task, dataset: Dataset) -> TrainBatches:
-    data, images = config.data, len(dataset.train)
+    data, forms = config.data, task.examples(dataset, "train")
+    images = len(forms[0])
     if images < data.batch_size:
         raise UsageError(
             f"a batch of {data.batch_size} is larger than the {images} training images: lower "
@@ -276,11 +283,11 @@ def _batches(config: TrainConfig, task: Task, dataset: Dataset) -> TrainBatches:
             "multiple of their number."
         )
     return TrainBatches(
-        task.examples(dataset, "train"),
+        forms,
         data.batch_size,
         config.seed,
         steps=images // data.batch_size * config.epochs,
-        classes=task.classes(dataset),
+        classes=functools.partial(task.classes, dataset),
         host=host,
         workers=_workers(config, dataset),
         max_corrupt=data.max_corrupt,

@@ -161,8 +161,14 @@ def test_it_is_studied_over_two_seeds_and_reported(depth, tmp_path, capsys):
     ("changes", "message"),
     [
         ({"task": "dept"}, "unknown task 'dept': did you mean depth"),
-        ({"label_smoothing": 0.1}, "label_smoothing is no field of the task depth"),
-        ({"data": DataConfig(augment=AugmentConfig(mixup=0.2))}, "data.augment.mixup is no field"),
+        (
+            {"label_smoothing": 0.1},
+            r"--label-smoothing .* is no field of",
+        ),
+        (
+            {"data": DataConfig(augment=AugmentConfig(mixup=0.2))},
+            r"--data.augment.mixup .* is no field",
+        ),
         ({"checkpoint": CheckpointConfig(best_metric="val/top1")}, "did you mean|choose from"),
     ],
 )
@@ -179,6 +185,26 @@ def test_commands_for_classification_refuse_it_and_evaluate_does_not(depth, caps
     assert (
         f"median error {last['val/median']:.4f} m (27 held-out images)" in capsys.readouterr().out
     )
-    for command in (["evaluate", run, "--views", "ten-crop"], ["predict", "a.png", "--run", run]):
+    assert cli.main(["evaluate", run, "--views", "ten-crop"]) == 2
+    assert "leave out --views" in capsys.readouterr().err
+    average = ["average", run, "--out", str(depth.run_dir / "average.npz")]
+    for command in (["predict", "a.png", "--run", run], ["convert", run], average):
         assert cli.main(command) == 2
-        assert "is for classification" in capsys.readouterr().err
+        assert "is a run of the task depth, and the command takes" in capsys.readouterr().err
+
+
+def test_a_package_that_is_damaged_or_gone_is_told_in_a_sentence(depth, plugin, capsys):
+    loop.train(dataclasses.replace(depth, epochs=1))
+    about = plugin / "toy-1.0.dist-info" / "entry_points.txt"
+    for target, message in (
+        ("toy:errors", "is no subclass of Task"),
+        ("toy:Absent", "cannot be imported"),
+        ("broken:Depth", "cannot be imported"),
+    ):
+        (plugin / "broken.py").write_text("def")
+        about.write_text(f"[senet_jax.tasks]\ndepth = {target}\n")
+        assert cli.main(["evaluate", str(depth.run_dir)]) == 2
+        assert message in capsys.readouterr().err
+    about.unlink()
+    assert cli.main(["evaluate", str(depth.run_dir)]) == 2
+    assert "if another package has it, install that package." in capsys.readouterr().err

@@ -129,7 +129,7 @@ class Probe:
         loss: list[list[np.ndarray]] = [[] for _ in variants]
         for place, label, logits in self._run(self._ask, variants):
             log_p = log_softmax(logits.astype(np.float64), axis=-1)
-            right[place].append(rank(log_p, label, np) < 1)
+            right[place].append((label >= 0) & (rank(log_p, label, np) < 1))
             loss[place].append(-log_p[np.arange(len(label)), label])
         return [
             Answers(np.concatenate(r), np.concatenate(x)) for r, x in zip(right, loss, strict=True)

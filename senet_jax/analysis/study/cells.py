@@ -63,6 +63,11 @@ class Cell:
         """What is known of the data set."""
         return read_card(self.runs[min(self.runs)].folder)
 
+    @property
+    def data_name(self) -> str:
+        """The name of the data set."""
+        return self.config.data.name if self.card is None else self.card.name
+
     def by_seed(self, key: str) -> dict[int, float]:
         """A number of the final validation by seed."""
         return {seed: run.last[key] for seed, run in sorted(self.runs.items())}
@@ -87,7 +92,7 @@ class Study:
 
     @property
     def task(self) -> type[Task]:
-        """What all runs learn."""
+        """The task of all runs."""
         return find_task(self.cells[0].config.task)
 
 
@@ -132,7 +137,7 @@ def read_study(folder: Path) -> Study:
     )
     configs = [cell.config for cell in study.cells]
     for what, names in (
-        ("on", {config.data.name for config in configs}),
+        ("on", {cell.data_name for cell in study.cells}),
         ("of the tasks", {config.task for config in configs}),
     ):
         if len(names) > 1:

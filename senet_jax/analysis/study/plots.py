@@ -172,7 +172,7 @@ def _values(cell: Cell, metric: Metric, split: str) -> tuple[list[float], np.nda
 
 
 def _trained(rows: Sequence[Row], metric: Metric) -> bool:
-    """Whether training measures the metric."""
+    """Says if training measures the metric."""
     return any(_values(row.cell, metric, "train")[0] for row in rows)
 
 

@@ -1,8 +1,10 @@
-"""What is said of a study: its headline over seeds, differences, cost, papers' figures."""
+"""The report of a study: its headline over seeds, differences, cost, papers' figures."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax
 from flax import linen as nn
 
 from senet_jax.analysis.statistics import (
@@ -19,7 +21,8 @@ from senet_jax.data.card import Card
 from senet_jax.errors import UsageError
 from senet_jax.models.cost import Cost, cost
 from senet_jax.tasks import find_task
-from senet_jax.tasks.base import headline
+from senet_jax.tasks.base import headline, other_inputs
+from senet_jax.tasks.classification import Classification
 from senet_jax.tasks.metrics import Metric
 
 PLAIN = "plain"
@@ -67,7 +70,7 @@ class StudyReport:
 
     @property
     def metric(self) -> Metric:
-        """What the rows show: the headline of the task."""
+        """The metric that the rows show: the headline of the task."""
         return headline(self.study.task)
 
     @property
@@ -116,20 +119,20 @@ def report_study(study: Study, baseline: str | None = None) -> StudyReport:
             compared_with[cell.name],
             estimate(list(values[cell.name].values()), within=metric.range),
             compared.get(cell.name),
-            networks[cell.name],
+            *networks[cell.name],
         )
         for cell in study.cells
     ]
     rows.sort(key=lambda row: (natural(row.group), not row.is_baseline, natural(row.cell.name)))
     report = StudyReport(study, name, rows)
-    if (study.task.name, metric.key) != _OF_PAPERS:
+    if metric is not PAPERS:
         return report
     groups = [_with_published(group) for group in report.groups.values()]
     return dataclasses.replace(report, rows=[row for group in groups for row in group])
 
 
-_OF_PAPERS = ("classification", "top1")
-"""The task and the metric that the papers have figures of."""
+PAPERS = headline(Classification)
+"""The metric that the papers have figures of."""
 
 
 def _last(name: str) -> str:
@@ -137,11 +140,13 @@ def _last(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def _default_baseline(networks: Mapping[str, nn.Module]) -> str:
+def _default_baseline(networks: Mapping[str, tuple[nn.Module, Any]]) -> str:
     if any(_last(name) == PLAIN for name in networks):
         return PLAIN
     plain = [
-        name for name, network in networks.items() if getattr(network, "attention", None) is None
+        name
+        for name, (network, _) in networks.items()
+        if getattr(network, "attention", None) is None
     ]
     return plain[0] if len(plain) == 1 else next(iter(networks))
 
@@ -173,13 +178,21 @@ def _card(cell: Cell) -> Card:
     return card
 
 
-def _network(cell: Cell) -> nn.Module:
+def _network(cell: Cell) -> tuple[nn.Module, tuple[jax.ShapeDtypeStruct, ...]]:
+    """The network of a cell, and the shapes of its inputs besides the image."""
     dataset = _card(cell).stand_in()
-    return find_task(cell.config.task).of(cell.config, dataset).build(dataset)
+    task = find_task(cell.config.task).of(cell.config, dataset)
+    (val,) = task.examples(dataset, "val")
+    return task.build(dataset), other_inputs(task, val)
 
 
 def _row(
-    cell: Cell, baseline: str | None, final: Estimate, gap: Difference | None, network: nn.Module
+    cell: Cell,
+    baseline: str | None,
+    final: Estimate,
+    gap: Difference | None,
+    network: nn.Module,
+    others: tuple[jax.ShapeDtypeStruct, ...],
 ) -> Row:
     height, _, channels = _card(cell).image_shape
     speeds = [run.images_per_s for run in cell.runs.values() if run.images_per_s is not None]
@@ -188,7 +201,7 @@ def _row(
         baseline,
         final,
         gap,
-        cost(network, height, channels),
+        cost(network, height, channels, others),
         sum(speeds) / len(speeds) if speeds else None,
         published=None,
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from senet_jax import text
 from senet_jax.analysis.statistics import LEVEL, Estimate
-from senet_jax.analysis.study.report import Row, StudyReport
+from senet_jax.analysis.study.report import PAPERS, Row, StudyReport
 from senet_jax.tasks.base import reported
 from senet_jax.tasks.metrics import Metric, with_unit
 
@@ -16,7 +16,8 @@ def _header(metric: Metric) -> tuple[str, ...]:
     title, paper = (with_unit(each, metric.shown_unit) for each in (metric.short_title, "paper"))
     compared = ("95 % interval", with_unit("difference", metric.points), "p", "")
     cost = ("parameters", "MMACs", "images/s")
-    return ("cell", "seeds", title, *compared, *cost, paper, "paper's difference")
+    papers = (paper, "paper's difference") if metric is PAPERS else ()
+    return ("cell", "seeds", title, *compared, *cost, *papers)
 
 
 def _cells_of(row: Row, metric: Metric, escape: Callable[[str], str]) -> tuple[str, ...]:
@@ -24,7 +25,7 @@ def _cells_of(row: Row, metric: Metric, escape: Callable[[str], str]) -> tuple[s
     final, gap, digits = row.final, row.difference, metric.digits
     spread = "" if final.std is None else f" ± {final.std:.{digits}f}"
     between = "" if gap is None else _interval(gap.estimate, digits)
-    return (
+    cells = (
         escape(row.cell.name),
         str(final.count),
         f"{final.mean:.{digits}f}{spread}",
@@ -38,6 +39,7 @@ def _cells_of(row: Row, metric: Metric, escape: Callable[[str], str]) -> tuple[s
         "" if row.published is None else f"{row.published.top1:.2f}",
         "" if row.published_difference is None else f"{row.published_difference:+.2f}",
     )
+    return cells[: len(_header(metric))]
 
 
 def _interval(estimate: Estimate, digits: int) -> str:
@@ -163,9 +165,8 @@ def notes(report: StudyReport, escape: Callable[[str], str]) -> str:
         return ", ".join(escape(row.cell.name) for row in rows)
 
     runs = sum(len(cell.runs) for cell in cells)
-    config = cells[0].config
     said = [
-        f"{_count(runs, 'run')} of {_count(len(cells), 'cell')} on {escape(config.data.name)}, "
+        f"{_count(runs, 'run')} of {_count(len(cells), 'cell')} on {escape(cells[0].data_name)}, "
         f"{escape(report.metric.shown_title)} of the final validation: mean ± standard deviation "
         "over the seeds."
     ]

@@ -1,5 +1,7 @@
 """Model FLOPs utilisation: the share of the devices' arithmetic that the network itself uses."""
 
+from collections.abc import Sequence
+
 import jax
 from flax import linen as nn
 from jax.sharding import Mesh
@@ -15,10 +17,17 @@ class Utilization:
         model: A module with the calling convention of the zoo.
         dtype: Its compute precision, "bfloat16" or "float32".
         mesh: The devices.
+        others: As in ``cost``.
     """
 
-    def __init__(self, model: nn.Module, dtype: str, mesh: Mesh) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: nn.Module,
+        dtype: str,
+        mesh: Mesh,
+        others: Sequence[jax.ShapeDtypeStruct] = (),
+    ) -> None:
+        self._model, self._others = model, others
         device: jax.Device = mesh.devices.flat[0]
         peak = peak_flops(device.device_kind, dtype)
         self._peak = None if peak is None else peak * mesh.size
@@ -37,5 +46,6 @@ class Utilization:
         if self._peak is None:
             return None
         if image_shape not in self._macs:
-            self._macs[image_shape] = cost(self._model, image_shape[0], image_shape[2]).macs
+            side, _, channels = image_shape
+            self._macs[image_shape] = cost(self._model, side, channels, self._others).macs
         return 3 * 2 * self._macs[image_shape] * images_per_s / self._peak

@@ -19,7 +19,7 @@ from senet_jax.training.records.metrics import Line
 from senet_jax.training.state import TrainState
 
 Event = Literal["evaluation", "checkpoint"]
-"""What holds the loop up for a while."""
+"""A pause of the steps."""
 
 
 class Clock:
@@ -63,7 +63,7 @@ class Clock:
 
     @property
     def compiling(self) -> bool:
-        """Whether the step at hand is the first of its shapes."""
+        """Says if the step at hand is the first of its shapes."""
         return self._compiling
 
     def resume(self) -> None:
