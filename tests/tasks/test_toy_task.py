@@ -11,13 +11,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from toy import Scenes
+from flax import linen as nn
+from toy import Depth, Scenes
 
-from senet_jax import cli
+from senet_jax import cli, tasks
 from senet_jax.config import CheckpointConfig, MeshConfig, OptimizerConfig, TrainConfig
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import UsageError
 from senet_jax.inference.trained import evaluate_run, restore_run
+from senet_jax.planning.dry_run import compile_step, set_up
+from senet_jax.studies.run import train_and_report
 from senet_jax.studies.worker import Worker
 from senet_jax.training import loop
 from senet_jax.training.records.metrics import read_metrics
@@ -208,3 +211,37 @@ def test_a_package_that_is_damaged_or_gone_is_told_in_a_sentence(depth, plugin, 
     about.unlink()
     assert cli.main(["evaluate", str(depth.run_dir)]) == 2
     assert "if another package has it, install that package." in capsys.readouterr().err
+
+
+class TwoInputs(nn.Module):
+    """A network that is given the mean depth of an image, in training its own, else zero."""
+
+    @nn.compact
+    def __call__(self, images, mean, train):
+        x = nn.Conv(1, (1, 1), name="head")(images)[..., 0]
+        return x + nn.Dense(1)(mean[:, None])[..., None]
+
+
+class Sized(Depth):
+    """As ``Depth``, with a second input and a key for it."""
+
+    rngs = ("dropout", "sampling")
+
+    def build(self, dataset):
+        return TwoInputs()
+
+    def inputs(self, arrays, *, train):
+        mean = arrays["depth"].mean((1, 2))
+        return arrays["image"], mean if train else 0 * mean
+
+
+def test_a_network_of_two_inputs_is_planned_trained_and_reported(depth, monkeypatch, capsys):
+    monkeypatch.setitem(tasks.TASKS, "sized", "test_toy_task:Sized")
+    config = dataclasses.replace(depth, task="sized", epochs=1)
+    # The head has 4 parameters and the dense layer 2; 64 pixels of 3 products, and 1.
+    assert "6 parameters, 0.00 MMACs an image of 8x8x3" in Run(config).describe()
+    assert train_and_report(config) == 0
+    folder = str(depth.run_dir.parent)
+    assert cli.main(["report", folder]) == 0
+    assert "| run | 1 |" in capsys.readouterr().out
+    assert compile_step(set_up(config, None)).image_shape == (8, 8, 3)
