@@ -77,7 +77,7 @@ class Examples(Protocol):
 
 
 class View(Protocol):
-    """How an encoded photograph is decoded and changed; it can be pickled."""
+    """Decodes an encoded photograph and changes it; it can be pickled."""
 
     @property
     def size(self) -> int:

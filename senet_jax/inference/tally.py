@@ -50,7 +50,7 @@ class Tally:
         best = np.min(ranks, axis=0)
         self.count += len(valid)
         self.right += int(np.sum(best < 1))
-        # A number that is none has the rank of all classes, which may be fewer than five.
+        # The rank of an image with a NaN is the number of classes, which may be below five.
         among = best < min(TOP, self.classes)
         self.right5 += int(np.sum(among))
         self.several |= bool((np.sum(valid >= 0, axis=1) > 1).any())

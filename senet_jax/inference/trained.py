@@ -174,7 +174,10 @@ def trained_run(path: Path, which: Literal["last", "best"] = "last") -> Trained:
 
 
 def check_classification(path: Path) -> None:
-    """Refuses a run of another task; the argument is as in ``restore_run``.
+    """Refuses a run whose task is not classification.
+
+    Args:
+        path: Folder of a run, or of one of its checkpoints.
 
     Raises:
         UsageError: The network does not classify images, or there is no such run.

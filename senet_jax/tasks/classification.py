@@ -200,7 +200,7 @@ class _Labelled:
 
 
 def rank(scores: Any, labels: Any, numpy: ModuleType = jnp) -> Any:
-    """How many classes come before the right one, of each image.
+    """Counts, for each image, the classes that come before the right one.
 
     The first of classes with equal scores comes first. If a score of an image is not a number, all
     classes come before the right one.

@@ -24,7 +24,7 @@ class Programs:
     """Initialisation, training and evaluation, each traced and compiled when it is first called.
 
     Args:
-        config: The experiment, of which the seed is not looked at.
+        config: The experiment; its seed plays no part.
         task: Its task.
         network: The network.
         optimizer: The optimizer.
