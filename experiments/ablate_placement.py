@@ -16,7 +16,7 @@ from typing import get_args
 
 from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
-from senet_jax.models.blocks import Placement
+from senet_jax.fields.models import Placement
 from senet_jax.studies.ablation import ablation
 from senet_jax.studies.grid import with_model
 

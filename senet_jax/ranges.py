@@ -1,12 +1,16 @@
-"""The range of every number that a user can give a config: one table and its check.
+"""The values that a user can give the fields of configs and networks, and their check.
 
-This file imports neither jax nor the models, so that ``--help`` answers at once.
+The range of a number is in the annotation of its field, as ``Annotated[int, whole(1, 64)]``, or in
+the table ``RANGES``; the choices of other fields are their types. This file imports neither jax nor
+the models, so that ``--help`` answers at once.
 """
 
 import dataclasses
+import types
+import typing
 from typing import Any
 
-from senet_jax.errors import UsageError
+from senet_jax.errors import UsageError, choose
 
 MOST_STEPS = 2**31 - 1
 """The step of a run and the optimizer's count of updates are int32."""
@@ -52,6 +56,8 @@ class Range:
     """The meaning of None; without it None is not allowed."""
     count: tuple[int, int] | None = None
     """The fewest and the most numbers of a tuple; None if the field is one number."""
+    or_one: bool = False
+    """One number is allowed too, in place of a tuple."""
 
     def check(self, field: str, value: object) -> None:
         """Checks a value.
@@ -65,7 +71,7 @@ class Range:
         """
         if value is None and self.none is not None:
             return
-        if self.count is None:
+        if self.count is None or (self.or_one and not isinstance(value, tuple | list)):
             holds = self._holds(value)
         else:
             fewest, most = self.count
@@ -107,8 +113,11 @@ class Range:
             text = f"0, or {text}"
         if self.count is not None:
             fewest, most = self.count
-            some = f"{_FEWEST[fewest]}, at most {most}"
-            some = f"{fewest} numbers" if fewest == most else some
+            some = f"{fewest} numbers"
+            if fewest < most:
+                some = f"{_FEWEST[fewest]}, at most {most}"
+            if self.or_one:
+                some = f"one number, or {some}"
             text = f"{some}, each {text}"
         return text if self.none is None else f"{text}, or None ({self.none})"
 
@@ -132,16 +141,56 @@ def check_numbers(config: Any, prefix: str = "") -> None:
 
 
 def check_fields(config: Any, prefix: str = "") -> None:
-    """Checks as ``check_numbers``, but not the configs in the config; for Linen modules too."""
+    """Checks each field of a config or a Linen module by its range, or by its type's choices.
+
+    Args:
+        config: A dataclass; the configs in it are not checked.
+        prefix: Stands before the names of the fields in messages, such as "data.".
+
+    Raises:
+        UsageError: A number of another type, not finite or out of range, a choice that the field
+            does not have, or a switch that is neither True nor False.
+    """
     for field in dataclasses.fields(config):
+        name, value = prefix + field.name, getattr(config, field.name)
         if row := range_of(type(config), field.name):
-            row.check(prefix + field.name, getattr(config, field.name))
+            row.check(name, value)
+        else:
+            _check_choice(name, value, choices_of(field.type))
 
 
 def range_of(kind: type, field: str) -> Range | None:
-    """The row of a field of a dataclass or of a class that it inherits from, or None."""
+    """The range of a field of a dataclass, or None."""
+    annotation = kind.__dataclass_fields__[field].type  # type: ignore[attr-defined]
+    for row in getattr(annotation, "__metadata__", ()):
+        if isinstance(row, Range):
+            return row
     rows = (RANGES.get(each.__name__, {}).get(field) for each in kind.__mro__)
     return next((row for row in rows if row is not None), None)
+
+
+def choices_of(annotation: Any) -> tuple[object, ...]:
+    """All values of a type if it is a ``Literal``, bool, or one of them or None; else ()."""
+    if annotation is bool:
+        return (True, False)
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return inner
+    if origin in (typing.Union, types.UnionType):
+        some = [choices_of(each) for each in inner if each is not types.NoneType]
+        if all(some):
+            return (*(value for each in some for value in each), *[None][: types.NoneType in inner])
+    return ()
+
+
+def _check_choice(field: str, value: object, choices: tuple[object, ...]) -> None:
+    # 1 is equal to True, but no switch.
+    if not choices or any(type(value) is type(each) and value == each for each in choices):
+        return
+    if isinstance(value, str) and any(isinstance(each, str) for each in choices):
+        choose(field, value, [each for each in choices if isinstance(each, str)])
+    *some, last = map(str, choices)
+    raise UsageError(f"{field} must be {', '.join(some)} or {last}, not {_shown(value)}.")
 
 
 def _is_whole(value: object) -> bool:
@@ -164,8 +213,16 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _count(least: int, greatest: int, *, none: str | None = None) -> Range:
-    return Range(least, greatest, whole=True, none=none)
+def whole(
+    least: int,
+    greatest: int,
+    *,
+    none: str | None = None,
+    count: tuple[int, int] | None = None,
+    or_one: bool = False,
+) -> Range:
+    """The range of a whole number, or of each whole number of a tuple; see ``Range``."""
+    return Range(least, greatest, whole=True, none=none, count=count, or_one=or_one)
 
 
 def _or_own(row: Range) -> Range:
@@ -173,88 +230,90 @@ def _or_own(row: Range) -> Range:
     return dataclasses.replace(row, none="the network's own")
 
 
-_RATE = Range(0, 1, open_above=True)
-_WIDTH = _count(1, MOST_WIDTH)
-_BLOCKS = Range(1, MOST_BLOCKS, whole=True, count=(1, MOST_STAGES))
-WIDTHS = dataclasses.replace(_BLOCKS, greatest=MOST_WIDTH)
-"""The range of the widths of stages."""
+RATE = Range(0, 1, open_above=True)
+"""The range of a rate of dropout and the like."""
+WIDTH = whole(1, MOST_WIDTH)
+"""The range of a number of channels."""
+KERNEL = Range(1, 1023, whole=True, odd=True)
+"""The range of the side of a kernel; that of ECA sees as many channels."""
+
+_BLOCKS = whole(1, MOST_BLOCKS, count=(1, MOST_STAGES))
+_WIDTHS = whole(1, MOST_WIDTH, count=(1, MOST_STAGES))
 # The network says which stages there are: at most those from 1 to MOST_STAGES + 1.
 _STAGES = Range(0, MOST_STAGES + 1, whole=True, none="all", count=(1, MOST_STAGES))
-_NORM_GROUP = _count(1, MOST_BATCH, none="the whole batch")
+_NORM_GROUP = whole(1, MOST_BATCH, none="the whole batch")
 _COMPRESSION = Range(0, 1, open_below=True)
 # Below 1 the hidden layer is wider than the map: by at most 100 times.
 _REDUCTION = Range(0.01, MOST_WIDTH)
-# Channels of ECA, of which a kernel sees those on both sides.
-_KERNEL = Range(1, 1023, whole=True, odd=True)
 # Copies of the channels; the papers have at most 4.
-_RADIX = _count(0, 64)
+_RADIX = whole(0, 64)
 
 RANGES: dict[str, dict[str, Range]] = {
     "TrainConfig": {
-        "epochs": _count(1, MOST_EPOCHS),
-        "seed": _count(0, MOST_SEED),
+        "epochs": whole(1, MOST_EPOCHS),
+        "seed": whole(0, MOST_SEED),
         # A fraction, and above 1 still a learning rate.
         "body_rate": Range(0, 1e6),
-        "label_smoothing": _RATE,
+        "label_smoothing": RATE,
         "ema_decay": Range(0, 1, open_below=True, open_above=True, none="no average"),
-        "eval_every_epochs": _count(1, MOST_EPOCHS),
-        "log_every_steps": _count(1, MOST_STEPS, none="a line for each epoch only"),
-        "accumulate": _count(1, MOST_BATCH),
+        "eval_every_epochs": whole(1, MOST_EPOCHS),
+        "log_every_steps": whole(1, MOST_STEPS, none="a line for each epoch only"),
+        "accumulate": whole(1, MOST_BATCH),
     },
     "ShowDataConfig": {
-        "step": _count(0, MOST_STEPS),
-        "images": _count(1, MOST_BATCH),
+        "step": whole(0, MOST_STEPS),
+        "images": whole(1, MOST_BATCH),
     },
     "ModelConfig": {
         "stages": _STAGES,
         "blocks": _or_own(_BLOCKS),
-        "widths": _or_own(WIDTHS),
-        "fc_width": _or_own(_WIDTH),
-        "cardinality": _or_own(_WIDTH),
-        "base_width": _or_own(_WIDTH),
-        "growth_rate": _or_own(_WIDTH),
+        "widths": _or_own(_WIDTHS),
+        "fc_width": _or_own(WIDTH),
+        "cardinality": _or_own(WIDTH),
+        "base_width": _or_own(WIDTH),
+        "growth_rate": _or_own(WIDTH),
         "compression": _or_own(_COMPRESSION),
-        "dropout": _RATE,
-        "stochastic_depth": _RATE,
-        "drop_block": _RATE,
+        "dropout": RATE,
+        "stochastic_depth": RATE,
+        "drop_block": RATE,
         "norm_group": _NORM_GROUP,
     },
     "AttentionOverrides": {
         "reduction": _or_own(_REDUCTION),
-        "width": _or_own(_WIDTH),
-        "divisor": _or_own(_WIDTH),
-        "kernel_size": _or_own(_KERNEL),
+        "width": _or_own(WIDTH),
+        "divisor": _or_own(WIDTH),
+        "kernel_size": _or_own(KERNEL),
         # The module says which of these numbers there are.
-        "extent": _or_own(_count(0, 8)),
+        "extent": _or_own(whole(0, 8)),
         "radix": _or_own(_RADIX),
-        "min_width": _or_own(_WIDTH),
+        "min_width": _or_own(WIDTH),
     },
     "DataConfig": {
         "fraction": Range(0, 1, open_below=True),
-        "image_size": _count(1, MOST_SIDE, none="that of the network"),
+        "image_size": whole(1, MOST_SIDE, none="that of the network"),
         "train_sizes": Range(1, MOST_SIDE, whole=True, count=(0, 1000)),
-        "batch_size": _count(1, MOST_BATCH),
-        "eval_batch_size": _count(1, MOST_BATCH),
+        "batch_size": whole(1, MOST_BATCH),
+        "eval_batch_size": whole(1, MOST_BATCH),
         # The image is scaled to the side of the view divided by this.
         "crop_pct": Range(0.01, 1),
         # Processes of one machine.
-        "workers": _count(0, 1024),
+        "workers": whole(0, 1024),
         "max_corrupt": Range(0, 1),
     },
     "AugmentConfig": {
         # Pixels of images in memory, whose sides are below 100.
-        "pad": _count(0, 128),
-        "cutout": _count(0, 256),
+        "pad": whole(0, 128),
+        "cutout": whole(0, 256),
         "crop_area": Range(0, 1, open_below=True, count=(2, 2)),
         "crop_ratio": Range(0.01, 100, count=(2, 2)),
         "rotation": Range(0, 180),
-        "pixel_shift": _count(0, 255),
+        "pixel_shift": whole(0, 255),
         "color_jitter": Range(0, 1),
         # At 10 nearly every pixel is 0 or 255.
         "lighting": Range(0, 10),
         # Each is a pass over the image.
-        "randaugment_ops": _count(0, 100),
-        "randaugment_magnitude": _count(0, 30),
+        "randaugment_ops": whole(0, 100),
+        "randaugment_magnitude": whole(0, 30),
         "erasing": Range(0, 1),
         # Beta(a, a): at 1000 all weights are 1/2, at 1e-6 all are 0 or 1.
         "mixup": Range(1e-6, 1000, or_zero=True),
@@ -262,128 +321,55 @@ RANGES: dict[str, dict[str, Range]] = {
     },
     "OptimizerConfig": {
         "learning_rate": Range(0, LARGE),
-        "base_batch": _count(1, MOST_BATCH, none="the rate as it is"),
+        "base_batch": whole(1, MOST_BATCH, none="the rate as it is"),
         "warmup_epochs": Range(0, MOST_EPOCHS),
         "milestones": Range(0, MOST_EPOCHS, open_below=True, count=(0, 1000)),
         "decay": Range(0, 1, open_below=True),
         "power": Range(0, 100),
         # int32 in the optimizer's state.
-        "patience": _count(1, MOST_STEPS),
+        "patience": whole(1, MOST_STEPS),
         # The scale is decay ** max_drops, which is 0 in float32 long before.
-        "max_drops": _count(1, 1000),
-        "momentum": _RATE,
+        "max_drops": whole(1, 1000),
+        "momentum": RATE,
         "weight_decay": Range(0, 1e6),
         "trust_coefficient": Range(0, 1e6, open_below=True),
         "clip_norm": Range(0, LARGE, open_below=True, none="no clipping"),
     },
     "CheckpointConfig": {
-        "every_epochs": _count(1, MOST_EPOCHS),
-        "every_steps": _count(1, MOST_STEPS, none="after epochs only"),
-        "keep_last": _count(1, MOST_STEPS),
-        "keep_every_epochs": _count(1, MOST_EPOCHS, none="none for good"),
+        "every_epochs": whole(1, MOST_EPOCHS),
+        "every_steps": whole(1, MOST_STEPS, none="after epochs only"),
+        "keep_last": whole(1, MOST_STEPS),
+        "keep_every_epochs": whole(1, MOST_EPOCHS, none="none for good"),
     },
     "MeshConfig": {
-        "data": _count(1, MOST_DEVICES, none="all devices"),
-        "fsdp": _count(1, MOST_DEVICES),
+        "data": whole(1, MOST_DEVICES, none="all devices"),
+        "fsdp": whole(1, MOST_DEVICES),
     },
     "HostsConfig": {
-        "count": _count(1, MOST_DEVICES, none="what the environment says"),
-        "index": _count(0, MOST_DEVICES, none="what the environment says"),
+        "count": whole(1, MOST_DEVICES, none="what the environment says"),
+        "index": whole(0, MOST_DEVICES, none="what the environment says"),
         # Seconds; a week. Sockets take no timeout of 1e10 seconds.
         "timeout": Range(0, 604_800, open_below=True),
     },
     "Invocation": {
-        "profile_steps": _count(0, MOST_STEPS),
-        "profile_start": _count(1, MOST_STEPS, none="the first after the compilation"),
+        "profile_steps": whole(0, MOST_STEPS),
+        "profile_start": whole(1, MOST_STEPS, none="the first after the compilation"),
     },
     "Options": {
-        "epochs": _count(1, MOST_EPOCHS, none="those of the recipe"),
+        "epochs": whole(1, MOST_EPOCHS, none="those of the recipe"),
         "fraction": Range(0, 1, open_below=True),
-        "batch_size": _count(1, MOST_BATCH, none="that of the recipe"),
+        "batch_size": whole(1, MOST_BATCH, none="that of the recipe"),
         # Each is a run.
-        "seeds": _count(1, 10_000),
+        "seeds": whole(1, 10_000),
         # Processes of one machine, or tasks of SLURM.
-        "at_once": _count(1, 10_000, none="as many as there are places"),
+        "at_once": whole(1, 10_000, none="as many as there are places"),
     },
-    "SqueezeExciteConfig": {
-        "reduction": _REDUCTION,
-        "width": dataclasses.replace(_WIDTH, none="by the reduction"),
-        "divisor": _WIDTH,
-    },
-    "ECAConfig": {"kernel_size": dataclasses.replace(_KERNEL, none="by the channels")},
-    # A window of pixels; the authors tried 3 and 7.
-    "CBAMConfig": {
-        "reduction": _REDUCTION,
-        "kernel_size": dataclasses.replace(_KERNEL, greatest=63),
-    },
-    "GatherExciteConfig": {"reduction": _REDUCTION, "extent": _count(0, 8)},
-    "SelectiveKernelConfig": {
-        "dilations": Range(1, 64, whole=True, count=(2, 16)),
-        "reduction": _REDUCTION,
-        "min_width": _WIDTH,
-    },
-    "SplitAttentionConfig": {
-        "radix": _RADIX,
-        "reduction": _count(1, MOST_WIDTH),
-        "min_width": _WIDTH,
-    },
-    "Backbone": {
-        "num_classes": _count(1, MOST_CLASSES),
-        # From Python () means no stage; on the command line it would be a value forgotten.
-        "stages": dataclasses.replace(_STAGES, count=(0, MOST_STAGES)),
-        "dropout": _RATE,
-        "norm_group": _NORM_GROUP,
-    },
-    "BlockConfig": {
-        "projection_kernel": _KERNEL,
-        "cardinality": _WIDTH,
-        "base_width": _WIDTH,
-        "reduce_first": _WIDTH,
-        "norm_group": _NORM_GROUP,
-    },
-    "ResNet": {
-        "blocks": _BLOCKS,
-        "widths": WIDTHS,
-        "projection_kernel": _KERNEL,
-        "cardinality": _WIDTH,
-        "base_width": _WIDTH,
-        "reduce_first": _WIDTH,
-        # The module says which of these numbers there are.
-        "output_stride": _count(1, 32),
-        "stochastic_depth": _RATE,
-        "drop_block": _RATE,
-    },
-    "PreactResNet": {
-        "blocks": _BLOCKS,
-        "widths": WIDTHS,
-        "stem_width": _WIDTH,
-        "block_dropout": _RATE,
-    },
-    "ShakeShake": {
-        "blocks": _BLOCKS,
-        "widths": WIDTHS,
-        "stem_width": _WIDTH,
-        "cardinality": _WIDTH,
-    },
-    "VGG": {"blocks": _BLOCKS, "widths": WIDTHS, "fc_width": _WIDTH},
-    "DenseNet": {
-        "blocks": _BLOCKS,
-        "growth_rate": _WIDTH,
-        "compression": _COMPRESSION,
-        "stem_width": dataclasses.replace(_WIDTH, none="two times the growth rate"),
-        "drop_rate": _RATE,
-    },
-    # One channel of 32 in the stem is left of 1/32; the papers have at most 2.
-    "MobileNetV1": {"width": Range(1 / 32, 64), "blocks": _BLOCKS},
-    # The module says which of these numbers of groups there are.
-    "ShuffleNetV1": {"groups": _count(1, 8), "width": Range(0.01, 64), "blocks": _BLOCKS},
-    "Inception": {"epsilon": Range(0, 1, open_below=True)},
     "SlurmOptions": {
         # SLURM keeps minutes as uint32; a run saves its state 2 minutes before the end.
-        "minutes": _count(5, MOST_STEPS),
-        "gpus": _count(1, 1024, none="left to the cluster"),
-        "cpus": _count(1, 65_536, none="left to the cluster"),
-        "memory_gb": _count(1, MOST_DEVICES, none="left to the cluster"),
+        "minutes": whole(5, MOST_STEPS),
+        "gpus": whole(1, 1024, none="left to the cluster"),
+        "cpus": whole(1, 65_536, none="left to the cluster"),
+        "memory_gb": whole(1, MOST_DEVICES, none="left to the cluster"),
     },
 }
-"""By the names of the dataclass or module and of the field, the range of each number."""
+"""By the names of the config and of the field, the range of each number."""

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("errors",),
     ("axes", "ranges", "text"),
-    ("files", "terminal"),
+    ("fields", "files", "terminal"),
     ("ops",),
     ("data",),
     ("config",),

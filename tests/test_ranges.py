@@ -4,6 +4,7 @@ import math
 import types
 import typing
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -22,7 +23,6 @@ from senet_jax.config import (
 )
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.models.backbone import Backbone
-from senet_jax.models.blocks import BlockConfig
 from senet_jax.models.zoo import create_model, list_models
 from senet_jax.ranges import RANGES, Range, check_fields, check_numbers, range_of
 from senet_jax.studies.slurm import SlurmOptions
@@ -36,16 +36,13 @@ CONFIGS = (
 FAMILIES = {type(create_model(name)) for name in list_models()}
 MODULES = (
     Backbone,
-    BlockConfig,
     *ATTENTIONS.values(),
     *sorted(FAMILIES, key=lambda family: family.__name__),
 )
-OWN_CHECK = {"stem_width"}
-"""Of a ResNet: a number or a tuple."""
 
 
 def kinds(hint) -> set[type]:
-    """The types that a hint allows, those in tuples too."""
+    """The types that a hint allows, those in tuples too; none of a choice."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType, tuple):
         return set().union(*map(kinds, typing.get_args(hint)))
     return {hint} if isinstance(hint, type) else set()
@@ -64,9 +61,7 @@ def numbers(config):
 def test_every_number_has_a_range(config):
     for field, whole, optional in numbers(config):
         row = range_of(config, field)
-        if row is None and field in OWN_CHECK:
-            continue
-        assert row is not None, f"{config.__name__}.{field} has no row in RANGES"
+        assert row is not None, f"{config.__name__}.{field} has no range"
         assert row.whole == whole, field
         assert (row.none is not None) == optional, field
         assert math.isfinite(row.least), field
@@ -74,7 +69,7 @@ def test_every_number_has_a_range(config):
 
 
 def test_every_range_is_that_of_a_number():
-    found = {config.__name__: config for config in (*CONFIGS, *MODULES)}
+    found = {config.__name__: config for config in CONFIGS}
     assert RANGES.keys() <= found.keys()
     for name, rows in RANGES.items():
         assert rows.keys() <= {field for field, *_ in numbers(found[name])}, name
@@ -112,6 +107,7 @@ def test_what_is_no_number_of_the_range_is_refused(row, value):
         (Range(1, 2, none="nothing"), [None, 1], [0]),
         (Range(1, 2, count=(1, 2)), [(1,), (1, 2), [1, 2]], [(), (1, 1, 1), (3,), 1, None]),
         (Range(1, 2, count=(0, 2)), [()], ["", (0,)]),
+        (Range(1, 2, count=(3, 3), or_one=True), [1, (1, 2, 2)], [0, (1,), (1, 2, 3), None]),
     ],
 )
 def test_a_range_takes_its_values_and_no_others(row, good, bad):
@@ -147,7 +143,28 @@ def test_the_sentence_says_what_is_allowed(row, value, sentence):
     assert str(error.value) == sentence
 
 
-def test_a_module_is_checked_with_the_rows_of_what_it_inherits():
+@pytest.mark.parametrize(
+    ("annotation", "good", "bad", "sentence"),
+    [
+        (bool, [True, False], [1, "True", None], "x must be True or False, not "),
+        (bool | None, [True, None], [0], "x must be True, False or None, not "),
+        (Literal["a", "b"] | None, ["a", None], [3, True], "x must be a, b or None, not "),
+        (Literal[1, 2], [1, 2], [True, 3, 1.0, "1"], "x must be 1 or 2, not "),
+        (Literal["apple", "pear"], ["pear"], ["peer"], "unknown x 'peer': did you mean pear?"),
+        (str | None, ["anything", 3], [], ""),
+    ],
+)
+def test_a_choice_takes_its_values_and_no_others(annotation, good, bad, sentence):
+    config = dataclasses.make_dataclass("Choice", [("x", annotation)])
+    for value in good:
+        check_fields(config(value))
+    for value in bad:
+        with pytest.raises(UsageError) as error:
+            check_fields(config(value))
+        assert str(error.value).startswith(sentence)
+
+
+def test_a_module_is_checked_with_the_ranges_of_what_it_inherits():
     model = create_model("densenet121")
     object.__setattr__(model, "num_classes", 0)
     with pytest.raises(UsageError, match="num_classes must be at least 1, not 0"):

@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.errors import UsageError
+from senet_jax.ranges import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,9 @@ class Attention(abc.ABC):
 
     name: ClassVar[str]
     """Name of the submodule in the parameters of a block ("se", ...)."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def averages(self) -> bool:
@@ -71,6 +75,9 @@ class ConvAttention(abc.ABC):
 
     It replaces the convolution together with its batch norm and its activation.
     """
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def replaces(self) -> bool:

@@ -11,16 +11,15 @@ from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import GATES
 from senet_jax.attention.mlp import mlp, reduced_width
 from senet_jax.attention.squeeze import squeeze_avg, squeeze_max
-from senet_jax.errors import choose
+from senet_jax.fields.attention import CBAMFields
 from senet_jax.ops.conv import conv
 from senet_jax.ops.moments import scale
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.precision import accurate
-from senet_jax.ranges import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
-class CBAMConfig(Attention):
+class CBAMConfig(CBAMFields, Attention):
     """Description of a CBAM: attention to channels, then to pixels.
 
     The defaults are those of the authors' code.
@@ -30,22 +29,6 @@ class CBAMConfig(Attention):
     """
 
     name: ClassVar[str] = "cbam"
-
-    gate: str = "sigmoid"
-    """A key of ``GATES``, for both attentions."""
-    reduction: float = 16
-    """The ratio r: the hidden width of the channel attention is c // r."""
-    bias: bool = True
-    """Whether the two layers of the channel attention have biases."""
-    kernel_size: int = 7
-    """Side of the window that the gate of a pixel sees, odd."""
-    norm: bool = True
-    """A batch norm after the convolution of the spatial attention, which is in the authors' code
-    and not in the paper's eq. 3. Its scale starts at zero, where every pixel has the same gate."""
-
-    def __post_init__(self) -> None:
-        choose("gate", self.gate, GATES)
-        check_fields(self)
 
     def build(self, *, train: bool, norm_group: int | None = None, dtype: Any = None) -> "CBAM":
         return CBAM(self, train, norm_group, dtype, name=self.name)

@@ -11,14 +11,13 @@ from jaxtyping import Array, Float
 from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import GATES
 from senet_jax.attention.squeeze import SQUEEZES
-from senet_jax.errors import choose
+from senet_jax.fields.attention import ECAFields
 from senet_jax.ops.moments import scale
 from senet_jax.ops.precision import accurate
-from senet_jax.ranges import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
-class ECAConfig(Attention):
+class ECAConfig(ECAFields, Attention):
     """Description of an ECA block: each channel's gate comes from its neighbours alone.
 
     Raises:
@@ -26,18 +25,6 @@ class ECAConfig(Attention):
     """
 
     name: ClassVar[str] = "eca"
-
-    squeeze: str = "avg"
-    """A key of ``SQUEEZES``."""
-    gate: str = "sigmoid"
-    """A key of ``GATES``."""
-    kernel_size: int | None = None
-    """Channels that a gate sees, odd; None grows it with the channels (eq. 12)."""
-
-    def __post_init__(self) -> None:
-        choose("squeeze", self.squeeze, SQUEEZES)
-        choose("gate", self.gate, GATES)
-        check_fields(self)
 
     def kernel(self, channels: int) -> int:
         """Kernel size for a tensor of ``channels`` channels: (log2 c + 1) / 2 made odd, 3 or more.

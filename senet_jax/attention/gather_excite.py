@@ -12,23 +12,21 @@ from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import GATES
 from senet_jax.attention.mlp import mlp, reduced_width
 from senet_jax.attention.squeeze import squeeze_avg
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import UsageError
+from senet_jax.fields.attention import GatherExciteFields
 from senet_jax.ops.conv import conv
 from senet_jax.ops.moments import scale
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import avg_pool
 from senet_jax.ops.precision import accurate
-from senet_jax.ranges import check_fields
 
 EXTENTS = {0: 1, 2: 1, 4: 2, 8: 3}
 """The extent ratios and how many convolutions, each of stride 2, gather over them; 0 is the whole
 map, with a single one."""
 
-GATHERS = ("avg", "conv")
-
 
 @dataclasses.dataclass(frozen=True)
-class GatherExciteConfig(Attention):
+class GatherExciteConfig(GatherExciteFields, Attention):
     """Description of a gather-excite pair.
 
     In the paper's names, ``gather="avg"`` is GE-theta-minus, ``gather="conv"`` GE-theta, and
@@ -39,31 +37,6 @@ class GatherExciteConfig(Attention):
     """
 
     name: ClassVar[str] = "ge"
-
-    extent: int = 0
-    """The extent ratio e: what is gathered is 2, 4 or 8 times smaller on each side than the map, or
-    of 0, the paper's best, a single pixel."""
-    gather: str = "avg"
-    """"avg": the mean over windows of 2e - 1 pixels, e apart, or over the map, without parameters.
-    "conv": depthwise 3x3 convolutions of stride 2, one for each halving, or a single one that is as
-    large as the map, which must then always have the size that the network was made for. A batch
-    norm follows each of them and a ReLU each but the last."""
-    mlp: bool = False
-    """Put two layers that mix the channels, as those of Squeeze-and-Excitation, before the gate. A
-    gather by convolutions then ends in a ReLU, as in the authors' network."""
-    gate: str = "sigmoid"
-    """A key of ``GATES``."""
-    reduction: float = 16
-    """The ratio r of ``mlp``: its hidden width is c // r."""
-    bias: bool = True
-    """Whether the layers of ``mlp`` have biases."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.extent, bool) or self.extent not in EXTENTS:
-            raise UsageError(f"extent must be 2, 4, 8, or 0 for the whole map, not {self.extent}.")
-        choose("gather", self.gather, GATHERS)
-        choose("gate", self.gate, GATES)
-        check_fields(self)
 
     @property
     def averages(self) -> bool:

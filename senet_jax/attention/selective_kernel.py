@@ -10,37 +10,21 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention.base import ConvAttention, Gated
 from senet_jax.attention.squeeze import SQUEEZES
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import UsageError
+from senet_jax.fields.attention import SelectiveKernelFields
 from senet_jax.ops.conv import conv
 from senet_jax.ops.drop import DropBlock, Rate
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.precision import accurate
-from senet_jax.ranges import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
-class SelectiveKernelConfig(ConvAttention):
+class SelectiveKernelConfig(SelectiveKernelFields, ConvAttention):
     """Description of a selective-kernel convolution. The defaults are those of SKNet-50.
 
     Raises:
         UsageError: An unknown squeeze, or a number out of range.
     """
-
-    dilations: tuple[int, ...] = (1, 2)
-    """Dilation of each path's 3x3 kernel: 2 stands for a 5x5 kernel, 3 for a 7x7."""
-    reduction: float = 16
-    """The ratio r: the hidden width is features // r."""
-    min_width: int = 32
-    """The hidden width is at least this (L in eq. 4)."""
-    split_input: bool = False
-    """Give each path its share of the input channels and not all of them, which keeps the
-    parameters of ungrouped convolutions few (timm's ``skresnet*``)."""
-    squeeze: str = "avg"
-    """A key of ``SQUEEZES``, applied to the sum of the paths (eqs. 1 and 2)."""
-
-    def __post_init__(self) -> None:
-        choose("squeeze", self.squeeze, SQUEEZES)
-        check_fields(self)
 
     def build_conv(
         self,

@@ -11,17 +11,17 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention.base import ConvAttention, Gated
 from senet_jax.attention.squeeze import SQUEEZES
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import UsageError
+from senet_jax.fields.attention import SplitAttentionFields
 from senet_jax.ops.conv import HE_NORMAL, conv
 from senet_jax.ops.drop import DropBlock, Rate
 from senet_jax.ops.moments import scale
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.precision import accurate
-from senet_jax.ranges import check_fields
 
 
 @dataclasses.dataclass(frozen=True)
-class SplitAttentionConfig(ConvAttention):
+class SplitAttentionConfig(SplitAttentionFields, ConvAttention):
     """Description of a split-attention convolution.
 
     The cardinality is the convolution's number of groups, so a field of the backbone.
@@ -29,20 +29,6 @@ class SplitAttentionConfig(ConvAttention):
     Raises:
         UsageError: An unknown squeeze, or a number out of range.
     """
-
-    radix: int = 2
-    """Splits of each cardinal group, among which a softmax chooses. 1 is Squeeze-and-Excitation
-    in each group, with a sigmoid; 0 leaves the plain convolution (ResNet-D)."""
-    reduction: int = 4
-    """The hidden width is channels * radix // reduction, of the channels that come in."""
-    min_width: int = 32
-    """The hidden width is at least this."""
-    squeeze: str = "avg"
-    """A key of ``SQUEEZES``, applied to the sum of the splits (eq. 1)."""
-
-    def __post_init__(self) -> None:
-        choose("squeeze", self.squeeze, SQUEEZES)
-        check_fields(self)
 
     @property
     def replaces(self) -> bool:

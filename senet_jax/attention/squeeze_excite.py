@@ -11,16 +11,15 @@ from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import ACTIVATIONS, GATES
 from senet_jax.attention.mlp import mlp, reduced_width
 from senet_jax.attention.squeeze import SQUEEZES
-from senet_jax.errors import choose
+from senet_jax.fields.attention import SqueezeExciteFields
 from senet_jax.ops.moments import scale
 from senet_jax.ops.precision import accurate
-from senet_jax.ranges import check_fields
 
 NO_SQUEEZE = "none"
 
 
 @dataclasses.dataclass(frozen=True)
-class SqueezeExciteConfig(Attention):
+class SqueezeExciteConfig(SqueezeExciteFields, Attention):
     """Description of a Squeeze-and-Excitation block.
 
     The defaults are those of the paper's Table 2: mean, sigmoid, r = 16, with biases. The
@@ -31,30 +30,6 @@ class SqueezeExciteConfig(Attention):
     """
 
     name: ClassVar[str] = "se"
-
-    squeeze: str = "avg"
-    """A key of ``SQUEEZES``, or "none": the excitation as 1x1 convolutions at full resolution
-    (NoSqueeze, section 6.5)."""
-    gate: str = "sigmoid"
-    """A key of ``GATES``."""
-    activation: str = "relu"
-    """A key of ``ACTIVATIONS``: what stands between the two layers."""
-    reduction: float = 16
-    """The ratio r: the hidden width is c // r."""
-    width: int | None = None
-    """The hidden width itself, whatever the number of channels; ``reduction`` and ``divisor``
-    then have no effect."""
-    divisor: int = 1
-    """The hidden width is rounded to the nearest multiple of this, and is at least this (timm's
-    ``seresnet*`` use 8). 1 keeps c // r."""
-    bias: bool = True
-    """Whether the two layers have biases."""
-
-    def __post_init__(self) -> None:
-        choose("squeeze", self.squeeze, [*SQUEEZES, NO_SQUEEZE])
-        choose("gate", self.gate, GATES)
-        choose("activation", self.activation, ACTIVATIONS)
-        check_fields(self)
 
     @property
     def averages(self) -> bool:

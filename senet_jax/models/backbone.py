@@ -1,7 +1,7 @@
 """What the networks of the zoo have in common: their common fields, their input, their head."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,12 @@ from jaxtyping import Array, Float
 from senet_jax.attention import ConvAttention, Mechanism
 from senet_jax.attention.base import check_mechanism
 from senet_jax.errors import UsageError
+from senet_jax.fields.models import BackboneFields
 from senet_jax.ops.precision import accurate
-from senet_jax.ranges import check_fields
+from senet_jax.ranges import MOST_CLASSES, check_fields, whole
 
 
-class Backbone(nn.Module, kw_only=True):
+class Backbone(BackboneFields, nn.Module, kw_only=True):
     """An image classifier with attention in some of its stages.
 
     Called as ``model.apply(variables, images, train=False)`` on float images (n, h, w, c); gives
@@ -28,27 +29,17 @@ class Backbone(nn.Module, kw_only=True):
             float (n, h, w, c) or too small.
     """
 
-    num_classes: int = 1000
-    """Number of logits."""
+    # The fields that a program sets and no user: what they say, a config says in other words.
+    num_classes: Annotated[int, whole(1, MOST_CLASSES)] = 1000
+    """Number of logits; a run has the classes of its data set."""
     attention: Mechanism | None = None
     """The attention of the blocks, a description such as ``SqueezeExciteConfig()``."""
-    stages: tuple[int, ...] | None = None
-    """Stages that carry the attention, by the family's numbers; None means all."""
-    dropout: float = 0.0
-    """Rate of dropout before the classifier."""
     features_only: bool = False
     """Return, in place of the logits, the feature maps in a dictionary by their stride, the last
     of every stride. There is then no ``head``."""
-    remat: bool = False
-    """Compute each block again in the backward pass rather than keep what is inside it: less
-    memory, more time, the same results and parameters."""
     dtype: Any = None
     """Compute precision, for instance ``jnp.bfloat16``; None means that of the parameters, float32,
     whatever the images are. Statistics and the attention's gate stay float32."""
-    norm_group: int | None = None
-    """Samples of the batch whose statistics a batch norm takes together; None means all of them, on
-    all devices. With those of one device, 32 in the papers, or fewer no device waits for another
-    in a batch norm."""
 
     def __post_init__(self) -> None:
         check_fields(self)

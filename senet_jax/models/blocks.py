@@ -1,7 +1,7 @@
 """Residual blocks: basic and bottleneck, with a place for attention and a choice of shortcut."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,17 +10,14 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention import Attention, ConvAttention, Mechanism
 from senet_jax.attention.base import check_mechanism, rescale
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import UsageError
+from senet_jax.fields.models import Placement, ShortcutOption, StrideBy, StrideOn, Width
 from senet_jax.ops.conv import conv
 from senet_jax.ops.drop import DropBlock, Rate, StochasticDepth
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import avg_pool
 from senet_jax.ops.relu import relu_of_sum
-from senet_jax.ranges import MOST_WIDTH, check_fields
-
-Placement = Literal["standard", "pre", "post", "identity", "conv3x3"]
-ShortcutOption = Literal["A", "B", "C", "D"]
-StrideBy = Literal["conv", "pool_before", "pool_after"]
+from senet_jax.ranges import KERNEL, MOST_WIDTH, check_fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True)
 class BlockConfig:
-    """What all residual blocks of a network have in common.
+    """What all residual blocks of a network have in common, fields of ``ResNet``.
 
     Raises:
         UsageError: An unknown placement, shortcut or way to stride, a number below one, an
@@ -51,53 +48,23 @@ class BlockConfig:
     """
 
     attention: Mechanism | None = None
-    """The attention of the block, if it has one. A ``ConvAttention`` replaces the 3x3 convolution
-    of a bottleneck and the first one of a basic block."""
     placement: Placement = "standard"
-    """Where the attention stands (SENet, section 6.5 and Figure 5): "standard", after the last
-    batch norm and before the addition; "pre", before the residual unit, on its input; "post",
-    after the addition and its ReLU; "identity", on the shortcut, after any projection; "conv3x3",
-    after the 3x3 convolution and its batch norm, before the ReLU (in a basic block, the first)."""
     shortcut: ShortcutOption = "B"
-    """The shortcut where shapes change (ResNet, arXiv 1512.03385, section 4.1): "A" subsamples
-    and pads with zero channels; "B" is a 1x1 projection; "C" projects in every block; "D" averages
-    2x2 before a projection of stride 1 (ResNet-D, arXiv 1812.01187, section 4)."""
     residual: bool = True
-    """Whether blocks have shortcuts; without them their branch is all there is, as in the plain
-    networks (ResNet, section 3.3)."""
-    projection_kernel: int = 1
-    """Side of the projection's kernel where the block has a stride (SENet-154: 3)."""
-    cardinality: int = 1
-    """Groups of the 3x3 convolution of a bottleneck (ResNeXt, arXiv 1611.05431)."""
-    base_width: int = 64
-    """Width of a group where the stage's width is 64 (ResNeXt-50 32x4d: 4)."""
-    reduce_first: int = 1
-    """Divides the width of the first 1x1 of a bottleneck (SENet-154: 2)."""
-    stride_on: Literal["conv1", "conv2"] = "conv2"
-    """Which convolution of a bottleneck has the stride: the first 1x1 (the paper's, Caffe's) or
-    the 3x3 (torchvision's). The parameters are the same, the network is not."""
+    projection_kernel: Annotated[int, KERNEL] = 1
+    cardinality: Width = 1
+    base_width: Width = 64
+    reduce_first: Width = 1
+    stride_on: StrideOn = "conv2"
     stride_by: StrideBy = "conv"
-    """What strides where a 3x3 would: itself, or a 3x3 average pool of that stride after it
-    (ResNeSt, arXiv 2004.08955, section 4.1) or before it (its fast variants)."""
     zero_init_last: bool = False
-    """Start the scale of the last batch norm of the residual branch at zero."""
     relu_before_attention: bool = False
-    """A ReLU after the last batch norm of a basic block, before its attention, which the networks
-    released as ``legacy_seresnet18`` and ``34`` have."""
     fused: bool = True
-    """In training, join attention that stands right behind a batch norm to it where it can be: see
-    ``Attention.averages``. The result is the same to rounding, with fewer passes over the maps."""
     norm_group: int | None = None
-    """See ``Backbone.norm_group``."""
     dtype: Any = None
-    """Compute precision; parameters and statistics stay float32."""
 
     def __post_init__(self) -> None:
         check_mechanism(self.attention)
-        choose("placement", self.placement, get_args(Placement))
-        choose("shortcut", self.shortcut, get_args(ShortcutOption))
-        choose("stride_on", self.stride_on, ("conv1", "conv2"))
-        choose("stride_by", self.stride_by, get_args(StrideBy))
         check_fields(self)
         if isinstance(self.attention, ConvAttention) and self.placement != "standard":
             raise UsageError(

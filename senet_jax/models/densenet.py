@@ -6,7 +6,7 @@ transition has the number of the stage before it.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -14,16 +14,13 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import rescale
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import UsageError
+from senet_jax.fields.models import DenseNetFields
 from senet_jax.models.backbone import Backbone, check_images
 from senet_jax.models.stem import Stem
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import avg_pool
-from senet_jax.ranges import check_fields
-
-Placement = Literal["layer", "block"]
-StemKind = Literal["imagenet", "cifar"]
 
 
 def _norm_relu_conv(
@@ -132,7 +129,7 @@ class Transition(nn.Module):
         return avg_pool(x, 2, 2)
 
 
-class DenseNet(Backbone):
+class DenseNet(DenseNetFields, Backbone):
     """A densely connected network, with attention in the stages and at the place its fields say.
 
     In training, ``dropout`` and ``drop_rate`` need the random key "dropout". Of ``features_only``
@@ -146,40 +143,13 @@ class DenseNet(Backbone):
             channel.
     """
 
-    blocks: tuple[int, ...]
-    """Layers of each dense block."""
-    growth_rate: int = 32
-    """New channels of each layer, the paper's k."""
-    bottleneck: bool = True
-    """Layers of a 1x1 convolution to 4k channels before the 3x3 (DenseNet-B); otherwise of the
-    3x3 alone."""
-    compression: float = 0.5
-    """Share of the channels that a transition keeps, rounded down: the paper's theta, above 0 and
-    at most 1, which keeps all; below 1 is DenseNet-C."""
-    stem: StemKind = "imagenet"
-    """"imagenet": a 7x7 convolution of stride 2, batch norm, ReLU and a 3x3 max pool of stride 2;
-    "cifar": a 3x3 convolution of stride 1 alone, for images of 32x32 pixels and smaller."""
-    stem_width: int | None = None
-    """Channels of the stem; None means 2k."""
-    placement: Placement = "layer"
-    """Where the attention stands: "layer", on the k new channels of each layer, before they are
-    concatenated; "block", on the whole output of each dense block, before the transition and, after
-    the last block, before the last batch norm. The SENet paper has no DenseNet; "layer" is its
-    standard place, on what a unit adds to the features before it."""
-    drop_rate: float = 0.0
-    """Rate of dropout after each convolution but the stem's (section 4.2; the paper uses 0.2 where
-    training has no augmentation)."""
-
     def __post_init__(self) -> None:
-        choose("stem", self.stem, get_args(StemKind))
-        choose("placement", self.placement, get_args(Placement))
-        check_fields(self)
+        super().__post_init__()
         if 0 in self._transition_widths():
             raise UsageError(
                 f"compression {self.compression:g} leaves no channel after a dense block: use a "
                 "larger one, of at most 1."
             )
-        super().__post_init__()
 
     @property
     def stage_numbers(self) -> Sequence[int]:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError
+from senet_jax.fields.models import InceptionFields
 from senet_jax.models.backbone import Backbone, check_images
 from senet_jax.models.branches import (
     Conv,
@@ -54,7 +55,7 @@ class InceptionModule(nn.Module):
         return rescale(self.attention, x, train, self.config.norm_group, self.config.dtype)
 
 
-class Inception(Backbone):
+class Inception(InceptionFields, Backbone):
     """A sequence of convolutions, pools and Inception modules.
 
     Of ``features_only`` the first maps are the stem's, before its pools. ``remat`` is by module.
@@ -66,10 +67,6 @@ class Inception(Backbone):
 
     layers: tuple[Step, ...]
     """The network but for its head, from the image on. Modules are ``ModuleSpec``."""
-    conv_bias: bool = False
-    """Whether convolutions have biases, though batch norms follow: BN-Inception's weights do."""
-    epsilon: float = 1e-5
-    """Added to the variance by the batch norms."""
 
     @property
     def stage_numbers(self) -> Sequence[int]:

@@ -8,14 +8,13 @@ weights (TF-slim's, timm's).
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal, get_args
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism
 from senet_jax.attention.base import rescale
-from senet_jax.errors import choose
+from senet_jax.fields.models import InceptionResNetFields
 from senet_jax.models.branches import Conv, Path, Pool, Step, UnitConfig, chain, follow
 from senet_jax.models.inception import (
     REDUCE,
@@ -28,8 +27,6 @@ from senet_jax.models.inception import (
 )
 from senet_jax.ops.conv import conv
 from senet_jax.ops.relu import relu_of_sum
-
-Placement = Literal["before_scale", "after_scale"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,43 +44,32 @@ class ResidualBlock(nn.Module):
     spec: ResidualSpec
     config: UnitConfig
     attention: Mechanism | None
-    placement: Placement
-    """See ``InceptionResNet.placement``."""
+    after_scale: bool
+    """Whether the attention stands behind the scale; see ``InceptionResNet.placement``."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c"]:
         spec, dtype = self.spec, self.config.dtype
         branch = follow((spec,), x, train, self.config)
         branch = conv(x.shape[-1], 1, use_bias=True, dtype=dtype, name="expansion")(branch)
-        after = self.placement == "after_scale"
-        branch = branch * spec.scale if after else branch
+        branch = branch * spec.scale if self.after_scale else branch
         branch = rescale(self.attention, branch, train, self.config.norm_group, dtype)
-        branch = branch if after else branch * spec.scale
+        branch = branch if self.after_scale else branch * spec.scale
         return relu_of_sum(x + branch) if spec.relu else x + branch
 
 
-class InceptionResNet(Inception):
+class InceptionResNet(InceptionResNetFields, Inception):
     """A sequence of convolutions, pools, Inception modules and residual blocks.
 
     The attention is that of the residual blocks; the modules in between have none.
     """
-
-    placement: Placement = "before_scale"
-    """Where the attention stands: "before_scale" or "after_scale". The scale belongs to the
-    addition (Inception-ResNet, section 3.3: residuals are scaled down before they are added), and
-    SE to the residual function, so that the default is before it: the gate then sees all blocks'
-    branches at the size that batch norm gives them, and not 5 to 10 times smaller."""
-
-    def __post_init__(self) -> None:
-        choose("placement", self.placement, get_args(Placement))
-        super().__post_init__()
 
     def module(self, spec: ModuleSpec, config: UnitConfig) -> nn.Module:
         if not isinstance(spec, ResidualSpec):
             return self.checkpointed(InceptionModule)(spec, config, None, name=spec.name)
         attention = self.attention_of(spec.stage)
         return self.checkpointed(ResidualBlock)(
-            spec, config, attention, self.placement, name=spec.name
+            spec, config, attention, self.placement == "after_scale", name=spec.name
         )
 
 

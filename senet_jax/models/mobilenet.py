@@ -8,20 +8,18 @@ its resolution are stage 1.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import rescale
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import UsageError
+from senet_jax.fields.models import MobileNetV1Fields
 from senet_jax.models.backbone import Backbone, Stage, check_images
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
-from senet_jax.ranges import check_fields
-
-StemKind = Literal["imagenet", "cifar"]
 
 STEM_WIDTH = 32
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -66,7 +64,7 @@ class Stem(nn.Module):
         return batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x, relu=True)
 
 
-class MobileNetV1(Backbone):
+class MobileNetV1(MobileNetV1Fields, Backbone):
     """Depthwise separable convolutions, with attention on each block's output.
 
     The second depthwise convolution of the last stage has stride 1: the last "s2" of Table 1 is a
@@ -77,19 +75,10 @@ class MobileNetV1(Backbone):
         UsageError: As ``Backbone``.
     """
 
-    width: float = 1.0
-    """The width multiplier: the channels of every layer are multiplied by it and rounded down."""
-    blocks: tuple[int, ...] = (1, 2, 2, 6, 2)
-    """Blocks of each stage; at most five."""
-    stem: StemKind = "imagenet"
-    """"imagenet": of stride 2; "cifar": of stride 1, for images of 32x32 pixels and smaller."""
-
     def __post_init__(self) -> None:
-        check_fields(self)
-        choose("stem", self.stem, get_args(StemKind))
+        super().__post_init__()
         if len(self.blocks) > len(WIDTHS):
             raise UsageError(f"blocks {self.blocks} are of more than {len(WIDTHS)} stages.")
-        super().__post_init__()
 
     @property
     def stage_numbers(self) -> Sequence[int]:

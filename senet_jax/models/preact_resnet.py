@@ -14,12 +14,12 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism
 from senet_jax.attention.base import rescale
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import UsageError
+from senet_jax.fields.models import PreactResNetFields
 from senet_jax.models.backbone import Backbone, Stage, check_images
 from senet_jax.models.resnet import SE
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
-from senet_jax.ranges import check_fields
 
 
 class PreactBlock(nn.Module):
@@ -74,7 +74,7 @@ class PreactBlock(nn.Module):
         return shortcut + y
 
 
-class PreactResNet(Backbone):
+class PreactResNet(PreactResNetFields, Backbone):
     """A pre-activation or wide residual network for images of about 32x32 pixels.
 
     Where a block changes the shape, a 1x1 projection without batch norm takes its activated input.
@@ -86,27 +86,10 @@ class PreactResNet(Backbone):
         UsageError: As ``Backbone``.
     """
 
-    blocks: tuple[int, ...]
-    """Blocks of each stage."""
-    widths: tuple[int, ...] = (16, 32, 64)
-    """Width of each stage; a bottleneck's output has four times as many channels."""
-    stem_width: int = 16
-    """Channels of the stem."""
-    bottleneck: bool = False
-    """Bottleneck blocks; otherwise basic ones."""
-    stride_on: Literal["conv1", "conv2"] = "conv1"
-    """Which convolution of a bottleneck has the stride: the first 1x1 (the authors' code) or the
-    3x3. The parameters are the same, the network is not."""
-    block_dropout: float = 0.0
-    """Rate of dropout before the last convolution of each block: in a wide ResNet between its two
-    3x3, after the ReLU (1605.07146, section 2.4)."""
-
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if len(self.blocks) != len(self.widths):
             raise UsageError(f"blocks {self.blocks} and widths {self.widths} differ in length.")
-        choose("stride_on", self.stride_on, ("conv1", "conv2"))
-        super().__post_init__()
 
     @property
     def stage_numbers(self) -> Sequence[int]:

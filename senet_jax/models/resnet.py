@@ -9,26 +9,18 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.attention import ECAConfig, SqueezeExciteConfig
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import UsageError
+from senet_jax.fields.models import ResNetFields
 from senet_jax.models.backbone import Backbone, check_images
-from senet_jax.models.blocks import (
-    BasicBlock,
-    BlockConfig,
-    Bottleneck,
-    Placement,
-    Sampling,
-    ShortcutOption,
-    StrideBy,
-)
-from senet_jax.models.stem import Stem, StemKind, StemWidth
+from senet_jax.models.blocks import BasicBlock, BlockConfig, Bottleneck, Sampling
+from senet_jax.models.stem import Stem
 from senet_jax.ops.drop import Rate
-from senet_jax.ranges import WIDTHS, check_fields
 
 
 class Stage(nn.Module):
@@ -53,7 +45,7 @@ class Stage(nn.Module):
         return x
 
 
-class ResNet(Backbone):
+class ResNet(ResNetFields, Backbone):
     """A residual network, with attention in the stages and at the place that its fields say.
 
     In training, ``dropout``, ``stochastic_depth`` and ``drop_block`` need the random key "dropout".
@@ -63,58 +55,8 @@ class ResNet(Backbone):
         UsageError: As ``Backbone``.
     """
 
-    blocks: tuple[int, ...]
-    """Blocks of each stage."""
-    widths: tuple[int, ...] = (64, 128, 256, 512)
-    """Width of each stage; a bottleneck's output has four times as many channels."""
-    bottleneck: bool = True
-    """Bottleneck blocks; otherwise basic ones."""
-    stem: StemKind = "imagenet"
-    """"imagenet": a convolution of stride 2 and a 3x3 max pool of stride 2, padded on all sides;
-    "caffe": the same with the pool unpadded in ceil mode; "strided": the same with a 3x3
-    convolution of stride 2 for a pool (ResNet-RS, arXiv 2103.07579); "cifar": a 3x3 convolution of
-    stride 1 and no pool, for images of 32x32 pixels and smaller."""
-    stem_width: StemWidth = 64
-    """Channels of the stem: of its 7x7 convolution or, if three, of the 3x3 convolutions that
-    stand for it (the deep stem of ResNet-C, arXiv 1812.01187, section 4)."""
-    placement: Placement = "standard"
-    """See ``BlockConfig.placement``."""
-    shortcut: ShortcutOption = "B"
-    """See ``BlockConfig.shortcut``."""
-    residual: bool = True
-    """See ``BlockConfig.residual``."""
-    projection_kernel: int = 1
-    """See ``BlockConfig.projection_kernel``."""
-    cardinality: int = 1
-    """See ``BlockConfig.cardinality``."""
-    base_width: int = 64
-    """See ``BlockConfig.base_width``."""
-    reduce_first: int = 1
-    """See ``BlockConfig.reduce_first``."""
-    stride_on: Literal["conv1", "conv2"] = "conv2"
-    """See ``BlockConfig.stride_on``."""
-    stride_by: StrideBy = "conv"
-    """See ``BlockConfig.stride_by``."""
-    relu_before_attention: bool = False
-    """See ``BlockConfig.relu_before_attention``."""
-    fused: bool = True
-    """See ``BlockConfig.fused``."""
-    zero_init_last: bool = False
-    """See ``BlockConfig.zero_init_last``."""
-    output_stride: int = 32
-    """Largest stride, 8, 16 or 32: where a stage would pass it, its convolutions are dilated
-    instead (DeepLab, arXiv 1706.05587). The parameters stay the same."""
-    stochastic_depth: float = 0.0
-    """Probability to drop the residual branch of the last block; it grows linearly with depth
-    from the first block's, 1 / blocks of it (arXiv 1603.09382, eq. 4)."""
-    drop_block: float = 0.0
-    """Rate of DropBlock after each batch norm of the residual branches of the last two stages."""
-
     def __post_init__(self) -> None:
-        check_fields(self)
-        widths = self.stem_width if isinstance(self.stem_width, tuple) else (self.stem_width,)
-        WIDTHS.check("stem_width", widths)
-        choose("stem", self.stem, get_args(StemKind))
+        super().__post_init__()
         if self.stem == "cifar" and isinstance(self.stem_width, tuple):
             raise UsageError(
                 f"the cifar stem has one convolution: stem_width must be a number, "
@@ -127,8 +69,6 @@ class ResNet(Backbone):
                 "stochastic_depth drops branches, and without shortcuts nothing would be left: "
                 "leave it at 0, or residual at True."
             )
-        if self.output_stride not in (8, 16, 32):
-            raise UsageError(f"output_stride must be 8, 16 or 32, not {self.output_stride}.")
         config = self._block_config()
         for width in self.widths if self.bottleneck else ():
             config.inner_width(width)
@@ -138,7 +78,6 @@ class ResNet(Backbone):
                     raise UsageError(
                         f"basic blocks have no {field}: leave it at {only} or set bottleneck=True."
                     )
-        super().__post_init__()
 
     @property
     def replaces_convolutions(self) -> bool:

@@ -7,7 +7,7 @@ stage 1, the blocks stand in stages 2 to 4.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -15,13 +15,13 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism
 from senet_jax.attention.base import rescale
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import UsageError
+from senet_jax.fields.models import Backward, Forward, ShakeShakeFields
 from senet_jax.models.backbone import Backbone, Stage, check_images
 from senet_jax.models.resnet import SE
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
-from senet_jax.ops.shake import Backward, Forward, Shake
-from senet_jax.ranges import check_fields
+from senet_jax.ops.shake import Shake
 
 
 class Layers(nn.Module):
@@ -140,7 +140,7 @@ class ShakeBlock(nn.Module):
         return nn.relu(y) if self.bottleneck else y
 
 
-class ShakeShake(Backbone):
+class ShakeShake(ShakeShakeFields, Backbone):
     """A residual network whose blocks mix two branches, for images of about 32x32 pixels.
 
     The papers do not say where the attention stands; here it rescales the mixed branches before
@@ -152,29 +152,10 @@ class ShakeShake(Backbone):
         UsageError: As ``Backbone``.
     """
 
-    blocks: tuple[int, ...]
-    """Blocks of each stage."""
-    widths: tuple[int, ...]
-    """Width of each stage; a bottleneck's output has four times as many channels."""
-    stem_width: int = 16
-    """Channels of the stem."""
-    bottleneck: bool = False
-    """ResNeXt's bottleneck blocks; otherwise basic ones."""
-    cardinality: int = 1
-    """Groups of the 3x3 convolution of a bottleneck, each of the stage's width."""
-    forward: Forward = "shake"
-    """How the branches are weighed in training: "shake", by numbers drawn for each image; "even",
-    by halves, as in evaluation."""
-    backward: Backward = "shake"
-    """How their gradients are: "shake", by numbers drawn anew; "even", by halves; "keep", by those
-    of the forward pass."""
-
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if len(self.blocks) != len(self.widths):
             raise UsageError(f"blocks {self.blocks} and widths {self.widths} differ in length.")
-        choose("forward", self.forward, get_args(Forward))
-        choose("backward", self.backward, get_args(Backward))
         if not self.bottleneck and self.cardinality > 1:
             raise UsageError("basic blocks have no cardinality: leave it at 1 or set bottleneck.")
         if not self.bottleneck and any(width % 2 for width in self.widths):
@@ -182,7 +163,6 @@ class ShakeShake(Backbone):
                 f"the shortcuts of basic blocks have two halves: widths must be even, "
                 f"not {self.widths}."
             )
-        super().__post_init__()
 
     @property
     def stage_numbers(self) -> Sequence[int]:

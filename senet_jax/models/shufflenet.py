@@ -6,7 +6,7 @@ Stages are numbered as in the paper: convolution and pool are stage 1, the units
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -14,16 +14,16 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import rescale
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import UsageError
+from senet_jax.fields.models import Groups, ShuffleNetV1Fields
 from senet_jax.models.backbone import Backbone, Stage, check_images
-from senet_jax.models.mobilenet import Stem, StemKind
+from senet_jax.models.mobilenet import Stem
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import avg_pool, max_pool
 from senet_jax.ops.relu import relu_of_sum
-from senet_jax.ranges import check_fields
 
-WIDTHS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
+WIDTHS: dict[Groups, int] = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 """Channels of stage 2 at width multiplier 1 by the number of groups (Table 1); they double from
 stage to stage."""
 
@@ -81,7 +81,7 @@ class Unit(nn.Module):
         return relu_of_sum(x)
 
 
-class ShuffleNetV1(Backbone):
+class ShuffleNetV1(ShuffleNetV1Fields, Backbone):
     """Units of grouped 1x1 convolutions and channel shuffles, with attention on the branch.
 
     The feature maps of stride 2 and 4 are the stem's before and after its pool, or, of the stem
@@ -91,36 +91,14 @@ class ShuffleNetV1(Backbone):
         UsageError: As ``Backbone``.
     """
 
-    groups: int = 3
-    """Groups of the 1x1 convolutions: 1, 2, 3, 4 or 8. The channels grow with them, so that the
-    cost stays (Table 1). The first 1x1 of stage 2 has no groups, as its input is narrow."""
-    width: float = 1.0
-    """The width multiplier of the stages, whose channels are rounded to the nearest that groups and
-    bottlenecks divide (2 and 4 groups need it at 0.5 and 0.25). The stem's 24 channels do not
-    follow it but are 12 below 1 (16 with 8 groups, which must divide what they leave) and 48 from 2
-    on. The authors' code has these for 0.5, 1.5 and 2 with 3 groups; with them, and not with 24 or
-    24 times the width throughout, the networks cost the published 13 (0.25), 38, 292 and 524
-    MFLOPs, and 40 (0.5) with 8 groups."""
-    blocks: tuple[int, ...] = (4, 8, 4)
-    """Units of each stage."""
-    stem: StemKind = "imagenet"
-    """"imagenet": a convolution and a pool of stride 2 each; "cifar": a convolution of stride 1 and
-    no pool, for images of 32x32 pixels and smaller."""
-
     def __post_init__(self) -> None:
-        check_fields(self)
-        choose("stem", self.stem, get_args(StemKind))
-        if self.groups not in WIDTHS:
-            raise UsageError(
-                f"groups must be one of {', '.join(map(str, WIDTHS))}, not {self.groups}."
-            )
+        super().__post_init__()
         if self._channels <= self._stem_channels:
             raise UsageError(
                 f"width {self.width:g} with {self.groups} groups leaves stage 2 {self._channels} "
                 f"channels, which must be more than the {self._stem_channels} of the stem: use a "
                 "larger width."
             )
-        super().__post_init__()
 
     @property
     def _channels(self) -> int:

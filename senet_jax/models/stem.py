@@ -1,17 +1,15 @@
 """What stands before the first residual block."""
 
-from typing import Any, Literal
+from typing import Any
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.errors import UsageError
+from senet_jax.fields.models import StemKind, StemWidth
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import max_pool
-
-StemKind = Literal["imagenet", "caffe", "strided", "cifar"]
-StemWidth = int | tuple[int, int, int]
 
 
 class Stem(nn.Module):

@@ -14,11 +14,11 @@ from jaxtyping import Array, Float
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError
+from senet_jax.fields.models import VGGFields
 from senet_jax.models.backbone import Backbone, check_images
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import adaptive_avg_pool, max_pool
-from senet_jax.ranges import check_fields
 
 FC_WINDOW = 7
 """Side of the maps that ``fc6`` takes: those of the last stage for images of 224 pixels."""
@@ -78,7 +78,7 @@ class Stage(nn.Module):
         return x
 
 
-class VGG(Backbone):
+class VGG(VGGFields, Backbone):
     """Stages of convolutions, a 2x2 max pool after each, and three fully connected layers.
 
     The fully connected layers are convolutions (the paper's section 3.2), as in timm: ``fc6`` is
@@ -95,23 +95,10 @@ class VGG(Backbone):
         UsageError: As ``Backbone``.
     """
 
-    blocks: tuple[int, ...]
-    """Convolutions of each stage."""
-    widths: tuple[int, ...] = (64, 128, 256, 512, 512)
-    """Width of each stage."""
-    fc_width: int = 4096
-    """Width of ``fc6`` and ``fc7``."""
-    norm: bool = False
-    """Batch norm after every convolution of the stages, which keeps its bias (as in torchvision;
-    the paper has none)."""
-    pointwise_third: bool = False
-    """Whether the third convolution of a stage is 1x1 rather than 3x3 (configuration C)."""
-
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         if len(self.blocks) != len(self.widths):
             raise UsageError(f"blocks {self.blocks} and widths {self.widths} differ in length.")
-        super().__post_init__()
 
     @property
     def stage_numbers(self) -> Sequence[int]:

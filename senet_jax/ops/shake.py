@@ -1,14 +1,11 @@
 """Random mixing of two residual branches: Shake-Shake regularisation (arXiv 1705.07485)."""
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
-Forward = Literal["shake", "even"]
-Backward = Literal["shake", "even", "keep"]
+from senet_jax.fields.models import Backward, Forward
 
 
 @jax.custom_vjp

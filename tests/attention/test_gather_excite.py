@@ -174,7 +174,7 @@ def test_a_gather_over_the_whole_map_is_of_one_size():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"extent": 3}, "extent must be 2, 4, 8, or 0 for the whole map, not 3"),
+        ({"extent": 3}, "extent must be 0, 2, 4 or 8, not 3"),
         ({"gather": "convolution"}, "did you mean conv"),
         ({"gate": "sigmod"}, "did you mean sigmoid"),
         ({"reduction": -1}, "reduction must be at least 0.01, not -1"),

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from senet_jax import create_model
 from senet_jax.attention import CBAMConfig, GatherExciteConfig, SqueezeExciteConfig
-from senet_jax.models.blocks import Placement
+from senet_jax.fields.models import Placement
 from senet_jax.models.branches import chain
 from senet_jax.models.densenet import DenseNet
 from senet_jax.models.inception import Inception, ModuleSpec

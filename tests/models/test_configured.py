@@ -95,7 +95,7 @@ def test_the_mechanism_can_be_taken_out_put_in_and_changed():
         ({"attention": AttentionOverrides(kind="sse")}, "did you mean se"),
         ({"attention": AttentionOverrides(gate="sigmoyd")}, "did you mean sigmoid"),
         ({"attention": AttentionOverrides(squeeze="avgg")}, "did you mean avg"),
-        ({"attention": AttentionOverrides(kind="ge", extent=3)}, "extent must be 2, 4, 8, or 0"),
+        ({"attention": AttentionOverrides(kind="ge", extent=3)}, "extent must be 0, 2, 4 or 8"),
         ({"attention": AttentionOverrides(radix=2)}, "field of SqueezeExciteConfig 'radix'"),
         ({"stages": (9,)}, "stage 9 does not exist"),
         ({"placement": "before"}, "unknown placement"),

@@ -102,7 +102,7 @@ def test_the_stem_for_small_images_changes_the_resolution_alone(family):
         ("vgg", {"widths": (4,)}, r"blocks \(1, 2\) and widths \(4,\) differ in length"),
         ("mobilenet", {"width": 0.01}, "width must be at least 0.03125 and at most 64, not 0.01"),
         ("mobilenet", {"blocks": (1,) * 6}, "blocks .* are of more than 5 stages"),
-        ("shufflenet", {"groups": 5}, "groups must be one of 1, 2, 3, 4, 8, not 5"),
+        ("shufflenet", {"groups": 5}, "groups must be 1, 2, 3, 4 or 8, not 5"),
         ("mobilenet", {"stem": "caffe"}, "unknown stem 'caffe'"),
         ("shufflenet", {"width": 0.05}, "leaves stage 2 12 channels.* more than the 12"),
     ],

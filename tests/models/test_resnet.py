@@ -198,7 +198,8 @@ def test_plain_and_se_differ_in_se_alone(bottleneck, placement):
 
 
 def test_the_same_key_gives_plain_and_se_the_same_weights():
-    block = functools.partial(ResNet, (1,), (4,), bottleneck=False, stem="cifar", stem_width=4)
+    one = {"blocks": (1,), "widths": (4,), "bottleneck": False, "stem": "cifar", "stem_width": 4}
+    block = functools.partial(ResNet, **one)
     plain, se = init(block(num_classes=2)), init(block(num_classes=2, attention=SE))
     jax.tree.map(np.testing.assert_array_equal, plain, without_se(se))
 
