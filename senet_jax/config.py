@@ -15,103 +15,41 @@ import dacite
 
 from senet_jax.data.config import DataConfig
 from senet_jax.errors import UsageError, require
+from senet_jax.fields.attention import MECHANISMS, Kind
+from senet_jax.fields.models import FAMILIES
+from senet_jax.fields.union import union_of
 from senet_jax.files import user_address, user_path, user_weights
 from senet_jax.ops.lowerings import Lowering
 from senet_jax.ranges import check_numbers
 
+_AttentionFields = union_of(MECHANISMS)
+_FamilyFields = union_of(FAMILIES)
+
 
 @dataclasses.dataclass(frozen=True)
-class AttentionOverrides:
+class _Kind:
+    kind: Literal[Kind, "none"] | None = None
+    """Another mechanism altogether, or "none" to take it out."""
+
+
+# A type checker does not know the fields of classes that are made of others.
+@dataclasses.dataclass(frozen=True)
+class AttentionOverrides(_AttentionFields, _Kind):  # type: ignore[misc]
     """What differs from the attention of the named network; None keeps the network's own."""
 
-    kind: str | None = None
-    """Another mechanism altogether: "se", "eca", "cbam", "ge", "sk" or "split", or "none" to take
-    it out."""
-    squeeze: str | None = None
-    """Squeeze operator: "avg", "max", "avgmax", "std", or "none" (NoSqueeze)."""
-    gate: str | None = None
-    """Gate: "sigmoid", "relu", "tanh" or "hard_sigmoid"."""
-    activation: str | None = None
-    """Non-linearity between the two layers of the excitation."""
-    reduction: float | None = None
-    """Reduction ratio r."""
-    width: int | None = None
-    """Width of the hidden layer, instead of a ratio."""
-    divisor: int | None = None
-    """Round the hidden width to a multiple of this."""
-    bias: bool | None = None
-    """Biases in the two layers."""
-    kernel_size: int | None = None
-    """Channels that a gate of ECA sees, or side of the window that a gate of CBAM's pixels sees."""
-    norm: bool | None = None
-    """Batch norm after the convolution of CBAM's spatial attention."""
-    extent: int | None = None
-    """Extent ratio of gather-excite: 2, 4, 8, or 0 for the whole map."""
-    gather: str | None = None
-    """How gather-excite gathers: "avg" or "conv"."""
-    mlp: bool | None = None
-    """Layers between gather and gate of gather-excite."""
-    radix: int | None = None
-    """Splits of split attention."""
-    min_width: int | None = None
-    """Least width of the hidden layer, for selective kernels and split attention."""
+
+@dataclasses.dataclass(frozen=True)
+class _Named:
+    name: str = "cifar_seresnet20"
+    """A name that `senet-jax models` lists."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute precision; parameters, statistics and gates are float32 always."""
+    attention: AttentionOverrides = AttentionOverrides()
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The network."""
-
-    name: str = "cifar_seresnet20"
-    """A name that `senet-jax models` lists."""
-    attention: AttentionOverrides = AttentionOverrides()
-    placement: str | None = None
-    """Where the attention stands: "standard", "pre", "post", "identity" or "conv3x3"; None keeps
-    the network's own."""
-    stages: tuple[int, ...] | None = None
-    """Stages that carry the attention, numbered from 2 (conv2_x); None means all."""
-    shortcut: str | None = None
-    """Shortcut where shapes change: "A", "B", "C" or "D"; None keeps the network's own, here as in
-    all fields down to ``compression``, of which each family has those of its papers."""
-    residual: bool | None = None
-    """Blocks with shortcuts; without them a ResNet is the "plain" network of its paper."""
-    blocks: tuple[int, ...] | None = None
-    """Blocks of each stage; of a VGG its convolutions, of a DenseNet the layers of each block."""
-    widths: tuple[int, ...] | None = None
-    """Width of each stage."""
-    fc_width: int | None = None
-    """Width of the fully connected layers of a VGG."""
-    stem: str | None = None
-    """What stands before the stages: "imagenet", or "cifar" for images of 32x32 pixels and
-    smaller."""
-    bottleneck: bool | None = None
-    """Bottleneck blocks or layers."""
-    cardinality: int | None = None
-    """Groups of the 3x3 convolution of a bottleneck."""
-    base_width: int | None = None
-    """Width of such a group where the stage's width is 64."""
-    stride_by: str | None = None
-    """What strides in place of a 3x3 convolution: "conv", itself, or an average pool, "pool_before"
-    or "pool_after"."""
-    growth_rate: int | None = None
-    """New channels of each layer of a DenseNet."""
-    compression: float | None = None
-    """Share of the channels that a transition of a DenseNet keeps."""
-    zero_init_last: bool = False
-    """Start the last batch norm scale of each block at zero."""
-    dropout: float = 0.0
-    """Rate of dropout before the classifier."""
-    stochastic_depth: float = 0.0
-    """Probability to drop the residual branch of the last block; it grows linearly with depth."""
-    drop_block: float = 0.0
-    """Rate of DropBlock in the last two stages at the end of the run; it rises linearly from 0."""
-    norm_group: int | None = None
-    """Samples whose statistics a batch norm takes together: those of one device, as in the papers,
-    or fewer; None means the whole batch, over all devices."""
-    remat: bool = False
-    """Remember of each block its input alone, and compute the rest again in the backward pass: less
-    memory for about a third more arithmetic."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Compute precision; parameters, statistics and gates are float32 always."""
+class ModelConfig(_FamilyFields, _Named):  # type: ignore[misc]
+    """The network: a named one, and what differs from it; None keeps the network's own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -405,6 +343,7 @@ _NO_DIFFERENCE = (
     "conv_lowering",
     "deterministic",
     "log_every_steps",
+    "model.fused",
     "model.remat",
     "data.eval_batch_size",
     "data.max_corrupt",
@@ -418,8 +357,18 @@ _NO_DIFFERENCE = (
 )
 
 
-FORMAT = 2
-"""Number of the format of ``config.json``. Format 1, before there were tasks, had no number."""
+FORMAT = 3
+"""Number of the format of ``config.json``. Format 1, before there were tasks, had no number. Before
+format 3 a field of the model was not given if it had a certain value."""
+
+_NOT_GIVEN = {
+    "zero_init_last": False,
+    "dropout": 0.0,
+    "stochastic_depth": 0.0,
+    "drop_block": 0.0,
+    "remat": False,
+}
+"""Those values, if not None."""
 
 
 def _in_this_format(values: dict[str, Any]) -> dict[str, Any]:
@@ -438,6 +387,12 @@ def _in_this_format(values: dict[str, Any]) -> dict[str, Any]:
     if number == 1 and "devices" in values:
         # The name that the size of the mesh had before it had two axes.
         values["mesh"] = {"data": values.pop("devices")}
+    if number < 3 and isinstance(model := values.get("model"), dict):
+        values["model"] = {
+            name: value
+            for name, value in model.items()
+            if name not in _NOT_GIVEN or value != _NOT_GIVEN[name]
+        }
     return values
 
 

@@ -225,28 +225,14 @@ def whole(
     return Range(least, greatest, whole=True, none=none, count=count, or_one=or_one)
 
 
-def _or_own(row: Range) -> Range:
-    """The range of a field that overrides one of the network."""
-    return dataclasses.replace(row, none="the network's own")
-
-
 RATE = Range(0, 1, open_above=True)
 """The range of a rate of dropout and the like."""
 WIDTH = whole(1, MOST_WIDTH)
 """The range of a number of channels."""
+CLASSES = whole(1, MOST_CLASSES)
+"""The range of a number of classes."""
 KERNEL = Range(1, 1023, whole=True, odd=True)
 """The range of the side of a kernel; that of ECA sees as many channels."""
-
-_BLOCKS = whole(1, MOST_BLOCKS, count=(1, MOST_STAGES))
-_WIDTHS = whole(1, MOST_WIDTH, count=(1, MOST_STAGES))
-# The network says which stages there are: at most those from 1 to MOST_STAGES + 1.
-_STAGES = Range(0, MOST_STAGES + 1, whole=True, none="all", count=(1, MOST_STAGES))
-_NORM_GROUP = whole(1, MOST_BATCH, none="the whole batch")
-_COMPRESSION = Range(0, 1, open_below=True)
-# Below 1 the hidden layer is wider than the map: by at most 100 times.
-_REDUCTION = Range(0.01, MOST_WIDTH)
-# Copies of the channels; the papers have at most 4.
-_RADIX = whole(0, 64)
 
 RANGES: dict[str, dict[str, Range]] = {
     "TrainConfig": {
@@ -263,30 +249,6 @@ RANGES: dict[str, dict[str, Range]] = {
     "ShowDataConfig": {
         "step": whole(0, MOST_STEPS),
         "images": whole(1, MOST_BATCH),
-    },
-    "ModelConfig": {
-        "stages": _STAGES,
-        "blocks": _or_own(_BLOCKS),
-        "widths": _or_own(_WIDTHS),
-        "fc_width": _or_own(WIDTH),
-        "cardinality": _or_own(WIDTH),
-        "base_width": _or_own(WIDTH),
-        "growth_rate": _or_own(WIDTH),
-        "compression": _or_own(_COMPRESSION),
-        "dropout": RATE,
-        "stochastic_depth": RATE,
-        "drop_block": RATE,
-        "norm_group": _NORM_GROUP,
-    },
-    "AttentionOverrides": {
-        "reduction": _or_own(_REDUCTION),
-        "width": _or_own(WIDTH),
-        "divisor": _or_own(WIDTH),
-        "kernel_size": _or_own(KERNEL),
-        # The module says which of these numbers there are.
-        "extent": _or_own(whole(0, 8)),
-        "radix": _or_own(_RADIX),
-        "min_width": _or_own(WIDTH),
     },
     "DataConfig": {
         "fraction": Range(0, 1, open_below=True),

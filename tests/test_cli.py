@@ -39,16 +39,23 @@ def refused(capsys, *arguments):
     return err
 
 
-def test_help_answers_at_once_and_without_jax():
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--help"], [f"\n    {command}" for command in EXAMPLES]),
+        (["train", "--help"], ["--model.output-stride", "--model.attention.dilations"]),
+        (["models", "--help"], ["--markdown"]),
+    ],
+)
+def test_help_answers_at_once_and_without_jax(arguments, told):
     code = (
         "import sys; from senet_jax.cli import main\n"
-        "try: main(['--help'])\n"
+        f"try: main({arguments})\n"
         "except SystemExit: pass\n"
-        "assert not {'jax', 'tensorflow'} & {*sys.modules}"
+        "assert not {'jax', 'flax', 'tensorflow'} & {*sys.modules}"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for command in EXAMPLES:
-        assert f"\n    {command}" in done.stdout
+    assert [text for text in told if text not in done.stdout] == []
 
 
 @pytest.mark.parametrize("command", EXAMPLES)
@@ -85,8 +92,8 @@ def test_a_pattern_without_a_match_is_refused(capsys):
         (["dem"], "did you mean demo"),
         (["demo", "--model.name", "cifar_seresnet_8"], "did you mean cifar_seresnet8"),
         (["demo", "--data.name", "digit"], "did you mean digits"),
-        (["demo", "--model.attention.gate", "sigmoyd"], "did you mean sigmoid"),
-        (["demo", "--model.attention.squeeze", "avgg"], "did you mean avg"),
+        (["demo", "--model.attention.gate", "sigmoyd"], "must be one of sigmoid, relu"),
+        (["demo", "--model.attention.squeeze", "avgg"], "must be one of avg, max"),
         (["demo", "--model.atention.gate", "tanh"], "did you mean --model.attention.gate"),
         (["demo", "--epoch", "3"], "did you mean --epochs"),
         (["demo", "--data.batch-size", "12"], "cannot be divided over 8 devices: use 8 or 16"),

@@ -36,10 +36,10 @@ def test_the_config_of_a_run_from_before_a_field_was_there_is_read():
     assert TrainConfig.from_json(old) == preset("cifar10")
 
 
-def test_a_config_has_the_number_of_its_format_and_the_one_before_it_is_read():
+def test_a_config_has_the_number_of_its_format_and_the_first_is_read():
     config = TrainConfig(mesh=MeshConfig(data=2))
     values = config.to_json()
-    assert values["format"] == 2
+    assert values["format"] == 3
     for later in ("format", "task", "mesh"):
         del values[later]
     values["checkpoint"]["best_metric"] = "val/top1"
@@ -49,9 +49,37 @@ def test_a_config_has_the_number_of_its_format_and_the_one_before_it_is_read():
     assert read.differences(config) == []
 
 
-@pytest.mark.parametrize("number", [0, 3, "2", None, 1.5])
+OLD_DEFAULTS = {
+    "zero_init_last": False,
+    "dropout": 0.0,
+    "stochastic_depth": 0.0,
+    "drop_block": 0.0,
+    "norm_group": None,
+    "remat": False,
+}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_default_of_an_older_format_means_not_given(number):
+    values = TrainConfig().to_json()
+    values["format"] = number
+    values["model"] |= OLD_DEFAULTS
+    assert TrainConfig.from_json(values) == TrainConfig()
+    values["model"] |= {"dropout": 0.2, "zero_init_last": True}
+    assert TrainConfig.from_json(values).model == ModelConfig(dropout=0.2, zero_init_last=True)
+
+
+def test_what_was_a_default_can_be_given():
+    config = TrainConfig(model=ModelConfig(dropout=0.0, remat=False, drop_block=0.0))
+    read = TrainConfig.from_json(json.loads(json.dumps(config.to_json())))
+    assert read == config
+    assert read.model.dropout == 0.0
+    assert "model.dropout: 0.0, not None" in read.differences(TrainConfig())
+
+
+@pytest.mark.parametrize("number", [0, 4, "2", None, 1.5])
 def test_a_config_of_an_unknown_format_is_refused(number):
-    with pytest.raises(UsageError, match="reads the formats 1 to 2"):
+    with pytest.raises(UsageError, match="reads the formats 1 to 3"):
         TrainConfig.from_json({**TrainConfig().to_json(), "format": number})
 
 

@@ -1,6 +1,7 @@
 """Squeeze operators: what a channel says of itself, (n, h, w, c) -> (n, c), accurate.
 
-A new operator is a function and a row in :data:`SQUEEZES`.
+A new operator is a function, a row in :data:`SQUEEZES` and a name in
+``fields.attention.Squeeze``.
 """
 
 from collections.abc import Callable

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from senet_jax.command_line.arguments import count, number_of, weights
+from senet_jax.command_line.arguments import count, number, weights
 from senet_jax.command_line.networks import add_weights_of, check_weights_of
 from senet_jax.errors import UsageError
 from senet_jax.files import is_folder
-from senet_jax.ranges import MOST_WIDTH
+from senet_jax.ranges import CLASSES, MOST_WIDTH
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="name of the network; a run knows its own")
     parser.add_argument(
         "--num-classes",
-        type=number_of("Backbone", "num_classes"),
+        type=number(CLASSES),
         help="classes of the weights, if not the model's",
     )
     parser.add_argument(

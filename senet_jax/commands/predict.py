@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from senet_jax.command_line.arguments import number_of, path, weights
+from senet_jax.command_line.arguments import number, path, weights
 from senet_jax.command_line.networks import (
     add_networks,
     add_views,
@@ -15,6 +15,7 @@ from senet_jax.command_line.networks import (
     view_fields,
 )
 from senet_jax.errors import ExitCode, UsageError
+from senet_jax.ranges import CLASSES
 from senet_jax.text import printable
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--top",
-        type=number_of("Backbone", "num_classes"),
+        type=number(CLASSES),
         default=5,
         help="how many classes are given",
     )

@@ -67,10 +67,12 @@ def run_flags(
     from senet_jax.command_line.flags import read_config
     from senet_jax.command_line.invocation import Invocation
     from senet_jax.errors import UsageError
+
+    asked = read_config(prog, positional, description, Invocation(default), flags)
+    # These import jax, which --help does without.
     from senet_jax.training.distributed.hosts import together
     from senet_jax.training.records.run_dir import check_run_dir
 
-    asked = read_config(prog, positional, description, Invocation(default), flags)
     config = asked.config
     if (asked.topology or asked.accelerators) and not asked.dry_run:
         raise UsageError("--topology and --accelerators need --dry-run.")

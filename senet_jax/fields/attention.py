@@ -129,7 +129,9 @@ class SplitAttentionFields:
     """Squeeze operator, applied to the sum of the splits (eq. 1)."""
 
 
-MECHANISMS: dict[str, type] = {
+Kind = Literal["se", "eca", "cbam", "ge", "sk", "split"]
+
+MECHANISMS: dict[Kind, type] = {
     "se": SqueezeExciteFields,
     "eca": ECAFields,
     "cbam": CBAMFields,

@@ -267,15 +267,15 @@ class InceptionResNetFields(InceptionFields):
     branches at the size that batch norm gives them, and not 5 to 10 times smaller."""
 
 
-FAMILIES: tuple[type[BackboneFields], ...] = (
-    ResNetFields,
-    PreactResNetFields,
-    ShakeShakeFields,
-    VGGFields,
-    DenseNetFields,
-    MobileNetV1Fields,
-    ShuffleNetV1Fields,
-    InceptionFields,
-    InceptionResNetFields,
-)
-"""The families whose fields are flags."""
+FAMILIES: dict[str, type[BackboneFields]] = {
+    "ResNet": ResNetFields,
+    "PreactResNet": PreactResNetFields,
+    "ShakeShake": ShakeShakeFields,
+    "VGG": VGGFields,
+    "DenseNet": DenseNetFields,
+    "MobileNetV1": MobileNetV1Fields,
+    "ShuffleNetV1": ShuffleNetV1Fields,
+    "Inception": InceptionFields,
+    "InceptionResNet": InceptionResNetFields,
+}
+"""The families whose fields are flags, by the names of their modules."""

@@ -14,7 +14,7 @@ from senet_jax.attention.base import check_mechanism
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import BackboneFields
 from senet_jax.ops.precision import accurate
-from senet_jax.ranges import MOST_CLASSES, check_fields, whole
+from senet_jax.ranges import CLASSES, check_fields
 
 
 class Backbone(BackboneFields, nn.Module, kw_only=True):
@@ -30,7 +30,7 @@ class Backbone(BackboneFields, nn.Module, kw_only=True):
     """
 
     # The fields that a program sets and no user: what they say, a config says in other words.
-    num_classes: Annotated[int, whole(1, MOST_CLASSES)] = 1000
+    num_classes: Annotated[int, CLASSES] = 1000
     """Number of logits; a run has the classes of its data set."""
     attention: Mechanism | None = None
     """The attention of the blocks, a description such as ``SqueezeExciteConfig()``."""

@@ -1,6 +1,7 @@
 """From the model's config to a module."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from senet_jax.attention import ATTENTIONS, Mechanism
 from senet_jax.config import AttentionOverrides, ModelConfig, TrainConfig
 from senet_jax.errors import UsageError, choose
 from senet_jax.models import zoo
-from senet_jax.ranges import range_of
+from senet_jax.ranges import check_numbers, range_of
 
 
 def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
@@ -37,11 +38,9 @@ def model_fields(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     Raises:
         UsageError: An unknown name, or a choice that the network or its attention does not have.
     """
+    check_numbers(config, "model.")
     fields: dict[str, Any] = {"num_classes": num_classes, "dtype": jnp.dtype(config.dtype)}
-    defaults = {field.name: field.default for field in dataclasses.fields(ModelConfig)}
-    for name in _PASSED_ON:
-        if getattr(config, name) != defaults[name]:
-            fields[name] = getattr(config, name)
+    fields |= _given(config, besides=("name", "dtype", "attention"))
     own: Mechanism | None = getattr(zoo.create_model(config.name), "attention", None)
     attention = _override(own, config.attention, config.name)
     if attention != own:
@@ -51,41 +50,21 @@ def model_fields(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     return fields
 
 
-_PASSED_ON = (
-    "placement",
-    "stages",
-    "shortcut",
-    "residual",
-    "blocks",
-    "widths",
-    "fc_width",
-    "stem",
-    "bottleneck",
-    "cardinality",
-    "base_width",
-    "stride_by",
-    "growth_rate",
-    "compression",
-    "zero_init_last",
-    "dropout",
-    "stochastic_depth",
-    "drop_block",
-    "norm_group",
-    "remat",
-)
 _ADD = "give it one with --model.attention.kind se, or take a network that has one"
 
 
+def _given(config: Any, besides: Collection[str]) -> dict[str, Any]:
+    """The values of the fields that are not None."""
+    names = [field.name for field in dataclasses.fields(config) if field.name not in besides]
+    return {name: value for name in names if (value := getattr(config, name)) is not None}
+
+
 def _override(own: Mechanism | None, overrides: AttentionOverrides, model: str) -> Mechanism | None:
-    changes = {
-        field: value
-        for field, value in dataclasses.asdict(overrides).items()
-        if value is not None and field != "kind"
-    }
+    changes = _given(overrides, besides=("kind",))
     if overrides.kind == "none":
         own = None
     elif overrides.kind is not None:
-        own = ATTENTIONS[choose("attention", overrides.kind, [*ATTENTIONS, "none"])]()
+        own = ATTENTIONS[overrides.kind]()
     if own is None:
         if changes:
             raise UsageError(f"{model} has no attention whose {min(changes)} could change: {_ADD}.")

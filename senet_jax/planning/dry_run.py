@@ -239,7 +239,8 @@ def _too_large(message: str, kind: str) -> str:
     amounts = f"{used[1]} of {used[2]}" if used else "more than there is"
     return (
         f"the step does not fit the memory of {kind}: it needs {amounts}; take a smaller "
-        "--data.batch-size, --accumulate, --model.remat, a larger --mesh.fsdp, or more devices."
+        "--data.batch-size, --accumulate, --model.remat True, a larger --mesh.fsdp, or more "
+        "devices."
     )
 
 

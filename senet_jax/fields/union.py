@@ -1,0 +1,129 @@
+"""A dataclass with the fields of several declarations, as flags need it."""
+
+import ast
+import dataclasses
+import functools
+import inspect
+import itertools
+import sys
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union
+
+from senet_jax.ranges import Range
+
+
+def union_of(declarations: Mapping[str, type]) -> Any:
+    """Makes a frozen dataclass with every field of the declarations.
+
+    A field's default is None, which means that it is not given; its type and range allow what one
+    of the declarations allows. Its metadata has its documentation under "help", where tyro
+    looks: that of the declarations, with their names if they differ or are not all.
+
+    Args:
+        declarations: Dataclasses by the names that the documentation gives them.
+    """
+    fields: dict[str, dict[str, type]] = {}
+    for name, declaration in declarations.items():
+        for field in dataclasses.fields(declaration):
+            fields.setdefault(field.name, {})[name] = declaration
+    made = [
+        (
+            name,
+            _type_of(name, owners.values()),
+            dataclasses.field(
+                default=None, metadata={"help": _help(name, owners, len(declarations))}
+            ),
+        )
+        for name, owners in fields.items()
+    ]
+    return dataclasses.make_dataclass("Union", made, frozen=True, kw_only=True)
+
+
+def _type_of(field: str, owners: Iterable[type]) -> Any:
+    """The types of a field in one, and None."""
+    annotations = [owner.__dataclass_fields__[field].type for owner in owners]  # type: ignore[attr-defined]
+    kinds = list(dict.fromkeys(kind for each in annotations for kind in _parts(each)))
+    literals = [kind for kind in kinds if typing.get_origin(kind) is Literal]
+    # A whole number is a float, too.
+    others = [
+        kind for kind in kinds if kind not in literals and not (kind is int and float in kinds)
+    ]
+    choices = dict.fromkeys(value for kind in literals for value in typing.get_args(kind))
+    kind = Union[(*others, *([Literal[tuple(choices)]] if choices else []), None)]
+    rows = [row for each in annotations for row in getattr(each, "__metadata__", ())]
+    return Annotated[kind, _hull(rows)] if rows else kind
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """The types that an annotation allows besides None."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _parts(inner[0])
+    if origin in (Union, types.UnionType):
+        return [part for each in inner for part in _parts(each)]
+    return [] if annotation is types.NoneType else [annotation]
+
+
+def _hull(rows: Sequence[Range]) -> Range:
+    """The least range that has all values of the ranges, and None."""
+    least, greatest = min(row.least for row in rows), max(row.greatest for row in rows)
+    counts = [row.count for row in rows if row.count is not None]
+    count = None
+    if counts:
+        # A tuple without numbers would be a value forgotten on the command line.
+        count = max(1, min(few for few, _ in counts)), max(most for _, most in counts)
+    return Range(
+        least,
+        greatest,
+        whole=all(row.whole for row in rows),
+        open_below=all(row.open_below for row in rows if row.least == least),
+        open_above=all(row.open_above for row in rows if row.greatest == greatest),
+        or_zero=any(row.or_zero for row in rows),
+        odd=all(row.odd for row in rows),
+        none="the network's own",
+        count=count,
+        or_one=count is not None and any(row.or_one or row.count is None for row in rows),
+    )
+
+
+def _help(field: str, owners: Mapping[str, type], among: int) -> str:
+    """What the owners of a field say of it, in one line."""
+    texts: dict[str, list[str]] = {}
+    for name, owner in owners.items():
+        texts.setdefault(_text(owner, field), []).append(name)
+    if len(texts) == 1 and len(owners) == among:
+        return next(iter(texts))
+    return " ".join(f"{', '.join(names)}: {text}" for text, names in texts.items())
+
+
+def _text(declaration: type, field: str) -> str:
+    """The string after a field, in one line."""
+    for each in declaration.__mro__:
+        text = _strings(each.__module__).get(each.__name__, {}).get(field)
+        if text is not None:
+            return " ".join(text.split())
+    return ""
+
+
+@functools.cache
+def _strings(module: str) -> dict[str, dict[str, str]]:
+    """The strings after the fields of a module's classes, by class and field."""
+    try:
+        source = inspect.getsource(sys.modules[module])
+    except (OSError, TypeError):  # Python itself is no file.
+        return {}
+    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    return {
+        node.name: {
+            field.target.id: after.value.value
+            for field, after in itertools.pairwise(node.body)
+            if isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+            and isinstance(after.value.value, str)
+        }
+        for node in classes
+    }

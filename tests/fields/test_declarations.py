@@ -1,0 +1,187 @@
+"""Every field that is declared is a flag, is checked, and reaches its module."""
+
+import dataclasses
+import functools
+import itertools
+import math
+
+import pytest
+
+from senet_jax import UsageError
+from senet_jax.attention import ATTENTIONS
+from senet_jax.attention.gates import ACTIVATIONS, GATES
+from senet_jax.attention.gather_excite import EXTENTS
+from senet_jax.attention.squeeze import SQUEEZES
+from senet_jax.command_line.flags import read_config
+from senet_jax.config import AttentionOverrides, ModelConfig, TrainConfig
+from senet_jax.fields.attention import MECHANISMS
+from senet_jax.fields.models import FAMILIES, BackboneFields
+from senet_jax.models.configured import build_model
+from senet_jax.models.shufflenet import WIDTHS
+from senet_jax.models.zoo import create_model, list_models
+from senet_jax.ranges import choices_of, range_of
+
+PROGRAMS_OWN = {"num_classes", "attention", "features_only", "dtype", "layers", "parent", "name"}
+"""The fields of modules that a program sets and no user: a run has the classes of its data set and
+needs their logits, the attention and the precision have flags of their own, the layers of an
+Inception network are no values of a flag, and the last two are Linen's."""
+
+FAMILY_FIELDS = [
+    (family, field.name)
+    for family, declaration in FAMILIES.items()
+    for field in dataclasses.fields(declaration)
+]
+MECHANISM_FIELDS = [
+    (kind, field.name)
+    for kind, declaration in MECHANISMS.items()
+    for field in dataclasses.fields(declaration)
+]
+
+
+@functools.cache
+def named(family):
+    """The named networks of a family."""
+    models = ((name, create_model(name)) for name in list_models())
+    return [(name, model) for name, model in models if type(model).__name__ == family]
+
+
+def others(declaration, field, own):
+    """Values of a field that its declaration allows, other than ``own``."""
+    row = range_of(declaration, field)
+    if row is None:
+        (annotation,) = (f.type for f in dataclasses.fields(declaration) if f.name == field)
+        some = choices_of(annotation)
+    elif row.count is None or (row.or_one and not isinstance(own, tuple)):
+        near = [2 * own, own / 2, own + 1, own - 1, own + 2] if own else []
+        some = [*near, *(row.least + step for step in (0, 1, 2, 3, 0.5))]
+        some = [int(value) if row.whole else float(value) for value in some]
+    else:
+        some = [tuple(2 * n for n in own)] if own else []
+        some += [(n,) * max(1, row.count[0]) for n in range(int(row.least), int(row.least) + 5)]
+    for value in some:
+        if value is not None and value != own and (row is None or holds(row, value)):
+            yield value
+
+
+def holds(row, value):
+    """Whether a value is in a range."""
+    try:
+        row.check("x", value)
+    except UsageError:
+        return False
+    return True
+
+
+def built(name, **fields):
+    """A network, or None if a field does not go together with its others."""
+    try:
+        return build_model(ModelConfig(name, **fields), 3)
+    except UsageError:
+        return None
+
+
+@pytest.mark.parametrize(("family", "field"), FAMILY_FIELDS)
+def test_every_field_of_a_family_reaches_its_module(family, field):
+    for name, model in named(family):
+        for value in others(FAMILIES[family], field, getattr(model, field)):
+            changed = built(name, **{field: value})
+            if changed is not None:
+                assert getattr(changed, field) == value
+                return
+    pytest.fail("no network of the family takes another value")
+
+
+@pytest.mark.parametrize(("kind", "field"), MECHANISM_FIELDS)
+def test_every_field_of_a_mechanism_reaches_its_description(kind, field):
+    own = getattr(ATTENTIONS[kind](), field)
+    value = next(others(MECHANISMS[kind], field, own))
+    overrides = AttentionOverrides(kind=kind, **{field: value})
+    attention = build_model(ModelConfig("resnet50", attention=overrides), 3).attention
+    assert type(attention) is ATTENTIONS[kind]
+    assert getattr(attention, field) == value
+
+
+def flag_of(prefix, field, value):
+    values = value if isinstance(value, tuple) else (value,)
+    return [f"--model.{prefix}{field.replace('_', '-')}", *map(str, values)]
+
+
+def test_every_field_is_a_flag():
+    model = {field: next(others(FAMILIES[family], field, None)) for family, field in FAMILY_FIELDS}
+    attention = {
+        field: next(others(MECHANISMS[kind], field, None)) for kind, field in MECHANISM_FIELDS
+    }
+    flags = [
+        *itertools.chain(*(flag_of("", *item) for item in model.items())),
+        *itertools.chain(*(flag_of("attention.", *item) for item in attention.items())),
+    ]
+    read = read_config("prog", "", "", TrainConfig(), flags).model
+    assert read == ModelConfig(attention=AttentionOverrides(**attention), **model)
+
+
+WRONG = (math.nan, -1, "nonsense", object())
+
+
+@pytest.mark.parametrize(("family", "field"), FAMILY_FIELDS)
+def test_every_field_of_a_family_is_checked(family, field):
+    name, _ = named(family)[0]
+    for value in WRONG:
+        with pytest.raises(UsageError, match=f"^(unknown )?{field} "):
+            create_model(name, **{field: value})
+        with pytest.raises(UsageError, match=f"^(unknown )?model.{field} "):
+            build_model(ModelConfig(name, **{field: value}), 3)
+
+
+@pytest.mark.parametrize(("kind", "field"), MECHANISM_FIELDS)
+def test_every_field_of_a_mechanism_is_checked(kind, field):
+    for value in WRONG:
+        with pytest.raises(UsageError, match=f"^(unknown )?{field} "):
+            ATTENTIONS[kind](**{field: value})
+        overrides = AttentionOverrides(kind=kind, **{field: value})
+        with pytest.raises(UsageError, match=f"^(unknown )?model.attention.{field} "):
+            build_model(ModelConfig("resnet50", attention=overrides), 3)
+
+
+def test_every_family_and_mechanism_is_declared():
+    models = [create_model(name) for name in list_models()]
+    assert {type(model).__name__ for model in models} == FAMILIES.keys()
+    for model in models:
+        declared = {field.name for field in dataclasses.fields(FAMILIES[type(model).__name__])}
+        fields = {field.name for field in dataclasses.fields(model)}
+        assert declared < fields
+        assert fields - declared <= PROGRAMS_OWN
+    assert MECHANISMS.keys() == ATTENTIONS.keys()
+    for kind, declaration in MECHANISMS.items():
+        assert dataclasses.fields(ATTENTIONS[kind]) == dataclasses.fields(declaration)
+
+
+def test_the_choices_are_the_keys_of_their_tables():
+    def choices(declaration, field):
+        (annotation,) = (f.type for f in dataclasses.fields(declaration) if f.name == field)
+        return set(choices_of(annotation))
+
+    assert choices(MECHANISMS["se"], "squeeze") == {*SQUEEZES, "none"}
+    assert choices(MECHANISMS["eca"], "squeeze") == {*SQUEEZES}
+    assert choices(MECHANISMS["se"], "gate") == {*GATES}
+    assert choices(MECHANISMS["se"], "activation") == {*ACTIVATIONS}
+    assert choices(MECHANISMS["ge"], "extent") == {*EXTENTS}
+    assert choices(FAMILIES["ShuffleNetV1"], "groups") == {*WIDTHS}
+    assert choices(AttentionOverrides, "kind") == {*MECHANISMS, "none", None}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_none_of_a_config_takes_nothing_away(family):
+    # None of a config is "not given": it must not be the only way to say what None of a module
+    # means. Of the stem of a DenseNet it means a number, twice the growth rate.
+    optional = [
+        field.name
+        for field in dataclasses.fields(FAMILIES[family])
+        if field.default is None and field.name != "stem_width"
+    ]
+    assert {field.name for field in dataclasses.fields(BackboneFields)} >= {*optional}
+    for name, model in named(family):
+        given = {field: getattr(model, field) for field in optional}
+        assert given == dict.fromkeys(optional), name
+        if model.attention is not None:
+            for field in dataclasses.fields(model.attention):
+                assert field.default is not None or getattr(model.attention, field.name) is None
