@@ -18,12 +18,12 @@ from senet_jax.config import TrainConfig
 from senet_jax.errors import ExitCode, UsageError, choose, require
 from senet_jax.studies.grid import check_data, jobs, with_model
 from senet_jax.studies.live import LiveTable, tell_failures
-from senet_jax.studies.places import places
 from senet_jax.studies.runner import CACHE, run_jobs
+from senet_jax.studies.slots import slots
 from senet_jax.studies.slurm import Detached, SlurmOptions, run_array
 from senet_jax.terminal import escaped_output
 from senet_jax.training.presets import SENET, preset
-from senet_jax.training.records.lock import held
+from senet_jax.training.records.lock import folder_lock
 
 
 class Stopped(Exception):
@@ -197,14 +197,14 @@ def _run(study: str, options: Options, cells: dict[str, TrainConfig], baseline: 
     check_report_folder(folder)
     if options.launcher == "local":
         check_data(grid)
-    with held(folder, "choose another folder with --out"), LiveTable() as table:
+    with folder_lock(folder, "choose another folder with --out"), LiveTable() as table:
         write_baseline(folder, baseline)
         if options.launcher == "slurm":
             progress = run_array(study, grid, folder, table.show, options.slurm, options.at_once)
         else:
-            seats = places(options.at_once)
+            free = slots(options.at_once)
             try:
-                progress = run_jobs(grid, seats, folder / CACHE, table.show)
+                progress = run_jobs(grid, free, folder / CACHE, table.show)
             except KeyboardInterrupt:
                 raise Stopped(
                     "stopped; the runs have saved their state: the same command goes on."

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.ablate import gate
 from senet_jax.command_line import study
-from senet_jax.training.records.lock import held
+from senet_jax.training.records.lock import folder_lock
 from senet_jax.training.records.metrics import read_metrics
 
 STUDY = (
@@ -77,7 +77,7 @@ def answer(out, monkeypatch, capsys):
 
 
 def test_a_study_in_use_is_refused(tmp_path, monkeypatch, capsys):
-    with held(tmp_path, ""):
+    with folder_lock(tmp_path, ""):
         code, said = answer(tmp_path, monkeypatch, capsys)
     assert code == 2
     assert f"is in use by process {os.getpid()}" in said
