@@ -26,6 +26,7 @@ from senet_jax.command_line.study import main
 from senet_jax.config import TrainConfig
 from senet_jax.errors import UsageError
 from senet_jax.studies.grid import with_attention, with_model, without_attention
+from senet_jax.studies.small_images import CUTOUT
 
 NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
     "cifar10": {
@@ -55,9 +56,6 @@ NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
-
-CUTOUT = {"cifar10": 16, "cifar100": 8, "digits": 3}
-"""Sides of the squares, pixels: those of Cutout (arXiv 1708.04552), and one that leaves a digit."""
 
 
 def cells(base: TrainConfig) -> dict[str, TrainConfig]:

@@ -22,22 +22,16 @@ from typing import Any
 from senet_jax.command_line.study import main
 from senet_jax.config import AttentionOverrides, TrainConfig
 from senet_jax.studies.grid import with_model
+from senet_jax.studies.small_images import RESNEST_BODIES
 from senet_jax.training.presets import RESNEST
 
 SETTINGS = ((1, 1, 64), (2, 1, 64), (4, 1, 64), (1, 2, 40), (2, 2, 40), (4, 2, 40), (1, 4, 24))
 """Radix, cardinality and width of a group."""
 
-_SMALL: dict[str, Any] = {"name": "cifar_resnext29_8x64d", "shortcut": "D"}
-BODIES: dict[str, dict[str, Any]] = {
-    "digits": _SMALL | {"blocks": (1, 1), "widths": (32, 64)},
-    "cifar10": _SMALL | {"widths": (32, 64, 128)},
-    "cifar100": _SMALL | {"widths": (32, 64, 128)},
-}
-
 
 def cells(base: TrainConfig) -> dict[str, TrainConfig]:
     """The configs of the study."""
-    body = BODIES.get(base.data.name)
+    body = RESNEST_BODIES.get(base.data.name)
     if body is None:
         plain: dict[str, Any] = {"name": "resnet50d"}
     else:

@@ -21,19 +21,16 @@ import dataclasses
 import sys
 from typing import Any
 
-from experiments.resnest_radix import BODIES
 from senet_jax.command_line.study import main
 from senet_jax.config import AttentionOverrides, TrainConfig
 from senet_jax.studies.grid import with_model
+from senet_jax.studies.small_images import CUTOUT, RESNEST_BODIES
 from senet_jax.training.presets import RESNEST
-
-CUTOUT = {"digits": 3, "cifar10": 16, "cifar100": 8}
-"""Sides of the squares, pixels: those of Cutout (arXiv 1708.04552), and one that leaves a digit."""
 
 
 def cells(base: TrainConfig) -> dict[str, TrainConfig]:
     """The configs of the study."""
-    body = BODIES.get(base.data.name)
+    body = RESNEST_BODIES.get(base.data.name)
     policy: dict[str, Any] = {"policy": "autoaugment"}
     plain: dict[str, Any] = {"name": "resnet50d"}
     split: dict[str, Any] = {"name": "resnest50_fast_2s1x64d"}

@@ -90,6 +90,13 @@ class OptimizerConfig:
     decoupled for AdamW and LAMB."""
     trust_coefficient: float = 1e-3
     """LARS: the norm of an update over that of its kernel, before the learning rate."""
+    b1: float = 0.9
+    """Decay per step of the mean of the gradients, of AdamW and LAMB."""
+    b2: float = 0.999
+    """Decay per step of the mean of their squares, of AdamW and LAMB."""
+    eps: float | None = None
+    """Added to the root of that mean by AdamW and LAMB; if None, 1e-8 for AdamW and 1e-6 for
+    LAMB."""
     clip_norm: float | None = None
     """Clip the gradient to this global norm."""
 

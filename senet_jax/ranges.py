@@ -295,6 +295,9 @@ RANGES: dict[str, dict[str, Range]] = {
         "momentum": RATE,
         "weight_decay": Range(0, 1e6),
         "trust_coefficient": Range(0, 1e6, open_below=True),
+        "b1": RATE,
+        "b2": RATE,
+        "eps": Range(0, 1, open_below=True, none="the optimizer's own"),
         "clip_norm": Range(0, LARGE, open_below=True, none="no clipping"),
     },
     "CheckpointConfig": {

@@ -1,7 +1,9 @@
 """Text that others wrote, made safe for the format that shows it, and text in columns."""
 
+import csv
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def printable(text: str) -> str:
@@ -85,3 +87,10 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown, the first column to the left, the others to the right."""
     rules = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rules, *rows))
+
+
+def comma_separated(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as the text of a CSV file; None is an empty field."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -91,7 +91,7 @@ HEAVY = {
     "kill_and_resume",
     "loader",
     "loop",
-    "meeting",
+    "rendezvous",
     "meshes",
     "mix",
     "mixed_step",

@@ -155,10 +155,10 @@ def two_runs(folder: Path) -> Iterator[Fault]:
 
 
 def _locked_after(run_dir: Path) -> tuple[str, bool]:
-    from senet_jax.training.records.lock import locked
+    from senet_jax.training.records.lock import run_lock
 
     try:
-        with locked(run_dir):
+        with run_lock(run_dir):
             return "is free", True
     except UsageError as error:
         return str(error), False

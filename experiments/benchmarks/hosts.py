@@ -30,7 +30,7 @@ from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.models import zoo
 from senet_jax.models.resnet import SE, ResNet
 from senet_jax.training.distributed.clusters import HostsConfig
-from senet_jax.training.distributed.hosts import is_first, together
+from senet_jax.training.distributed.hosts import distributed_session, is_first
 from senet_jax.training.distributed.mesh import path_name
 from senet_jax.training.run import Run
 
@@ -89,7 +89,7 @@ def train(benchmark: Benchmark) -> None:
         ema_decay=0.99,
         mesh=MeshConfig(fsdp=benchmark.fsdp[0]),
     )
-    with together(benchmark.hosts, config.shared_facts(), benchmark.out.parent):
+    with distributed_session(benchmark.hosts, config.shared_facts(), benchmark.out.parent):
         run = Run(config)
         state = run.fresh_state()
         for _, batch in zip(range(benchmark.steps), run.device_batches(0), strict=False):

@@ -11,7 +11,7 @@ measures, for a network on synthetic images, the rate of training (images/s over
 
 in turns, each relative to ``one`` of its round, and what the second seed waits for its first step:
 in the process of the first, which has the program, and in a new one with the compilation cache.
-`senet_jax.studies.places` follows what this finds; on several GPUs it gives each a run.
+`senet_jax.studies.slots` follows what this finds; on several GPUs it gives each a run.
 """
 
 import dataclasses

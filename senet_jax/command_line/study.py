@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -15,15 +15,15 @@ from senet_jax.command_line.flags import read_config
 from senet_jax.command_line.interruption import say_interrupted
 from senet_jax.command_line.output import open_streams, reader_may_leave
 from senet_jax.config import TrainConfig
-from senet_jax.errors import ExitCode, UsageError, require
+from senet_jax.errors import ExitCode, UsageError, choose, require
 from senet_jax.studies.grid import check_data, jobs, with_model
 from senet_jax.studies.live import LiveTable, tell_failures
-from senet_jax.studies.places import places
 from senet_jax.studies.runner import CACHE, run_jobs
+from senet_jax.studies.slots import slots
 from senet_jax.studies.slurm import Detached, SlurmOptions, run_array
 from senet_jax.terminal import escaped_output
 from senet_jax.training.presets import SENET, preset
-from senet_jax.training.records.lock import held
+from senet_jax.training.records.lock import folder_lock
 
 
 class Stopped(Exception):
@@ -101,6 +101,24 @@ def recipe(options: Options, imagenet: TrainConfig = SENET) -> TrainConfig:
     return with_model(config, name=options.model or MODELS[options.data])
 
 
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A study: its cells, and what they are compared with."""
+
+    name: str
+    """Its folder has this name."""
+    description: str
+    """The text of ``--help``."""
+    cells: Cells
+    """The configs."""
+    baseline: str
+    """Name of the cell that the others are compared with, or of that cell in every group."""
+    own_networks: bool = False
+    """The cells name their networks, so that ``--model`` is refused."""
+    imagenet: TrainConfig = SENET
+    """The recipe for ImageNet."""
+
+
 def main(
     study: str,
     description: str,
@@ -110,50 +128,63 @@ def main(
     own_networks: bool = False,
     imagenet: TrainConfig = SENET,
 ) -> int:
-    """Runs what the command line asks for.
+    """Runs a study as the command line asks for.
 
-    Args:
-        study: Name of the study, which its folder has.
-        description: What ``--help`` says.
-        cells: The configs.
-        baseline: Name of the one that the others are compared with, or what it is called in every
-            group.
-        own_networks: The cells name their networks, so that ``--model`` is refused.
-        imagenet: The recipe for ImageNet.
+    The arguments are the fields of ``Study``.
 
     Returns:
         The exit code: 0, or 1 if a run failed, 2 if the input cannot be used, 75 if its runs were
         stopped with Ctrl-C, or 130 if there were none yet or no more.
     """
+    chosen = Study(study, description, cells, baseline, own_networks, imagenet)
+    return _guarded(lambda: _read_and_run(chosen, study, sys.argv[1:]))
+
+
+def main_of(script: str, description: str, studies: Mapping[str, Study]) -> int:
+    """Runs the one of several studies that the first argument names.
+
+    Args:
+        script: Name of the script.
+        description: The text of ``--help`` without a name.
+        studies: The studies by name.
+
+    Returns:
+        The exit code of ``main``.
+    """
+
+    def run() -> int:
+        name, *flags = sys.argv[1:] or ["--help"]
+        if name in ("-h", "--help"):
+            print(description)
+            return 0
+        return _read_and_run(studies[choose("study", name, studies)], f"{script} {name}", flags)
+
+    return _guarded(run)
+
+
+def _guarded(run: Callable[[], int]) -> int:
     open_streams()
     with escaped_output():
-        return _guarded(study, description, cells, baseline, own_networks, imagenet)
+        try:
+            with reader_may_leave():
+                return run()
+        except UsageError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return ExitCode.BAD_INPUT
+        except (Stopped, Detached) as stopped:
+            print(stopped, file=sys.stderr)
+            return ExitCode.PREEMPTED
+        except KeyboardInterrupt:
+            return say_interrupted()
 
 
-def _guarded(
-    study: str,
-    description: str,
-    cells: Cells,
-    baseline: str,
-    own_networks: bool,
-    imagenet: TrainConfig,
-) -> int:
-    try:
-        with reader_may_leave():
-            prog = f"python -m experiments.{study}"
-            options = read_config(prog, "", description, Options(), sys.argv[1:])
-            if own_networks and options.model is not None:
-                raise UsageError(f"{study} names its own networks: leave --model out.")
-            grid = cells(recipe(options, imagenet))
-            return _run(study, options, grid, options.baseline or baseline)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return ExitCode.BAD_INPUT
-    except (Stopped, Detached) as stopped:
-        print(stopped, file=sys.stderr)
-        return ExitCode.PREEMPTED
-    except KeyboardInterrupt:
-        return say_interrupted()
+def _read_and_run(study: Study, command: str, flags: list[str]) -> int:
+    prog = f"python -m experiments.{command}"
+    options = read_config(prog, "", study.description, Options(), flags)
+    if study.own_networks and options.model is not None:
+        raise UsageError(f"{study.name} names its own networks: leave --model out.")
+    cells = study.cells(recipe(options, study.imagenet))
+    return _run(study.name, options, cells, options.baseline or study.baseline)
 
 
 def _run(study: str, options: Options, cells: dict[str, TrainConfig], baseline: str) -> int:
@@ -166,14 +197,14 @@ def _run(study: str, options: Options, cells: dict[str, TrainConfig], baseline: 
     check_report_folder(folder)
     if options.launcher == "local":
         check_data(grid)
-    with held(folder, "choose another folder with --out"), LiveTable() as table:
+    with folder_lock(folder, "choose another folder with --out"), LiveTable() as table:
         write_baseline(folder, baseline)
         if options.launcher == "slurm":
             progress = run_array(study, grid, folder, table.show, options.slurm, options.at_once)
         else:
-            seats = places(options.at_once)
+            free = slots(options.at_once)
             try:
-                progress = run_jobs(grid, seats, folder / CACHE, table.show)
+                progress = run_jobs(grid, free, folder / CACHE, table.show)
             except KeyboardInterrupt:
                 raise Stopped(
                     "stopped; the runs have saved their state: the same command goes on."

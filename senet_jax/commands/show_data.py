@@ -58,7 +58,7 @@ def run(arguments: list[str]) -> int:
     require(0 <= config.step < steps, "step", config.step, f"in [0, {steps}), the steps of the run")
     for name, reason in run.batches.broken(config.step):
         print(f"senet-jax: {name} is replaced by another: {reason}", file=sys.stderr)
-    shown = run.shown_batch(config.step)
+    shown = run.preview(config.step)
     count = min(config.images, len(shown.images))
     titles = shown.titles([printable(name) for name in readable(run.dataset.classes)])
     draw_images(out, shown.images[:count], titles[:count])

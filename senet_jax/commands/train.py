@@ -70,7 +70,7 @@ def run_flags(
 
     asked = read_config(prog, positional, description, Invocation(default), flags)
     # These import jax, which --help does without.
-    from senet_jax.training.distributed.hosts import together
+    from senet_jax.training.distributed.hosts import distributed_session
     from senet_jax.training.records.run_dir import check_run_dir
 
     config = asked.config
@@ -82,7 +82,7 @@ def run_flags(
     if not asked.show_sharding:
         # Each host says at once what speaks against the folder, before it waits for the others.
         check_run_dir(config)
-    with together(asked.hosts, config.shared_facts(), config.run_dir):
+    with distributed_session(asked.hosts, config.shared_facts(), config.run_dir):
         if asked.show_sharding:
             return _show_sharding(config)
         return _train(asked)
@@ -108,11 +108,11 @@ def _show_sharding(config: "TrainConfig") -> int:
 
 def _dry_run(config: "TrainConfig", topology: str | None, accelerators: tuple[str, ...]) -> int:
     from senet_jax.planning.dry_run import compile_step, set_up
-    from senet_jax.planning.report import draw_dry_run
+    from senet_jax.planning.report import format_dry_run
     from senet_jax.training.machine.accelerators import accelerator
 
     named = {name: accelerator(name) for name in accelerators}
     run = set_up(config, topology)
     print(run.describe(), flush=True)
-    print(draw_dry_run(compile_step(run), run.mesh, named))
+    print(format_dry_run(compile_step(run), run.mesh, named))
     return 0

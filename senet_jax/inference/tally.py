@@ -1,8 +1,6 @@
 """The count of what was right: top-1, top-5, loss, by class, and what is taken for what."""
 
-import csv
 import dataclasses
-import io
 from collections import Counter
 from typing import Any
 
@@ -10,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from senet_jax.tasks.classification import TOP, rank
-from senet_jax.text import spreadsheet
+from senet_jax.text import comma_separated, spreadsheet
 
 
 @dataclasses.dataclass
@@ -108,9 +106,8 @@ class ByClass:
 
     def to_csv(self, names: list[str]) -> str:
         """A line a class; a class without images has no accuracy."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["label", "class", "images", "right", "top1", "top5", "taken_for", "times"])
+        head = ("label", "class", "images", "right", "top1", "top5", "taken_for", "times")
+        rows: list[tuple[object, ...]] = [head]
         worst: dict[int, tuple[int, int]] = {}
         for label, taken, times in self.confusions(len(self.pairs)):
             worst.setdefault(label, (taken, times))
@@ -120,5 +117,5 @@ class ByClass:
             taken, times = worst.get(label, (-1, 0))
             taken_for = spreadsheet(names[taken]) if times else ""
             shown = spreadsheet(name)
-            writer.writerow([label, shown, images, self.right[label], *rates, taken_for, times])
-        return text.getvalue()
+            rows.append((label, shown, images, self.right[label], *rates, taken_for, times))
+        return comma_separated(rows)

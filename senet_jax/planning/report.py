@@ -14,7 +14,7 @@ USUAL = ("a100", "h100", "h200", "v5e", "v5p", "v6e")
 """Whose times are bounded where nothing else says which."""
 
 
-def draw_dry_run(step: StepCost, mesh: Mesh, accelerators: Mapping[str, Accelerator]) -> str:
+def format_dry_run(step: StepCost, mesh: Mesh, accelerators: Mapping[str, Accelerator]) -> str:
     """Draws what a compiled step needs and how fast it can be.
 
     Args:

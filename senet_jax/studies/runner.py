@@ -1,8 +1,8 @@
-"""Runs the jobs of a study, as many at once as there are places, each place a process of its own.
+"""Runs the jobs of a study, as many at once as there are slots, each slot a process of its own.
 
-The process of a place takes one run after the other, so that seeds of one config share what was
+The process of a slot takes one run after the other, so that seeds of one config share what was
 compiled; if it crashes or is killed, the run fails and another process takes the next one. What is
-compiled is also kept in a folder of the study, for the processes of other places and later ones.
+compiled is also kept in a folder of the study, for the processes of other slots and later ones.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from typing import Literal
 from senet_jax.errors import UsageError
 from senet_jax.files import os_reason, read_bytes
 from senet_jax.studies.grid import Job
-from senet_jax.studies.places import Place
+from senet_jax.studies.slots import Slot
 from senet_jax.training.records.lock import is_held
 
 State = Literal["waiting", "running", "done", "failed"]
@@ -79,14 +79,12 @@ def where_they_stand(jobs: Sequence[Job]) -> list[Progress]:
     return [Progress(job, "done" if job.done else "waiting") for job in jobs]
 
 
-def run_jobs(
-    jobs: Sequence[Job], places: Sequence[Place], cache: Path, show: Show
-) -> list[Progress]:
+def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], cache: Path, show: Show) -> list[Progress]:
     """Runs all jobs that have not ended; one that fails does not stop the others.
 
     Args:
         jobs: The runs. Those that have ended are not run again, interrupted ones are resumed.
-        places: Where runs go on at once.
+        slots: Where runs go on at once.
         cache: Folder of compiled programs.
         show: Is called with where all jobs stand, whenever that may have changed.
 
@@ -98,23 +96,23 @@ def run_jobs(
     """
     progress = where_they_stand(jobs)
     began = time.monotonic()
-    seats = [_Seat(place, cache) for place in places]
+    processes = [_SlotProcess(slot, cache) for slot in slots]
     try:
         while True:
-            for seat in seats:
-                seat.settle()
+            for process in processes:
+                process.settle()
                 patient = time.monotonic() - began < ENDS_WITHIN_S
-                if seat.free and (one := _next(progress, patient)) is not None:
-                    seat.start(one)
+                if process.free and (one := _next(progress, patient)) is not None:
+                    process.start(one)
             show(progress)
             if all(one.state in ("done", "failed") for one in progress):
                 return progress
             time.sleep(POLL_S)
     finally:
-        for seat in seats:
-            seat.dismiss()
-        for seat in seats:
-            seat.wait()
+        for process in processes:
+            process.dismiss()
+        for process in processes:
+            process.wait()
 
 
 def _next(progress: Sequence[Progress], patient: bool) -> Progress | None:
@@ -123,11 +121,11 @@ def _next(progress: Sequence[Progress], patient: bool) -> Progress | None:
     return next((one for one in waiting if not (patient and is_held(one.job.config.run_dir))), None)
 
 
-class _Seat:
-    """A place, the process there, and the run that it trains."""
+class _SlotProcess:
+    """A slot, the process there, and the run that it trains."""
 
-    def __init__(self, place: Place, cache: Path) -> None:
-        self._place, self._cache = place, cache
+    def __init__(self, slot: Slot, cache: Path) -> None:
+        self._slot, self._cache = slot, cache
         self._process: subprocess.Popen[bytes] | None = None
         self._orders: Connection | None = None
         self._current: Progress | None = None
@@ -159,13 +157,13 @@ class _Seat:
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(SOURCES), os.environ.get("PYTHONPATH", "")]),
             "JAX_COMPILATION_CACHE_DIR": str(self._cache.absolute()),
-            **self._place.variables,
+            **self._slot.variables,
         }
         with theirs, first:
             process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "senet_jax.studies.worker", str(theirs.fileno())),
-                    *map(str, self._place.cores),
+                    *map(str, self._slot.cores),
                 ],
                 env=variables,
                 pass_fds=[theirs.fileno()],

@@ -20,7 +20,7 @@ from senet_jax.training.checkpoints.folder import checkpoints_of
 from senet_jax.training.checkpoints.manager import Checkpoints, everywhere
 from senet_jax.training.checkpoints.snapshot import NotFinite
 from senet_jax.training.distributed import mesh as meshes
-from senet_jax.training.distributed.hosts import is_first, meet
+from senet_jax.training.distributed.hosts import barrier, is_first
 from senet_jax.training.due import Due
 from senet_jax.training.machine.flops import Utilization
 from senet_jax.training.machine.hardware import hardware
@@ -109,7 +109,7 @@ def train(
     if run.batches.steps not in checkpoints.steps():
         run.trace()
     # A host that cannot begin, because it lacks the data, has said so; now the first one writes.
-    meet("all hosts can begin")
+    barrier("all hosts can begin")
     with checkpoints, locked_run(config):
         if is_first():
             # Another process may have trained here while this one waited for the lock.
@@ -121,9 +121,9 @@ def train(
         restored = checkpoints.restore_newest(run.abstract)
         if restored:
             print(f"resuming after step {restored.step:,} of {run.batches.steps:,}", flush=True)
-            position = Position(restored.state, restored.step, Meter(restored.extra["meter"]))
+            position = LoopState(restored.state, restored.step, Meter(restored.extra["meter"]))
         else:
-            position = Position(run.fresh_state(), 0, Meter())
+            position = LoopState(run.fresh_state(), 0, Meter())
         if position.step == run.batches.steps:
             return _last_line(run, position)
         log = MetricsLog(config.run_dir, position.step) if is_first() else None
@@ -141,7 +141,7 @@ def train(
     return read_last_metrics(config.run_dir) if is_first() else {}
 
 
-def _last_line(run: Run, position: "Position") -> Line:
+def _last_line(run: Run, position: "LoopState") -> Line:
     """The last line of metrics of a run that has ended; validates again if the line is gone."""
     ended = not is_first() or reached(read_metrics(run.config.run_dir), run.config.epochs)
     if not everywhere(ended):
@@ -154,7 +154,7 @@ def _last_line(run: Run, position: "Position") -> Line:
 
 
 @dataclasses.dataclass
-class Position:
+class LoopState:
     """The position of a run."""
 
     state: TrainState
@@ -192,7 +192,7 @@ class _Loop:
     """The steps of a run, and what is due after them."""
 
     run: Run
-    position: Position
+    position: LoopState
     checkpoints: Checkpoints
     log: MetricsLog | None
     sessions: SessionLog
@@ -289,7 +289,7 @@ class _Loop:
         value = found[f"val/{watched}"]
         if not math.isfinite(value):
             raise _diverged(f"validation {watched}", position.step, self.run.config)
-        position.state = self.run.observe(position.state, value)
+        position.state = self.run.on_validation(position.state, value)
         return {**found, "time/validation_s": self.forecast.last("evaluation")}
 
     def _write(self, line: Line) -> Line:

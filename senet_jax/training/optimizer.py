@@ -149,27 +149,41 @@ def make_optimizer(
     return update
 
 
+Decayed = Callable[[PyTree[jax.Array]], PyTree[bool]]
+"""Marks the parameters that weight decay applies to."""
+
+
 def _update(
-    config: OptimizerConfig,
-    schedule: optax.Schedule,
-    decayed: Callable[[PyTree[jax.Array]], PyTree[bool]],
+    config: OptimizerConfig, schedule: optax.Schedule, decayed: Decayed
 ) -> optax.GradientTransformation:
     clipped = config.clip_norm is not None
     clip = optax.clip_by_global_norm(config.clip_norm) if clipped else optax.identity()
-    if config.name == "adamw":
-        update = optax.adamw(schedule, weight_decay=config.weight_decay, mask=decayed)
-        return optax.chain(clip, update)
-    if config.name == "lamb":
-        # optax.lamb adapts every parameter; the authors' code those that decay.
-        return optax.chain(
-            clip,
-            optax.scale_by_adam(eps=1e-6),
-            optax.add_decayed_weights(config.weight_decay, mask=decayed),
-            optax.masked(optax.scale_by_trust_ratio(), decayed),
-            optax.scale_by_learning_rate(schedule),
-        )
-    if config.name == "lars":
-        update = optax.lars(
+    return optax.chain(clip, *OPTIMIZERS[config.name](config, schedule, decayed))
+
+
+def _sgd(
+    config: OptimizerConfig, schedule: optax.Schedule, decayed: Decayed
+) -> tuple[optax.GradientTransformation, ...]:
+    decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
+    return decay, optax.sgd(schedule, momentum=config.momentum, nesterov=config.nesterov)
+
+
+def _adamw(
+    config: OptimizerConfig, schedule: optax.Schedule, decayed: Decayed
+) -> tuple[optax.GradientTransformation, ...]:
+    eps = 1e-8 if config.eps is None else config.eps
+    return (
+        optax.adamw(
+            schedule, config.b1, config.b2, eps, weight_decay=config.weight_decay, mask=decayed
+        ),
+    )
+
+
+def _lars(
+    config: OptimizerConfig, schedule: optax.Schedule, decayed: Decayed
+) -> tuple[optax.GradientTransformation, ...]:
+    return (
+        optax.lars(
             schedule,
             config.weight_decay,
             weight_decay_mask=decayed,
@@ -177,13 +191,27 @@ def _update(
             trust_ratio_mask=decayed,
             momentum=config.momentum,
             nesterov=config.nesterov,
-        )
-        return optax.chain(clip, update)
-    return optax.chain(
-        clip,
-        optax.add_decayed_weights(config.weight_decay, mask=decayed),
-        optax.sgd(schedule, momentum=config.momentum, nesterov=config.nesterov),
+        ),
     )
+
+
+def _lamb(
+    config: OptimizerConfig, schedule: optax.Schedule, decayed: Decayed
+) -> tuple[optax.GradientTransformation, ...]:
+    # optax.lamb adapts every parameter; the authors' code those that decay.
+    return (
+        optax.scale_by_adam(config.b1, config.b2, 1e-6 if config.eps is None else config.eps),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.masked(optax.scale_by_trust_ratio(), decayed),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+OPTIMIZERS: dict[
+    str,
+    Callable[[OptimizerConfig, optax.Schedule, Decayed], tuple[optax.GradientTransformation, ...]],
+] = {"sgd": _sgd, "adamw": _adamw, "lars": _lars, "lamb": _lamb}
+"""The transformations of each optimizer, one after the other, by its name in the config."""
 
 
 def _scale_by_plateau() -> optax.GradientTransformation:

@@ -35,8 +35,8 @@ from senet_jax.training.optimizer import (
     plateau_scale,
     scaled_to,
 )
+from senet_jax.training.preview import Preview, preview_batch
 from senet_jax.training.programs import Programs
-from senet_jax.training.shown import ShownBatch, show_batch
 from senet_jax.training.state import TrainState
 from senet_jax.training.step import Metrics, key_data
 
@@ -162,15 +162,15 @@ class Run:
         scale = plateau_scale(self.config.optimizer, state.opt_state)
         return float(self.schedule(int(state.step) - 1)) * scale
 
-    def observe(self, state: TrainState, watched: float) -> TrainState:
+    def on_validation(self, state: TrainState, watched: float) -> TrainState:
         """Tells the schedule of the watched metric; returns the state to go on with."""
         opt_state = observe_validation(self.config.optimizer, state.opt_state, watched)
         return dataclasses.replace(state, opt_state=opt_state)
 
-    def shown_batch(self, step: int) -> ShownBatch:
+    def preview(self, step: int) -> Preview:
         """The training images of a step as the network is shown them, before normalisation."""
         batch, _ = self.batches[step]
-        return show_batch(self.task, self.network.normalization, batch, step, self.config.seed)
+        return preview_batch(self.task, self.network.normalization, batch, step, self.config.seed)
 
     def trace(self) -> None:
         """Traces training and evaluation for all sizes of images, without compiling.
@@ -216,7 +216,7 @@ class Run:
         """Yields the training batches from step ``start`` on, as global arrays.
 
         A batch is sent to the devices when it is asked for, which is while they compute the step
-        before. Under ``hosts.together`` it has ``stop`` (see ``make_train_step``).
+        before. Under ``hosts.distributed_session`` it has ``stop`` (see ``make_train_step``).
 
         Args:
             start: The first step.

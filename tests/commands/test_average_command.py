@@ -56,7 +56,7 @@ def test_statistics_are_those_of_the_training_batches(command, digits, tmp_path)
     # The first batch norm sees the stem's output alone: no attention and no other norm before it.
     means, variances = [], []
     for step in range(2):
-        images = normalize(jnp.asarray(run.shown_batch(step).images), run.network.normalization)
+        images = normalize(jnp.asarray(run.preview(step).images), run.network.normalization)
         kernel = found["params/stem/conv/kernel"]
         maps = jax.lax.conv_general_dilated(
             images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")

@@ -161,7 +161,7 @@ def test_every_command_ends_with_130(command, capsys, monkeypatch):
 def test_an_interrupted_host_tells_the_others(monkeypatch):
     said = []
 
-    class Meeting:
+    class Rendezvous:
         def leave(self, *reason):
             said.append(reason)
 
@@ -171,5 +171,5 @@ def test_an_interrupted_host_tells_the_others(monkeypatch):
 
     monkeypatch.setattr(hosts, "exit_now", exit_now)
     with pytest.raises(SystemExit):
-        hosts._fail(Meeting(), KeyboardInterrupt())
+        hosts._fail(Rendezvous(), KeyboardInterrupt())
     assert said == [("it was interrupted.", 130), ("interrupted.", 130)]

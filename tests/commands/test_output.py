@@ -17,7 +17,7 @@ BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHON
     [
         ["senet_jax.cli", "models"],  # flushes each line
         ["senet_jax.cli", "report", "--help"],  # leaves its text to the last flush
-        ["experiments.ablate_gate", "--help"],
+        ["experiments.ablate", "gate", "--help"],
     ],
 )
 def test_a_command_whose_reader_leaves_ends_in_silence(command):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from experiments.ablate import ABLATIONS
 from senet_jax.command_line import study
 from senet_jax.command_line.study import Options, recipe
 from senet_jax.models.configured import build_model
@@ -35,7 +36,10 @@ IMAGES = {"digits": (8, 8, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
 
 @functools.cache
 def declared(name):
-    """What the script of a study gives to ``main``."""
+    """The name, the description, the cells and the other fields of a study."""
+    if name.startswith("ablate_"):
+        chosen = ABLATIONS[name.removeprefix("ablate_")]
+        return chosen.name, chosen.description, chosen.cells, vars(chosen)
     given = []
 
     def main(*arguments, **options):
@@ -102,7 +106,9 @@ def test_the_results_in_the_repository_are_of_their_study():
 def test_a_study_says_what_it_is(name):
     title, description, _, options = declared(name)
     assert title == name
-    assert f"python -m experiments.{name} --data imagenet2012" in description
+    assert name.startswith("ablate_") or (
+        f"python -m experiments.{name} --data imagenet2012" in description
+    )
     for data in DATA:
         cells = {cell.rpartition("/")[2] for cell in cells_of(name, data)}
         assert options["baseline"] in cells
@@ -141,3 +147,24 @@ def test_a_flag_that_no_study_has_is_answered_with_the_nearest(monkeypatch, caps
     monkeypatch.setattr("sys.argv", ["ablate_gate", "--epcohs", "1"])
     assert study.main("ablate_gate", "", dict, "plain") == 2
     assert "unknown argument '--epcohs': did you mean --epochs" in capsys.readouterr().err
+
+
+def test_the_first_argument_names_the_ablation(monkeypatch, capsys):
+    script = str(Path(__file__).parents[2] / "experiments" / "ablate.py")
+
+    def answer(*arguments):
+        monkeypatch.setattr("sys.argv", [script, *arguments])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(script, run_name="__main__")
+        return (end.value.code, *capsys.readouterr())
+
+    code, said, _ = answer()
+    assert code == 0
+    assert all(name in said for name in ABLATIONS)
+    code, _, error = answer("gaet")
+    assert code == 2
+    assert "did you mean gate" in error
+    code, said, _ = answer("reduction", "--help")
+    assert code == 0
+    assert "22.29  22.25" in said
+    assert "python -m experiments.ablate reduction" in said

@@ -8,13 +8,13 @@ import time
 
 import pytest
 
-from experiments.ablate_gate import cells
+from experiments.ablate import gate
 from senet_jax.command_line import study
-from senet_jax.training.records.lock import held
+from senet_jax.training.records.lock import folder_lock
 from senet_jax.training.records.metrics import read_metrics
 
 STUDY = (
-    *("-m", "experiments.ablate_gate", "--model", "cifar_seresnet8"),
+    *("-m", "experiments.ablate", "gate", "--model", "cifar_seresnet8"),
     *("--fraction", "0.2", "--seeds", "2"),
 )
 
@@ -71,13 +71,13 @@ def test_a_study_that_is_killed_again_and_again_ends_with_the_same_table(tmp_pat
 
 def answer(out, monkeypatch, capsys):
     """Exit code and errors of the study in this process."""
-    monkeypatch.setattr(sys, "argv", ["x", *STUDY[2:], "--out", str(out)])
-    code = study.main("ablate_gate", "A study.", cells, baseline="plain")
+    monkeypatch.setattr(sys, "argv", ["x", *STUDY[3:], "--out", str(out)])
+    code = study.main("ablate_gate", "A study.", gate, baseline="plain")
     return code, capsys.readouterr().err
 
 
 def test_a_study_in_use_is_refused(tmp_path, monkeypatch, capsys):
-    with held(tmp_path, ""):
+    with folder_lock(tmp_path, ""):
         code, said = answer(tmp_path, monkeypatch, capsys)
     assert code == 2
     assert f"is in use by process {os.getpid()}" in said

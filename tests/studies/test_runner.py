@@ -9,14 +9,14 @@ from senet_jax.errors import UsageError
 from senet_jax.studies import runner
 from senet_jax.studies.grid import jobs, with_model
 from senet_jax.studies.live import LiveTable, tell_failures
-from senet_jax.studies.places import MEMORY_OF_A_RUN, Place, places
 from senet_jax.studies.runner import log_of, run_jobs
+from senet_jax.studies.slots import MEMORY_OF_A_RUN, Slot, slots
 from senet_jax.training.presets import preset
 from senet_jax.training.records.metrics import read_metrics
 
 DEMO = dataclasses.replace(preset("demo"), epochs=1)
 SMALL = with_model(DEMO, name="cifar_resnet8", blocks=(1,), widths=(16,))
-CPU = Place({"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"})
+CPU = Slot({"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"})
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +78,7 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
     (job,) = jobs({"a": SMALL}, tmp_path, [0])
     log_of(job).mkdir(parents=True)
     with pytest.raises(UsageError, match=r"seed0\.log cannot be written: Is a directory"):
-        runner._Seat(Place(), tmp_path)._launch(log_of(job))
+        runner._SlotProcess(Slot(), tmp_path)._launch(log_of(job))
 
 
 def test_asked_to_stop_it_stops_its_runs_and_they_go_on(tmp_path):
@@ -101,16 +101,16 @@ def test_asked_to_stop_it_stops_its_runs_and_they_go_on(tmp_path):
 @pytest.mark.parametrize(
     ("answer", "at_once", "expected"),
     [
-        ('["cpu", 8]', None, [Place(cores=(0,)), Place(cores=(1,)), Place(cores=(5,))]),
-        ('["cpu", 1]', 1, [Place()]),
-        ('["cpu", 1]', 2, [Place(cores=(0, 5)), Place(cores=(1,))]),
-        ('["cpu", 1]', 4, [Place()] * 4),
-        ('["tpu", 4]', None, [Place()]),
-        ('["gpu", 2]', None, [Place({"CUDA_VISIBLE_DEVICES": n}) for n in "01"]),
+        ('["cpu", 8]', None, [Slot(cores=(0,)), Slot(cores=(1,)), Slot(cores=(5,))]),
+        ('["cpu", 1]', 1, [Slot()]),
+        ('["cpu", 1]', 2, [Slot(cores=(0, 5)), Slot(cores=(1,))]),
+        ('["cpu", 1]', 4, [Slot()] * 4),
+        ('["tpu", 4]', None, [Slot()]),
+        ('["gpu", 2]', None, [Slot({"CUDA_VISIBLE_DEVICES": n}) for n in "01"]),
         (
             '["gpu", 1]',
             2,
-            [Place({"CUDA_VISIBLE_DEVICES": "0", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45"})] * 2,
+            [Slot({"CUDA_VISIBLE_DEVICES": "0", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45"})] * 2,
         ),
     ],
 )
@@ -121,7 +121,7 @@ def test_places_are_devices_or_cores(monkeypatch, answer, at_once, expected):
     monkeypatch.setattr("subprocess.run", lambda *args, **options: Done())
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 5})
     monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 2**40}.get)
-    assert list(places(at_once)) == expected
+    assert list(slots(at_once)) == expected
 
 
 def test_no_more_runs_at_once_than_the_memory_takes(monkeypatch):
@@ -129,7 +129,7 @@ def test_no_more_runs_at_once_than_the_memory_takes(monkeypatch):
     pages = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 5 * MEMORY_OF_A_RUN // 2}
     monkeypatch.setattr("os.sysconf", pages.get)
     monkeypatch.setattr("subprocess.run", lambda *args, **options: Answer())
-    assert [len(place.cores) for place in places(None)] == [32, 32]
+    assert [len(slot.cores) for slot in slots(None)] == [32, 32]
 
 
 class Answer:
@@ -138,7 +138,7 @@ class Answer:
 
 def test_less_than_one_at_once_is_refused():
     with pytest.raises(UsageError, match="at_once must be at least 1"):
-        places(0)
+        slots(0)
 
 
 def test_a_process_is_given_what_its_place_says(tmp_path, monkeypatch):
@@ -150,8 +150,8 @@ def test_a_process_is_given_what_its_place_says(tmp_path, monkeypatch):
             commands.append(command)
 
     monkeypatch.setattr(runner.subprocess, "Popen", Started)
-    place = Place({"CUDA_VISIBLE_DEVICES": "3"}, cores=(4, 6))
-    runner._Seat(place, tmp_path / "cache")._launch(tmp_path / "log")
+    slot = Slot({"CUDA_VISIBLE_DEVICES": "3"}, cores=(4, 6))
+    runner._SlotProcess(slot, tmp_path / "cache")._launch(tmp_path / "log")
     assert commands[0][-2:] == ["4", "6"]
     assert given[0]["CUDA_VISIBLE_DEVICES"] == "3"
     assert given[0]["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "cache")
@@ -171,8 +171,8 @@ def test_a_process_that_was_killed_while_it_waited_is_replaced(tmp_path, monkeyp
             self.sent.append(order["log"])
 
     (job,) = jobs({"a": SMALL}, tmp_path, [0])
-    seat, orders = runner._Seat(Place(), tmp_path / "cache"), Orders()
-    seat._process = Killed()
-    monkeypatch.setattr(seat, "_launch", lambda log: (None, orders))
-    seat.start(runner.Progress(job, "waiting"))
+    process, orders = runner._SlotProcess(Slot(), tmp_path / "cache"), Orders()
+    process._process = Killed()
+    monkeypatch.setattr(process, "_launch", lambda log: (None, orders))
+    process.start(runner.Progress(job, "waiting"))
     assert orders.sent == [str(log_of(job))]

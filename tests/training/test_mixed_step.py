@@ -62,7 +62,7 @@ def test_loss_and_top1_are_those_of_the_mixed_images_and_smoothed_targets(mixing
         dominant = labels if share >= 0.5 else before
         right = (np.asarray(logits).argmax(-1) == dominant).mean()
         assert float(metrics["top1"]) == pytest.approx(right)
-        shown = run.shown_batch(step)
+        shown = run.preview(step)
         assert shown.shared == pytest.approx(share)
         assert np.array_equal(shown.images, np.rint(images))
         kinds.add((share * 64 % 1 == 0, share >= 0.5))
@@ -81,7 +81,7 @@ def test_a_mixed_step_is_the_same_on_one_device_and_on_eight(mixing, run_of):
 
 def test_titles_give_the_shares_of_both_classes(tiny):
     run = Run(mixed(tiny, augment=MIXING))
-    shown, classes = run.shown_batch(2), run.dataset.classes
+    shown, classes = run.preview(2), run.dataset.classes
     titles = shown.titles(classes)
     own, other = classes[shown.arrays["label"][5]], classes[shown.arrays["label"][4]]
     assert titles[5] == f"{shown.shared:.2f} {own}\n{1 - shown.shared:.2f} {other}"
@@ -90,7 +90,7 @@ def test_titles_give_the_shares_of_both_classes(tiny):
 
 def test_what_is_shown_without_augmentation_is_the_batch(tiny):
     run = Run(mixed(tiny, augment=AugmentConfig()))
-    (batch, _), shown = run.batches[3], run.shown_batch(3)
+    (batch, _), shown = run.batches[3], run.preview(3)
     assert np.array_equal(shown.images, batch["image"])
     assert np.array_equal(shown.arrays["label"], batch["label"])
     assert shown.titles(run.dataset.classes) == [str(label) for label in batch["label"]]

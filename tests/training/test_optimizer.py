@@ -1,4 +1,5 @@
 import math
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from senet_jax.errors import UsageError
 from senet_jax.models.zoo import create_model
 from senet_jax.tasks.base import is_kernel
 from senet_jax.training.optimizer import (
+    OPTIMIZERS,
     check_schedule,
     make_optimizer,
     make_schedule,
@@ -169,6 +171,28 @@ def test_lamb_gives_kernels_steps_of_their_norm_and_biases_those_of_adam():
         kernel = kernel - 0.01 * np.linalg.norm(kernel) / np.linalg.norm(update) * update
     np.testing.assert_allclose(got["kernel"], kernel, rtol=1e-5)
     np.testing.assert_allclose(got["bias"], 3.0 - 0.02, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+@pytest.mark.parametrize("eps", [None, 0.5])
+def test_the_constants_of_adam_are_those_of_the_config(name, eps):
+    fields = {"b1": 0.5, "b2": 0.75, "eps": eps, "weight_decay": 0.0, "learning_rate": 0.01}
+    config = OptimizerConfig(name=name, schedule="step", milestones=(9,), **fields)
+    optimizer = make_optimizer(config, make_schedule(config, 10, 10))
+    values = {"bias": jnp.array([3.0])}
+    state, expected, mean, square = optimizer.init(values), 3.0, 0.0, 0.0
+    eps = eps or {"adamw": 1e-8, "lamb": 1e-6}[name]
+    for step, grad in enumerate((1.2, -0.3, 0.4), 1):
+        updates, state = optimizer.update({"bias": jnp.array([grad])}, state, values)
+        values = jax.tree.map(jnp.add, values, updates)
+        mean, square = 0.5 * mean + 0.5 * grad, 0.75 * square + 0.25 * grad**2
+        corrected = mean / (1 - 0.5**step), square / (1 - 0.75**step)
+        expected -= 0.01 * corrected[0] / (math.sqrt(corrected[1]) + eps)
+    np.testing.assert_allclose(values["bias"], expected, rtol=1e-6)
+
+
+def test_every_optimizer_of_the_config_is_in_the_table():
+    assert {*OPTIMIZERS} == {*typing.get_args(typing.get_type_hints(OptimizerConfig)["name"])}
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0])

@@ -17,6 +17,7 @@ import numpy as np
 
 from senet_jax.errors import UsageError
 from senet_jax.files import make_folder, write_text
+from senet_jax.text import markdown_table
 from senet_jax.training.machine.hardware import processor
 
 RESULTS = Path("experiments/results")
@@ -144,5 +145,4 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
         return f"{value:,}" if isinstance(value, int) else "" if value is None else str(value)
 
     lines = [[cell(row.get(column)) for column in columns] for row in rows]
-    head = [list(columns), ["---"] * len(columns)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in head + lines)
+    return markdown_table(columns, lines)

@@ -1,7 +1,5 @@
 """Tables and files of what was found inside the gates of a network."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from senet_jax.analysis.gates.removal import RemovalReport, removal_csv
 from senet_jax.data.class_names import readable
 from senet_jax.files import write_text
 from senet_jax.interchange.files import save_arrays
-from senet_jax.text import markdown_table
+from senet_jax.text import comma_separated, markdown_table
 
 HEADER = (
     "block",
@@ -93,7 +91,7 @@ def write_gates(
     Raises:
         UsageError: A file cannot be written.
     """
-    _write_csv(folder / "gates.csv", gates_csv(gates))
+    write_text(folder / "gates.csv", comma_separated(gates_csv(gates)))
     _write_arrays(folder / "gates.npz", gates, classes)
     by_name = {g.block.name: g for g in gates}
     draw_gates([by_name[name] for name in drawn], labels, readable(classes), folder)
@@ -102,13 +100,13 @@ def write_gates(
 
 def write_removal(report: RemovalReport, folder: Path) -> None:
     """Writes ``removal`` as CSV, PNG and SVG into a folder; errors as ``write_gates``."""
-    _write_csv(folder / "removal.csv", removal_csv(report))
+    write_text(folder / "removal.csv", comma_separated(removal_csv(report)))
     draw_removal(report, folder)
 
 
 def write_pruning(report: PruningReport, folder: Path) -> None:
     """Writes ``pruning`` as CSV, PNG and SVG into a folder; errors as ``write_gates``."""
-    _write_csv(folder / "pruning.csv", pruning_csv(report))
+    write_text(folder / "pruning.csv", comma_separated(pruning_csv(report)))
     draw_pruning(report, folder)
 
 
@@ -139,9 +137,3 @@ def _write_arrays(file: Path, gates: Sequence[Gates], classes: Sequence[str]) ->
         for field in ("mean", "std", "class_mean", "class_std"):
             arrays[f"{g.block.name}/{field}"] = getattr(g, field)
     save_arrays(file, arrays)
-
-
-def _write_csv(file: Path, lines: Sequence[Sequence[object]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    write_text(file, text.getvalue())

@@ -5,10 +5,10 @@ from pathlib import Path
 from senet_jax.analysis.study.plots import FIGURES, FORMATS, draw_study
 from senet_jax.analysis.study.report import StudyReport
 from senet_jax.analysis.study.tables import (
-    comma_separated,
-    comma_separated_runs,
+    cells_csv,
     latex,
     markdown,
+    runs_csv,
 )
 from senet_jax.files import check_folder, check_target, make_folder, write_text
 
@@ -46,7 +46,7 @@ def write_report(report: StudyReport, folder: Path) -> str:
     make_folder(folder)
     write_text(folder / "report.md", text + "\n")
     write_text(folder / "report.tex", latex(report))
-    write_text(folder / "report.csv", comma_separated(report))
-    write_text(folder / "runs.csv", comma_separated_runs(report))
+    write_text(folder / "report.csv", cells_csv(report))
+    write_text(folder / "runs.csv", runs_csv(report))
     draw_study(report, folder)
     return text

@@ -1,8 +1,6 @@
 """The table of a study and its notes, in Markdown, LaTeX and CSV."""
 
-import csv
 import dataclasses
-import io
 from collections.abc import Callable, Iterable
 
 from senet_jax import text
@@ -69,9 +67,7 @@ def markdown(report: StudyReport) -> str:
     """The table and what one must know to read it, in Markdown."""
     header = tuple(map(text.markdown, _header(report.metric)))
     rows = [_cells_of(row, report.metric, text.markdown) for row in report.rows]
-    lines = [header, ("---",) * len(header), *rows]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{table}\n\n{notes(report, text.markdown)}"
+    return f"{text.markdown_table(header, rows)}\n\n{notes(report, text.markdown)}"
 
 
 def latex(report: StudyReport) -> str:
@@ -98,58 +94,46 @@ def _escape(cell: str) -> str:
     return cell.replace("%", r"\%").replace("±", r"$\pm$").replace("<", "$<$")
 
 
-def comma_separated(report: StudyReport) -> str:
+def cells_csv(report: StudyReport) -> str:
     """The numbers of the table, unrounded, a line for each cell; empty where there is none."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [
-            *("cell", "seeds", report.metric.column, "std", "low", "high"),
-            *("baseline", "difference", "difference_low", "difference_high", "p", "corrected_p"),
-            *("params", "macs", "images_per_s", "published", "published_difference", "source"),
-        ]
+    head = (
+        *("cell", "seeds", report.metric.column, "std", "low", "high"),
+        *("baseline", "difference", "difference_low", "difference_high", "p", "corrected_p"),
+        *("params", "macs", "images_per_s", "published", "published_difference", "source"),
     )
-    for row in report.rows:
+
+    def line(row: Row) -> tuple[object, ...]:
         final, gap, figure = row.final, row.difference, row.published
-        between = (None,) * 3 if gap is None else _bounds(gap.estimate)
-        writer.writerow(
-            [
-                *(text.spreadsheet(row.cell.name), final.count, final.mean, final.std),
-                *(final.low, final.high),
-                *(row.baseline and text.spreadsheet(row.baseline), *between),
-                *(gap and gap.p, gap and gap.corrected_p),
-                *(row.cost.params, row.cost.macs, row.images_per_s),
-                *(figure and figure.top1, row.published_difference, figure and figure.source),
-            ]
+        return (
+            *(text.spreadsheet(row.cell.name), final.count, final.mean, final.std),
+            *(final.low, final.high, row.baseline and text.spreadsheet(row.baseline)),
+            *((None,) * 3 if gap is None else _bounds(gap.estimate)),
+            *(gap and gap.p, gap and gap.corrected_p),
+            *(row.cost.params, row.cost.macs, row.images_per_s),
+            *(figure and figure.top1, row.published_difference, figure and figure.source),
         )
-    return out.getvalue()
+
+    return text.comma_separated([head, *map(line, report.rows)])
 
 
 def _bounds(estimate: Estimate) -> tuple[float | None, ...]:
     return estimate.mean, estimate.low, estimate.high
 
 
-def comma_separated_runs(report: StudyReport) -> str:
+def runs_csv(report: StudyReport) -> str:
     """The final numbers, unrounded, a line for each run."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     metrics = reported(report.study.task)
-    columns = [metric.column for metric in metrics]
-    writer.writerow(["cell", "seed", *columns, "params", "macs", "images_per_s"])
-    for row in report.rows:
-        for seed, run in sorted(row.cell.runs.items()):
-            last = run.last
-            writer.writerow(
-                [
-                    text.spreadsheet(row.cell.name),
-                    seed,
-                    *(metric.shown(last[metric.validation]) for metric in metrics),
-                    row.cost.params,
-                    row.cost.macs,
-                    run.images_per_s,
-                ]
-            )
-    return out.getvalue()
+    head = ("cell", "seed", *(m.column for m in metrics), "params", "macs", "images_per_s")
+    lines = [
+        (
+            *(text.spreadsheet(row.cell.name), seed),
+            *(metric.shown(run.last[metric.validation]) for metric in metrics),
+            *(row.cost.params, row.cost.macs, run.images_per_s),
+        )
+        for row in report.rows
+        for seed, run in sorted(row.cell.runs.items())
+    ]
+    return text.comma_separated([head, *lines])
 
 
 def notes(report: StudyReport, escape: Callable[[str], str]) -> str:

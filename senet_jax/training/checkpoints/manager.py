@@ -30,7 +30,7 @@ from senet_jax.training.checkpoints.folder import (
     reason,
 )
 from senet_jax.training.checkpoints.snapshot import Snapshot, fingerprint, take_snapshot
-from senet_jax.training.distributed.hosts import meet
+from senet_jax.training.distributed.hosts import barrier
 from senet_jax.training.state import TrainState
 
 LOGGER = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class Checkpoints:
         """
         if jax.process_index() == 0:
             self.folder.prepare()
-        meet("checkpoints: prepared")
+        barrier("checkpoints: prepared")
         # Another process may have saved, or deleted, until this one had the lock.
         self._records = self._read_records()
 
@@ -281,7 +281,7 @@ class Checkpoints:
                     self.folder.set_aside(bad)
                 self._records.pop(bad, None)
                 LOGGER.warning("falling back to the checkpoint of step %d", step)
-            meet("checkpoints: set aside")
+            barrier("checkpoints: set aside")
             return restored
         if steps:
             raise UsageError(

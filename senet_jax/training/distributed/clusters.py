@@ -36,8 +36,8 @@ class HostsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """The place of a process among those that train together."""
+class Process:
+    """A process among those that train together: their coordinator, their number, its rank."""
 
     coordinator: str
     """Where the first one listens, HOST:PORT."""
@@ -53,7 +53,7 @@ class Place:
         return host.strip("[]"), int(port)
 
 
-def find_place(flags: HostsConfig, environ: Mapping[str, str] = os.environ) -> Place | None:
+def find_process(flags: HostsConfig, environ: Mapping[str, str] = os.environ) -> Process | None:
     """Finds out which process this one is.
 
     What a flag says counts before what the environment says. Of the environment, what describes
@@ -65,7 +65,7 @@ def find_place(flags: HostsConfig, environ: Mapping[str, str] = os.environ) -> P
         environ: The environment.
 
     Returns:
-        The place, or None where the process runs alone.
+        The process, or None if it runs alone.
 
     Raises:
         UsageError: The flags are wrong, or say too little.
@@ -102,27 +102,27 @@ def find_place(flags: HostsConfig, environ: Mapping[str, str] = os.environ) -> P
             f"each of several hosts needs {_flags(*names)}: {_flags(*missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing."
         )
-    place = Place(**known)
-    _check(place)
-    return place
+    process = Process(**known)
+    _check(process)
+    return process
 
 
-def _check(place: Place) -> None:
+def _check(process: Process) -> None:
     """Checks what flags or the environment say of a process.
 
     Raises:
         UsageError: A number out of its range, or no address.
     """
-    if not _is_address(place.coordinator):
+    if not _is_address(process.coordinator):
         raise UsageError(
             "--hosts.coordinator must be HOST:PORT, such as 10.0.0.1:1234 or [fd00::2]:1234, with "
-            f"a port from 1 to {LAST_PORT}, not {printable(place.coordinator)!r}."
+            f"a port from 1 to {LAST_PORT}, not {printable(process.coordinator)!r}."
         )
-    require(1 <= place.count <= MOST, "--hosts.count", place.count, f"from 1 to {MOST}")
-    if not 0 <= place.index < place.count:
+    require(1 <= process.count <= MOST, "--hosts.count", process.count, f"from 1 to {MOST}")
+    if not 0 <= process.index < process.count:
         raise UsageError(
-            f"--hosts.index must be from 0 to {place.count - 1}, one less than --hosts.count, not "
-            f"{place.index}."
+            f"--hosts.index must be from 0 to {process.count - 1}, one less than --hosts.count, "
+            f"not {process.index}."
         )
 
 
@@ -162,7 +162,6 @@ MOST = 65536
 LONGEST_S = 86400.0
 """Seconds that they wait for each other at most."""
 
-Found = Place | None
 FIRST_PORT, PORTS = 61440, 4000
 """Ports to meet at where nobody names one, above those that Linux gives away by itself."""
 
@@ -199,7 +198,7 @@ def _unclear(environ: Mapping[str, str], name: str, allowed: str) -> UsageError:
     return UsageError(f"{name} must be {allowed}, not {printable(environ[name])!r}: {_ALONE}.")
 
 
-def _from_jax_variables(environ: Mapping[str, str]) -> Found:
+def _from_jax_variables(environ: Mapping[str, str]) -> Process | None:
     """An indexed Job of Kubernetes, or whoever else sets these by hand."""
     coordinator, count = environ.get("JAX_COORDINATOR_ADDRESS"), environ.get("JAX_NUM_PROCESSES")
     index = environ.get("JAX_PROCESS_ID") or environ.get("JOB_COMPLETION_INDEX")
@@ -208,10 +207,10 @@ def _from_jax_variables(environ: Mapping[str, str]) -> Found:
     number = "JAX_PROCESS_ID" if environ.get("JAX_PROCESS_ID") else "JOB_COMPLETION_INDEX"
     if _number(environ, "JAX_NUM_PROCESSES") == 1:
         return None
-    return Place(coordinator, _number(environ, "JAX_NUM_PROCESSES"), _number(environ, number))
+    return Process(coordinator, _number(environ, "JAX_NUM_PROCESSES"), _number(environ, number))
 
 
-def _from_slurm(environ: Mapping[str, str]) -> Found:
+def _from_slurm(environ: Mapping[str, str]) -> Process | None:
     """A step of `srun`. The tasks of a job that no step runs are none."""
     count = _number(environ, "SLURM_STEP_NUM_TASKS", 1)
     if count == 1:
@@ -223,7 +222,7 @@ def _from_slurm(environ: Mapping[str, str]) -> Found:
     if node >= len(tasks):
         raise _unclear(environ, "SLURM_NODEID", f"less than {len(tasks)}")
     shared_by = tasks[node]
-    return Place(
+    return Process(
         f"{host}:{port}",
         count,
         _number(environ, "SLURM_PROCID"),
@@ -274,7 +273,7 @@ def _share_of_gpus(local: int, shared_by: int, gpus: str | None) -> tuple[int, .
     return tuple(range(local * own, (local + 1) * own))
 
 
-def _from_open_mpi(environ: Mapping[str, str]) -> Found:
+def _from_open_mpi(environ: Mapping[str, str]) -> Process | None:
     count = _number(environ, "OMPI_COMM_WORLD_SIZE", 1)
     if count == 1:
         return None
@@ -288,7 +287,7 @@ def _from_open_mpi(environ: Mapping[str, str]) -> Found:
     uri = environ.get("OMPI_MCA_orte_hnp_uri", "")
     address = re.search(r"tcp://([^,:]+)", uri)
     host = "127.0.0.1" if here == count else address[1] if address else None
-    return Place(
+    return Process(
         f"{host}:{_port(job)}" if host else "",
         count,
         _number(environ, "OMPI_COMM_WORLD_RANK"),
@@ -296,7 +295,7 @@ def _from_open_mpi(environ: Mapping[str, str]) -> Found:
     )
 
 
-def _from_tpu(timeout: float) -> Found:
+def _from_tpu(timeout: float) -> Process | None:
     """The workers of a TPU slice, or of several, as jax finds them."""
     # Only jax knows how Google's environments differ; it has no public name for it.
     from jax._src.clusters import GceTpuCluster, GkeTpuCluster
@@ -307,5 +306,5 @@ def _from_tpu(timeout: float) -> Found:
             if count == 1:
                 return None
             address = cluster.get_coordinator_address(int(timeout), None)
-            return Place(address, count, cluster.get_process_id())
+            return Process(address, count, cluster.get_process_id())
     return None

@@ -12,13 +12,15 @@ from pathlib import Path
 
 from senet_jax.errors import ExitCode, UsageError
 from senet_jax.terminal import OneLine
-from senet_jax.training.distributed.clusters import HostsConfig, Place, find_place
-from senet_jax.training.distributed.rendezvous import SILENCE_S, Meeting, exit_now
+from senet_jax.training.distributed.clusters import HostsConfig, Process, find_process
+from senet_jax.training.distributed.rendezvous import SILENCE_S, Rendezvous, exit_now
 from senet_jax.training.distributed.token import ReadToken, token_of_start
 
 
 @contextlib.contextmanager
-def together(flags: HostsConfig, facts: Mapping[str, str], folder: Path) -> Iterator[None]:
+def distributed_session(
+    flags: HostsConfig, facts: Mapping[str, str], folder: Path
+) -> Iterator[None]:
     """Joins this process with the others that train, if there are any, for what is done within.
 
     Must come before the first use of a device. If one of the others is gone, or stops before the
@@ -38,28 +40,28 @@ def together(flags: HostsConfig, facts: Mapping[str, str], folder: Path) -> Iter
     Raises:
         UsageError: The flags are wrong, or the others did not come or do not fit.
     """
-    place = find_place(flags)
-    if place is None:
+    process = find_process(flags)
+    if process is None:
         yield
         return
-    with _token(place, flags, folder) as read_token:
-        meeting = Meeting(place, facts, flags.timeout, read_token, flags.listen)
+    with _token(process, flags, folder) as read_token:
+        rendezvous = Rendezvous(process, facts, flags.timeout, read_token, flags.listen)
     try:
-        _start_jax(place, meeting, flags.timeout)
+        _start_jax(process, rendezvous, flags.timeout)
         yield
     except BaseException as error:
-        _fail(meeting, error)
+        _fail(rendezvous, error)
         raise
-    meeting.finish()
+    rendezvous.finish()
     _stop_jax()
 
 
 def _token(
-    place: Place, flags: HostsConfig, folder: Path
+    process: Process, flags: HostsConfig, folder: Path
 ) -> contextlib.AbstractContextManager[ReadToken]:
-    if place.count == 1:
+    if process.count == 1:
         return contextlib.nullcontext(lambda: None)
-    return token_of_start(folder, flags.token_file, place.index == 0)
+    return token_of_start(folder, flags.token_file, process.index == 0)
 
 
 def is_first() -> bool:
@@ -69,16 +71,16 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def meet(place: str) -> None:
-    """Waits until all hosts have come to a place, which has a name; at once where there is one."""
+def barrier(name: str) -> None:
+    """Blocks until every process has called it with the same name; a single one goes on at once."""
     import jax
     from jax.experimental import multihost_utils
 
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(place)
+        multihost_utils.sync_global_devices(name)
 
 
-def _start_jax(place: Place, meeting: Meeting, timeout: float) -> None:
+def _start_jax(process: Process, rendezvous: Rendezvous, timeout: float) -> None:
     import jax
 
     # jax itself would end the process with a dump.
@@ -86,8 +88,9 @@ def _start_jax(place: Place, meeting: Meeting, timeout: float) -> None:
         timeout,
         exit_now,
         (
-            f"error: jax on {meeting.title} did not find all the others within {timeout:g} s, "
-            f"though they met at {place.coordinator}: open the ports after that one between them.",
+            f"error: jax on {rendezvous.title} did not find all the others within {timeout:g} s, "
+            f"though they met at {process.coordinator}: open the ports after that one between "
+            "them.",
             ExitCode.BAD_INPUT,
         ),
     )
@@ -96,11 +99,11 @@ def _start_jax(place: Place, meeting: Meeting, timeout: float) -> None:
     # It would take SIGTERM away from the loop, which does the same for all signals.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
-        meeting.jax_coordinator,
-        place.count,
-        place.index,
-        coordinator_bind_address=meeting.jax_bind,
-        local_device_ids=place.local_devices,
+        rendezvous.jax_coordinator,
+        process.count,
+        process.index,
+        coordinator_bind_address=rendezvous.jax_bind,
+        local_device_ids=process.local_devices,
         # It would give each task of SLURM one device, even if it has a whole machine.
         cluster_detection_method="deactivate",
         initialization_timeout=int(timeout) + 10,
@@ -112,7 +115,7 @@ def _start_jax(place: Place, meeting: Meeting, timeout: float) -> None:
         for package in ("training", "interchange"):
             logging.getLogger(f"senet_jax.{package}").setLevel(logging.ERROR)
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(OneLine(f"senet-jax, {meeting.title}: %(message)s"))
+        handler.setFormatter(OneLine(f"senet-jax, {rendezvous.title}: %(message)s"))
 
 
 def _stop_jax() -> None:
@@ -121,23 +124,23 @@ def _stop_jax() -> None:
     jax.distributed.shutdown()
 
 
-def _fail(meeting: Meeting, error: BaseException) -> None:
+def _fail(rendezvous: Rendezvous, error: BaseException) -> None:
     """Ends the process, and with it the others.
 
     An orderly end would wait for them, and they for what this one does not do any more.
     """
     if isinstance(error, UsageError):
-        meeting.leave(str(error), ExitCode.BAD_INPUT)
+        rendezvous.leave(str(error), ExitCode.BAD_INPUT)
         exit_now(f"error: {error}", ExitCode.BAD_INPUT)
     if isinstance(error, KeyboardInterrupt):
-        meeting.leave("it was interrupted.", ExitCode.INTERRUPTED)
+        rendezvous.leave("it was interrupted.", ExitCode.INTERRUPTED)
         exit_now("interrupted.", ExitCode.INTERRUPTED)
     if _may_come_from_another(error):
         # Then the watch ends this process with the name of the one that is gone.
         time.sleep(SILENCE_S + 5)
     traceback.print_exception(error)
     reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-    meeting.leave(reason, ExitCode.FAILED)
+    rendezvous.leave(reason, ExitCode.FAILED)
     exit_now(reason, ExitCode.FAILED)
 
 

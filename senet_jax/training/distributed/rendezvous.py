@@ -29,7 +29,7 @@ from typing import Any, NoReturn, TypeVar
 
 from senet_jax.errors import ExitCode, UsageError
 from senet_jax.text import printable
-from senet_jax.training.distributed.clusters import LAST_PORT, Place
+from senet_jax.training.distributed.clusters import LAST_PORT, Process
 from senet_jax.training.distributed.token import DIGEST_BYTES, NONCE_BYTES, ReadToken, prove
 
 SILENCE_S = 40.0
@@ -133,11 +133,11 @@ def _number(value: object) -> int:
     return value if type(value) is int else -1
 
 
-class Meeting:
+class Rendezvous:
     """The connection of this process with the others.
 
     Args:
-        place: Which one this is.
+        process: Which one this is.
         facts: What must be the same on all of them, by name.
         timeout: Seconds to wait for each other.
         read_token: Returns the secret that all of them know; is called before each try.
@@ -149,13 +149,13 @@ class Meeting:
 
     def __init__(
         self,
-        place: Place,
+        process: Process,
         facts: Mapping[str, str],
         timeout: float,
         read_token: ReadToken,
         listen: str | None = None,
     ) -> None:
-        self._place, self._facts, self._read_token = place, dict(facts), read_token
+        self._process, self._facts, self._read_token = process, dict(facts), read_token
         self._listen = listen
         self._own_name = printable(socket.gethostname())
         self._peers: dict[int, _Peer] = {}
@@ -165,16 +165,16 @@ class Meeting:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="hosts", daemon=True).start()
-        meet = self._gather if place.index == 0 else self._join
+        join = self._gather if process.index == 0 else self._join
         self.jax_bind: str | None = None
         """Where jax's coordinator listens on the first host; None on the others."""
-        self.jax_coordinator = self._wait_for(meet(timeout))
+        self.jax_coordinator = self._wait_for(join(timeout))
         """Where this process finds jax's coordinator."""
 
     @property
     def title(self) -> str:
         """This host, for people."""
-        return _title(self._place.index, self._own_name)
+        return _title(self._process.index, self._own_name)
 
     def finish(self) -> None:
         """Returns when all have come here; from then on they may end in any order."""
@@ -201,8 +201,8 @@ class Meeting:
     # The first host.
 
     async def _gather(self, timeout: float) -> str:
-        host, port = self._place.address
-        if self._place.count == 1:
+        host, port = self._process.address
+        if self._process.count == 1:
             address = "127.0.0.1"
         else:
             address = await self._admit_all(self._listen or host, port, timeout)
@@ -224,7 +224,7 @@ class Meeting:
         token, decided = self._read_token(), asyncio.Event()
         assert token
         strangers: dict[_Peer, None] = {}
-        most = max(STRANGERS, 2 * self._place.count)
+        most = max(STRANGERS, 2 * self._process.count)
 
         async def receive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             peer = _Peer(reader, writer)
@@ -243,7 +243,7 @@ class Meeting:
             callers.append(peer)
             self._refusal = self._objection(peer, hello)
             self._peers[peer.index] = peer
-            if self._refusal or len(self._peers) == self._place.count - 1:
+            if self._refusal or len(self._peers) == self._process.count - 1:
                 decided.set()
 
         callers: list[_Peer] = []
@@ -254,11 +254,11 @@ class Meeting:
             await asyncio.wait_for(decided.wait(), timeout)
         except TimeoutError:
             decided.set()
-            absent = sorted(set(range(1, self._place.count)) - self._peers.keys())
+            absent = sorted(set(range(1, self._process.count)) - self._peers.keys())
             numbers = ", ".join(map(str, absent))
             self._refusal = (
-                f"of {self._place.count} hosts number {numbers} did not come to "
-                f"{self._place.coordinator} within {timeout:g} s: start the same command there, "
+                f"of {self._process.count} hosts number {numbers} did not come to "
+                f"{self._process.coordinator} within {timeout:g} s: start the same command there, "
                 "with the same folder, or mend --hosts.coordinator."
             )
         finally:
@@ -314,7 +314,7 @@ class Meeting:
 
     def _objection(self, peer: _Peer, hello: Message) -> str | None:
         """What speaks against this host, if anything does."""
-        count = self._place.count
+        count = self._process.count
         if hello.get("count") != count:
             return (
                 f"{peer.title} was told that there are {_text(hello.get('count'))} hosts, and "
@@ -349,8 +349,8 @@ class Meeting:
     async def _join(self, timeout: float) -> str:
         first = await self._reach(timeout)
         first.send(
-            index=self._place.index,
-            count=self._place.count,
+            index=self._process.index,
+            count=self._process.count,
             name=self._own_name,
             facts=self._facts,
         )
@@ -358,8 +358,8 @@ class Meeting:
         answer = await first.receive(timeout + GOODBYE_S)
         if answer is None or not answer.keys() & {"refused", "jax_port"}:
             raise UsageError(
-                f"host 0 at {self._place.coordinator} stopped before all hosts had come: see what "
-                "it says."
+                f"host 0 at {self._process.coordinator} stopped before all hosts had come: see "
+                "what it says."
             )
         if "refused" in answer:
             raise UsageError(_text(answer["refused"]))
@@ -369,7 +369,7 @@ class Meeting:
         self._begin(self._beat())
         # Through a port of this machine: jax's client ends the process with a dump when its
         # connection breaks. This one does not, and leaves it to the watch to say who is gone.
-        target = (self._place.address[0], _number(answer["jax_port"]))
+        target = (self._process.address[0], _number(answer["jax_port"]))
         self._server = await asyncio.start_server(_forward_to(target), "127.0.0.1", 0)
         return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
@@ -385,7 +385,7 @@ class Meeting:
                 reasons.append(found)
             if time.monotonic() > until:
                 raise UsageError(
-                    f"{self.title} did not reach host 0 at {self._place.coordinator} within "
+                    f"{self.title} did not reach host 0 at {self._process.coordinator} within "
                     f"{timeout:g} s ({'; '.join(reasons)}): start the same command there, with "
                     "the same folder, or mend --hosts.coordinator."
                 )
@@ -398,7 +398,7 @@ class Meeting:
         if token is None:
             return "it has not left its token in the folder of the run yet"
         try:
-            opened = asyncio.open_connection(*self._place.address)
+            opened = asyncio.open_connection(*self._process.address)
             first = _Peer(*await asyncio.wait_for(opened, seconds))
         except (OSError, UnicodeError) as error:
             return str(error) or "no answer"
@@ -431,7 +431,7 @@ class Meeting:
         if self._leaving:
             return
         self._leaving = True
-        if self._place.index == 0:
+        if self._process.index == 0:
             for peer in self._peers.values():
                 peer.send(stop=sentence, code=code)
         self._begin(self._flush_and_exit(sentence, code))
@@ -448,7 +448,7 @@ class Meeting:
 
     async def _finish(self) -> None:
         # The first is done when all are, so that the others need to listen to nobody else.
-        if self._place.index == 0:
+        if self._process.index == 0:
             await self._until(lambda: all(peer.done for peer in self._peers.values()))
         for peer in self._peers.values():
             peer.send(done=True)

@@ -24,17 +24,17 @@ _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, err
 
 
 @contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Holds the lock of a run's folder as ``held`` does, on the first host."""
+def run_lock(run_dir: Path) -> Iterator[None]:
+    """Holds the lock of a run's folder as ``folder_lock`` does, on the first host."""
     if jax.process_index() != 0:
         yield
         return
-    with held(run_dir, "give this run a folder of its own with --run-dir"):
+    with folder_lock(run_dir, "give this run a folder of its own with --run-dir"):
         yield
 
 
 @contextmanager
-def held(folder: Path, instead: str) -> Iterator[None]:
+def folder_lock(folder: Path, instead: str) -> Iterator[None]:
     """Holds the lock of a folder, which is made if it is not there.
 
     The lock is the operating system's: however the process ends, it is free. Where the file system

@@ -16,7 +16,7 @@ from senet_jax.errors import UsageError
 from senet_jax.files import parse_json
 from senet_jax.training.checkpoints.folder import CheckpointFolder, checkpoints_of
 from senet_jax.training.distributed.hosts import is_first
-from senet_jax.training.records.lock import held, locked
+from senet_jax.training.records.lock import folder_lock, run_lock
 from senet_jax.training.records.metrics import read_metrics
 from senet_jax.training.records.run_dir import (
     CONFIG,
@@ -148,8 +148,8 @@ def locked_run(config: TrainConfig) -> Iterator[None]:
     folder = CheckpointFolder(checkpoints_of(config.run_dir, config))
     with contextlib.ExitStack() as stack:
         if config.checkpoint.dir is not None and is_first() and not folder.remote:
-            stack.enter_context(held(Path(folder.path), _ELSEWHERE))
-        stack.enter_context(locked(config.run_dir))
+            stack.enter_context(folder_lock(Path(folder.path), _ELSEWHERE))
+        stack.enter_context(run_lock(config.run_dir))
         yield
 
 

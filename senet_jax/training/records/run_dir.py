@@ -17,7 +17,7 @@ from senet_jax.data.card import Card
 from senet_jax.errors import UsageError
 from senet_jax.files import os_reason, read_json_object, write_text
 from senet_jax.training.checkpoints.folder import CheckpointFolder, checkpoints_of
-from senet_jax.training.distributed.hosts import is_first, meet
+from senet_jax.training.distributed.hosts import barrier, is_first
 from senet_jax.training.records.goodput import read_sessions
 from senet_jax.training.records.lock import LOCK
 from senet_jax.training.records.metrics import read_metrics
@@ -262,7 +262,7 @@ def claim_run_dir(config: TrainConfig, card: Card) -> None:
         _write_facts(config, card)
     if jax.process_count() == 1:
         return
-    meet("the folder of the run is there")
+    barrier("the folder of the run is there")
     until = time.monotonic() + SEEN_AFTER_S
     while not (folder / CARD).exists():
         if time.monotonic() > until:

@@ -22,10 +22,10 @@ from senet_jax.analysis.study.cells import read_study
 from senet_jax.analysis.study.report import report_study
 from senet_jax.analysis.study.report_files import WRITTEN
 from senet_jax.analysis.study.tables import (
-    comma_separated,
-    comma_separated_runs,
+    cells_csv,
     latex,
     markdown,
+    runs_csv,
 )
 from senet_jax.inference.tally import Tally
 from senet_jax.tasks.classification import Classification
@@ -96,7 +96,7 @@ def test_a_csv_file_holds_no_formula(tmp_path):
     for name in ("=cmd()", "@b", "+1", "plain"):
         write_run(tmp_path / name / "seed0", SE, label_smoothing=0.01 * len(name))
     report = report_study(read_study(tmp_path), "=cmd()")
-    for table in (comma_separated(report), comma_separated_runs(report)):
+    for table in (cells_csv(report), runs_csv(report)):
         rows = list(csv.DictReader(io.StringIO(table)))
         assert {row["cell"] for row in rows} == {"'=cmd()", "'@b", "'+1", "plain"}
         assert {row.get("baseline", "'=cmd()") for row in rows} == {"'=cmd()"}

@@ -13,7 +13,7 @@ from senet_jax.errors import UsageError
 from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.checkpoints.snapshot import NotFinite
 from senet_jax.training.loop import train
-from senet_jax.training.records.lock import locked
+from senet_jax.training.records.lock import run_lock
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -125,5 +125,5 @@ def test_a_run_whose_checkpoints_lie_elsewhere_is_the_same_run(tiny, tmp_path):
 
 
 def test_two_runs_in_one_folder(tiny):
-    with locked(tiny.run_dir), pytest.raises(UsageError, match="is in use by process"):
+    with run_lock(tiny.run_dir), pytest.raises(UsageError, match="is in use by process"):
         train(tiny)

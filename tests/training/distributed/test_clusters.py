@@ -3,7 +3,7 @@ import math
 import pytest
 
 from senet_jax.errors import UsageError
-from senet_jax.training.distributed.clusters import FIRST_PORT, HostsConfig, Place, find_place
+from senet_jax.training.distributed.clusters import FIRST_PORT, HostsConfig, Process, find_process
 
 SLURM = {
     "SLURM_JOB_ID": "7",
@@ -28,17 +28,17 @@ OPEN_MPI = {
 JAX = {"JAX_COORDINATOR_ADDRESS": "senet-0.senet:1234", "JAX_NUM_PROCESSES": "4"}
 
 
-def place(environ=None, **flags):
-    return find_place(HostsConfig(**flags), environ or {})
+def process(environ=None, **flags):
+    return find_process(HostsConfig(**flags), environ or {})
 
 
 def test_a_process_of_which_nothing_is_said_runs_alone():
-    assert place() is None
+    assert process() is None
 
 
 def test_flags_say_which_process_it_is():
-    assert place(coordinator="a:1", count=3, index=2) == Place("a:1", 3, 2)
-    assert place(coordinator="[fd00::2]:80", count=1, index=0).address == ("fd00::2", 80)
+    assert process(coordinator="a:1", count=3, index=2) == Process("a:1", 3, 2)
+    assert process(coordinator="[fd00::2]:80", count=1, index=0).address == ("fd00::2", 80)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_flags_say_which_process_it_is():
 )
 def test_flags_that_are_wrong_are_refused(flags, message):
     with pytest.raises(UsageError, match=message):
-        place(**flags)
+        process(**flags)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_flags_that_are_wrong_are_refused(flags, message):
 )
 def test_an_address_that_is_none_is_refused(coordinator):
     with pytest.raises(UsageError, match="coordinator") as refused:
-        place(coordinator=coordinator, count=2, index=0)
+        process(coordinator=coordinator, count=2, index=0)
     assert str(refused.value).isprintable()
 
 
@@ -84,7 +84,7 @@ def test_an_address_that_is_none_is_refused(coordinator):
     ["a:1", "node-08.rack_2.example.:65535", "10.0.0.1:80", "[::1]:80", "[fd00::2]:1"],
 )
 def test_an_address_is_taken(coordinator):
-    assert place(coordinator=coordinator, count=2, index=0).coordinator == coordinator
+    assert process(coordinator=coordinator, count=2, index=0).coordinator == coordinator
 
 
 @pytest.mark.parametrize(
@@ -107,21 +107,21 @@ def test_an_address_is_taken(coordinator):
 )
 def test_an_environment_that_is_wrong_is_refused(environ, changes, message):
     with pytest.raises(UsageError, match=message):
-        place({**environ, **changes})
+        process({**environ, **changes})
 
 
 def test_the_tasks_of_a_step_of_slurm():
-    found = place(SLURM)
+    found = process(SLURM)
     host, port = found.address
     assert (host, found.count, found.index, found.local_devices) == ("node08", 4, 3, None)
     assert FIRST_PORT <= port < 65536
-    assert place({**SLURM, "SLURM_PROCID": "0"}).coordinator == found.coordinator
-    assert place({**SLURM, "SLURM_JOB_ID": "8"}).coordinator != found.coordinator
+    assert process({**SLURM, "SLURM_PROCID": "0"}).coordinator == found.coordinator
+    assert process({**SLURM, "SLURM_JOB_ID": "8"}).coordinator != found.coordinator
 
 
 def test_a_job_of_slurm_in_which_no_step_runs_is_no_cluster():
-    assert place({k: v for k, v in SLURM.items() if "STEP" not in k}) is None
-    assert place({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}) is None
+    assert process({k: v for k, v in SLURM.items() if "STEP" not in k}) is None
+    assert process({**SLURM, "SLURM_STEP_NUM_TASKS": "1"}) is None
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_job_of_slurm_in_which_no_step_runs_is_no_cluster():
     ],
 )
 def test_the_first_node_of_a_list(nodes, first):
-    assert place({**SLURM, "SLURM_STEP_NODELIST": nodes}).address[0] == first
+    assert process({**SLURM, "SLURM_STEP_NODELIST": nodes}).address[0] == first
 
 
 @pytest.mark.parametrize(
@@ -150,36 +150,36 @@ def test_the_first_node_of_a_list(nodes, first):
     ],
 )
 def test_the_gpus_of_a_task(changes, own):
-    assert place({**SLURM, "SLURM_GPUS_ON_NODE": "8", **changes}).local_devices == own
+    assert process({**SLURM, "SLURM_GPUS_ON_NODE": "8", **changes}).local_devices == own
 
 
 def test_more_tasks_than_gpus_are_refused():
     with pytest.raises(UsageError, match="2 tasks on a node with 1 GPUs"):
-        place({**SLURM, "SLURM_GPUS_ON_NODE": "1"})
+        process({**SLURM, "SLURM_GPUS_ON_NODE": "1"})
 
 
 def test_the_processes_of_open_mpi():
-    found = place(OPEN_MPI)
+    found = process(OPEN_MPI)
     assert (found.address[0], found.count, found.index) == ("192.0.2.2", 4, 2)
-    assert place({**OPEN_MPI, "CUDA_VISIBLE_DEVICES": "0,1"}).local_devices == (0,)
-    assert place({**OPEN_MPI, "OMPI_COMM_WORLD_SIZE": "1"}) is None
+    assert process({**OPEN_MPI, "CUDA_VISIBLE_DEVICES": "0,1"}).local_devices == (0,)
+    assert process({**OPEN_MPI, "OMPI_COMM_WORLD_SIZE": "1"}) is None
 
 
 def test_open_mpi_5_does_not_say_where_the_first_process_is():
     later = {k: v for k, v in OPEN_MPI.items() if "MCA" not in k} | {"PMIX_NAMESPACE": "prte-1@1"}
     with pytest.raises(UsageError, match=r"--hosts.coordinator is missing"):
-        place(later)
-    assert place(later, coordinator="a:1") == Place("a:1", 4, 2)
-    assert place({**later, "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}).address[0] == "127.0.0.1"
+        process(later)
+    assert process(later, coordinator="a:1") == Process("a:1", 4, 2)
+    assert process({**later, "OMPI_COMM_WORLD_LOCAL_SIZE": "4"}).address[0] == "127.0.0.1"
 
 
 def test_the_variables_of_jax_and_of_an_indexed_job():
-    assert place({**JAX, "JOB_COMPLETION_INDEX": "3"}) == Place("senet-0.senet:1234", 4, 3)
-    assert place({**JAX, "JAX_PROCESS_ID": "1"}).index == 1
+    assert process({**JAX, "JOB_COMPLETION_INDEX": "3"}) == Process("senet-0.senet:1234", 4, 3)
+    assert process({**JAX, "JAX_PROCESS_ID": "1"}).index == 1
     # An indexed Job of pods that have nothing to do with each other.
-    assert place({"JOB_COMPLETION_INDEX": "3"}) is None
+    assert process({"JOB_COMPLETION_INDEX": "3"}) is None
 
 
 def test_a_flag_counts_more_than_the_environment():
-    assert place({**JAX, "JAX_PROCESS_ID": "1"}, coordinator="b:2") == Place("b:2", 4, 1)
-    assert place(SLURM, count=1) is None
+    assert process({**JAX, "JAX_PROCESS_ID": "1"}, coordinator="b:2") == Process("b:2", 4, 1)
+    assert process(SLURM, count=1) is None

@@ -9,13 +9,13 @@ import sys
 import pytest
 
 from senet_jax.errors import UsageError
-from senet_jax.training.records.lock import locked
+from senet_jax.training.records.lock import run_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from senet_jax.training.records.lock import locked
-with locked(Path(sys.argv[1])):
+from senet_jax.training.records.lock import run_lock
+with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -36,7 +36,7 @@ def holder(tmp_path):
 def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path, holder):
     with (
         pytest.raises(UsageError, match=rf"in use by process {holder.pid} on \S+ since \d{{4}}-"),
-        locked(tmp_path / "run"),
+        run_lock(tmp_path / "run"),
     ):
         pass
 
@@ -44,9 +44,9 @@ def test_a_second_process_is_refused_with_the_name_of_the_first(tmp_path, holder
 def test_the_lock_dies_with_its_process(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    with locked(tmp_path / "run"):
+    with run_lock(tmp_path / "run"):
         pass
-    with locked(tmp_path / "run"):
+    with run_lock(tmp_path / "run"):
         pass
 
 
@@ -55,5 +55,5 @@ def test_where_there_are_no_locks_there_is_a_warning(tmp_path, monkeypatch, capl
         raise OSError(errno.ENOLCK, "no locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with caplog.at_level(logging.WARNING), locked(tmp_path / "run"):
+    with caplog.at_level(logging.WARNING), run_lock(tmp_path / "run"):
         assert "without locks" in caplog.text

@@ -22,7 +22,7 @@ from senet_jax.tasks import classification
 from senet_jax.training import loop
 from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.loop import train
-from senet_jax.training.records.lock import held
+from senet_jax.training.records.lock import folder_lock
 from senet_jax.training.records.metrics import MetricsLog, read_metrics
 from senet_jax.training.records.run_dir import (
     check_data,
@@ -117,7 +117,7 @@ def test_the_checkpoint_folder_of_another_run_by_default_is_refused(tiny, tmp_pa
 
 def test_a_checkpoint_folder_in_use_is_refused(trained, tmp_path):
     with (
-        held(tmp_path / "checkpoints", "wait"),
+        folder_lock(tmp_path / "checkpoints", "wait"),
         pytest.raises(UsageError, match=r"checkpoints is in use by process.*--checkpoint\.dir"),
     ):
         train(trained)

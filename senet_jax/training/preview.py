@@ -15,7 +15,7 @@ from senet_jax.tasks.base import Arrays, Task
 
 
 @dataclasses.dataclass(frozen=True)
-class ShownBatch:
+class Preview:
     """The images of a step after all augmentation, before they are normalised."""
 
     images: UInt8[np.ndarray, "n h w c"]
@@ -31,9 +31,9 @@ class ShownBatch:
         return self.task.titles(self.arrays, self.shared, classes)
 
 
-def show_batch(
+def preview_batch(
     task: Task, normalization: Normalization, batch: Batch, step: int, seed: int
-) -> ShownBatch:
+) -> Preview:
     """Does to a batch what the training step does to it before it normalizes the images.
 
     Args:
@@ -50,4 +50,4 @@ def show_batch(
 
     arrays, shared = prepare(batch, StepKeys.of(jax.random.key(seed), step))
     images = np.rint(task.inputs(arrays, train=True)[0]).astype(np.uint8)
-    return ShownBatch(images, task, arrays, shared)
+    return Preview(images, task, arrays, shared)

@@ -1,4 +1,4 @@
-"""Where the runs of a study go: one on each GPU, or one on each core of a CPU.
+"""The slots of the runs of a study: one on each GPU, or one on each core of a CPU.
 
 On 2 cores, two runs at once, each on a core of its own, trained 1.2 to 1.7 times as many images a
 second as one after the other, and seeds mapped by ``vmap`` 0.6 times as many
@@ -21,8 +21,8 @@ MEMORY_OF_A_RUN = 4 * 2**30
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
-    """Where one run at a time goes on."""
+class Slot:
+    """The part of the machine that one run at a time has."""
 
     variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Environment of its process, such as ``CUDA_VISIBLE_DEVICES``."""
@@ -30,8 +30,8 @@ class Place:
     """Cores that it keeps to; empty means all."""
 
 
-def places(at_once: int | None) -> Sequence[Place]:
-    """The places at which runs go on at once.
+def slots(at_once: int | None) -> Sequence[Slot]:
+    """The slots of the runs that go on at once.
 
     Args:
         at_once: How many; None means one for each GPU or for each core, as far as the memory goes,
@@ -51,17 +51,17 @@ def places(at_once: int | None) -> Sequence[Place]:
     if backend == "cpu":
         return _on_cores(at_once)
     if backend != "gpu":
-        return [Place()] * (at_once or 1)
+        return [Slot()] * (at_once or 1)
     count = at_once or devices
     shared = -(-count // devices)
     memory = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / shared:.2f}"} if shared > 1 else {}
-    return [Place({"CUDA_VISIBLE_DEVICES": str(n % devices), **memory}) for n in range(count)]
+    return [Slot({"CUDA_VISIBLE_DEVICES": str(n % devices), **memory}) for n in range(count)]
 
 
-def _on_cores(at_once: int | None) -> Sequence[Place]:
+def _on_cores(at_once: int | None) -> Sequence[Slot]:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     count = at_once or max(1, min(len(cores), memory // MEMORY_OF_A_RUN))
     if count == 1 or count > len(cores):
-        return [Place()] * count
-    return [Place(cores=tuple(cores[index::count])) for index in range(count)]
+        return [Slot()] * count
+    return [Slot(cores=tuple(cores[index::count])) for index in range(count)]

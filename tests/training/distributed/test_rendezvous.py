@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from senet_jax.errors import UsageError
-from senet_jax.training.distributed import rendezvous as meeting
-from senet_jax.training.distributed.clusters import Place
-from senet_jax.training.distributed.rendezvous import Meeting
+from senet_jax.training.distributed import rendezvous
+from senet_jax.training.distributed.clusters import Process
+from senet_jax.training.distributed.rendezvous import Rendezvous
 
 
 @pytest.fixture
@@ -22,28 +22,28 @@ def port():
 
 @pytest.fixture
 def ends(monkeypatch):
-    """What the meetings of this process would have ended it with."""
+    """The exits that the rendezvous of this process asked for."""
     ended = []
-    monkeypatch.setattr(meeting, "exit_now", lambda *end: ended.append(end))
+    monkeypatch.setattr(rendezvous, "exit_now", lambda *end: ended.append(end))
     return ended
 
 
 TOKEN = b"a token that all of them know"
 
 
-def meet(port, *places, timeout=10.0, tokens=None, host="127.0.0.1", listen=None):
-    """Starts meetings at once; returns them, or what they raised."""
+def start(port, *processes, timeout=10.0, tokens=None, host="127.0.0.1", listen=None):
+    """Starts processes at once; returns each rendezvous, or the error it raised."""
 
     def one(index, count, facts=None):
         read = (tokens or {}).get(index, lambda: TOKEN)
         try:
-            place = Place(f"{host}:{port}", count, index)
-            return Meeting(place, facts or {}, timeout, read, listen)
+            process = Process(f"{host}:{port}", count, index)
+            return Rendezvous(process, facts or {}, timeout, read, listen)
         except UsageError as error:
             return str(error)
 
-    with ThreadPoolExecutor(len(places)) as pool:
-        return list(pool.map(lambda place: one(*place), places))
+    with ThreadPoolExecutor(len(processes)) as pool:
+        return list(pool.map(lambda process: one(*process), processes))
 
 
 def disappear(host):
@@ -60,7 +60,7 @@ def wait_for(ends, count):
 
 
 def test_hosts_that_differ_are_refused_with_the_field(port):
-    said = meet(port, (0, 2, {"seed": "0", "epochs": "9"}), (1, 2, {"seed": "1", "epochs": "9"}))
+    said = start(port, (0, 2, {"seed": "0", "epochs": "9"}), (1, 2, {"seed": "1", "epochs": "9"}))
     assert said[0] == said[1]
     assert "host 1" in said[0]
     assert "differs from host 0" in said[0]
@@ -68,39 +68,39 @@ def test_hosts_that_differ_are_refused_with_the_field(port):
 
 
 @pytest.mark.parametrize(
-    ("places", "message"),
+    ("processes", "message"),
     [
         ([(0, 2), (1, 3)], "was told that there are 3 hosts, and host 0 .* that there are 2"),
         ([(0, 3), (1, 3), (1, 3)], "two hosts were told that they are number 1"),
     ],
 )
-def test_hosts_that_were_told_what_does_not_fit_are_refused(port, places, message):
-    said = meet(port, *places)
+def test_hosts_that_were_told_what_does_not_fit_are_refused(port, processes, message):
+    said = start(port, *processes)
     assert len(set(said)) == 1
     assert re.search(message, said[0])
 
 
 def test_who_does_not_come_is_named_in_time(port):
     began = time.monotonic()
-    said = meet(port, (0, 4), (2, 4), timeout=1.0)
+    said = start(port, (0, 4), (2, 4), timeout=1.0)
     assert time.monotonic() - began < 5
     assert all("of 4 hosts number 1, 3 did not come" in each for each in said)
 
 
 def test_a_coordinator_that_is_not_there_is_named_in_time(port):
-    (said,) = meet(port, (1, 2), timeout=1.0)
+    (said,) = start(port, (1, 2), timeout=1.0)
     assert f"did not reach host 0 at 127.0.0.1:{port} within 1 s" in said
 
 
 def test_a_port_that_is_taken_is_refused(port):
     with socket.create_server(("", port)):
-        (said,) = meet(port, (0, 2), timeout=1.0)
+        (said,) = start(port, (0, 2), timeout=1.0)
     assert f"host 0 cannot wait for the others at port {port}" in said
 
 
 @pytest.mark.parametrize("gone", [0, 2])
 def test_a_host_that_dies_is_named_by_the_others(port, ends, gone):
-    hosts = meet(port, (0, 3), (1, 3), (2, 3))
+    hosts = start(port, (0, 3), (1, 3), (2, 3))
     # Its own watch says something too: in a process that dies nobody would hear it.
     hosts[gone]._leaving = True
     disappear(hosts[gone])
@@ -109,9 +109,9 @@ def test_a_host_that_dies_is_named_by_the_others(port, ends, gone):
 
 
 def test_a_host_that_falls_silent_counts_as_gone(port, ends, monkeypatch):
-    monkeypatch.setattr(meeting, "SILENCE_S", 0.6)
-    monkeypatch.setattr(meeting, "BEAT_S", 0.1)
-    hosts = meet(port, (0, 2), (1, 2))
+    monkeypatch.setattr(rendezvous, "SILENCE_S", 0.6)
+    monkeypatch.setattr(rendezvous, "BEAT_S", 0.1)
+    hosts = start(port, (0, 2), (1, 2))
     time.sleep(1.5)
     assert not ends
     hosts[1]._loop.call_soon_threadsafe(hosts[1]._loop.stop)
@@ -121,13 +121,13 @@ def test_a_host_that_falls_silent_counts_as_gone(port, ends, monkeypatch):
 
 
 def test_a_host_that_stops_says_why(port, ends):
-    hosts = meet(port, (0, 3), (1, 3), (2, 3))
+    hosts = start(port, (0, 3), (1, 3), (2, 3))
     hosts[1].leave("no data here.", 2)
     assert wait_for(ends, 2) == [(f"{hosts[1].title} stopped: no data here.", 2)] * 2
 
 
 def test_an_end_is_no_death_and_nobody_ends_before_the_last(port, ends):
-    hosts = meet(port, (0, 3), (1, 3), (2, 3))
+    hosts = start(port, (0, 3), (1, 3), (2, 3))
     waiting = [threading.Thread(target=host.finish) for host in hosts]
     for thread in waiting[:2]:
         thread.start()
@@ -152,7 +152,7 @@ def test_the_near_end_stays_open_when_the_far_one_breaks_off(port):
             writer.write(await reader.readexactly(4))
 
         async with await asyncio.start_server(echo, "127.0.0.1", port):
-            forward = meeting._forward_to(("127.0.0.1", port))
+            forward = rendezvous._forward_to(("127.0.0.1", port))
             async with await asyncio.start_server(forward, "127.0.0.1", 0) as near:
                 address = near.sockets[0].getsockname()
                 reader, writer = await asyncio.open_connection(*address)
@@ -196,12 +196,12 @@ GARBAGE = (
 def test_strangers_neither_end_a_start_nor_learn_anything(port, capfd):
     with ThreadPoolExecutor(1) as pool:
         facts = {"model.name": "a secret"}
-        starting = pool.submit(meet, port, (0, 2, facts), timeout=20.0)
+        starting = pool.submit(start, port, (0, 2, facts), timeout=20.0)
         opened = strangers_say(port, *GARBAGE)
-        (other,) = meet(port, (1, 2, facts), timeout=10.0)
+        (other,) = start(port, (1, 2, facts), timeout=10.0)
         (first,) = starting.result(10)
-    assert isinstance(first, Meeting)
-    assert isinstance(other, Meeting)
+    assert isinstance(first, Rendezvous)
+    assert isinstance(other, Rendezvous)
     for connection in opened:
         with connection:
             told = b""
@@ -218,32 +218,32 @@ def test_strangers_neither_end_a_start_nor_learn_anything(port, capfd):
 
 
 def test_a_crowd_of_strangers_keeps_no_host_out(port, monkeypatch):
-    monkeypatch.setattr(meeting, "STRANGERS", 4)
+    monkeypatch.setattr(rendezvous, "STRANGERS", 4)
     with ThreadPoolExecutor(1) as pool:
-        starting = pool.submit(meet, port, (0, 2), timeout=20.0)
+        starting = pool.submit(start, port, (0, 2), timeout=20.0)
         opened = strangers_say(port, b"", count=20)
         # The oldest are closed.
         assert opened[0].recv(100)
         assert opened[0].recv(100) == b""
-        (other,) = meet(port, (1, 2))
+        (other,) = start(port, (1, 2))
         (first,) = starting.result(10)
-    assert isinstance(first, Meeting)
-    assert isinstance(other, Meeting)
+    assert isinstance(first, Rendezvous)
+    assert isinstance(other, Rendezvous)
     for connection in opened:
         connection.close()
 
 
 def test_a_host_with_another_token_takes_no_seat(port):
-    said = meet(port, (0, 2), (1, 2), timeout=0.8, tokens={1: lambda: b"of an earlier start"})
+    said = start(port, (0, 2), (1, 2), timeout=0.8, tokens={1: lambda: b"of an earlier start"})
     assert "of 2 hosts number 1 did not come" in said[0]
     assert "what answers there does not know the token of this start" in said[1]
 
 
 def test_a_token_that_is_seen_late_is_read_again(port, monkeypatch):
-    monkeypatch.setattr(meeting, "RETRY_S", 0.02)
+    monkeypatch.setattr(rendezvous, "RETRY_S", 0.02)
     seen = iter([None, b"of an earlier start", b"of an earlier start"])
-    hosts = meet(port, (0, 2), (1, 2), tokens={1: lambda: next(seen, TOKEN)})
-    assert all(isinstance(host, Meeting) for host in hosts)
+    hosts = start(port, (0, 2), (1, 2), tokens={1: lambda: next(seen, TOKEN)})
+    assert all(isinstance(host, Rendezvous) for host in hosts)
     assert next(seen, None) is None
 
 
@@ -262,24 +262,24 @@ def test_nothing_is_told_to_a_false_first_host(port):
 
     with socket.create_server(("127.0.0.1", port)) as listener, ThreadPoolExecutor(1) as pool:
         pool.submit(pretend, listener)
-        (said,) = meet(port, (1, 2, {"model.name": "a secret"}), timeout=0.5)
+        (said,) = start(port, (1, 2, {"model.name": "a secret"}), timeout=0.5)
     assert heard == [(64, b"")]
     assert "does not know the token" in said
 
 
 def test_the_token_itself_is_never_sent():
-    sent = meeting.prove(TOKEN, "caller", bytes(32), bytes(32))
+    sent = rendezvous.prove(TOKEN, "caller", bytes(32), bytes(32))
     assert len(sent) == 32
     assert TOKEN not in sent
-    assert sent != meeting.prove(TOKEN, "listener", bytes(32), bytes(32))
-    assert sent != meeting.prove(TOKEN, "caller", bytes(32), bytes(31) + b"1")
+    assert sent != rendezvous.prove(TOKEN, "listener", bytes(32), bytes(32))
+    assert sent != rendezvous.prove(TOKEN, "caller", bytes(32), bytes(31) + b"1")
 
 
 def test_control_characters_of_a_host_stay_out_of_the_terminal(port, ends, monkeypatch):
-    monkeypatch.setattr(meeting.socket, "gethostname", lambda: "evil\x1b[2J")
-    said = meet(port, (0, 2, {"a": "1"}), (1, 2, {"a": "\x1b]0;title\x07"}))
+    monkeypatch.setattr(rendezvous.socket, "gethostname", lambda: "evil\x1b[2J")
+    said = start(port, (0, 2, {"a": "1"}), (1, 2, {"a": "\x1b]0;title\x07"}))
     assert all("\x1b" not in text and r"\x1b[2J" in text for text in said)
-    hosts = meet(port, (0, 2), (1, 2))
+    hosts = start(port, (0, 2), (1, 2))
     hosts[1].leave("no\x1b[31m\ndata", 2)
     assert wait_for(ends, 1) == [(r"host 1 (evil\x1b[2J) stopped: no\x1b[31m\ndata", 2)]
 
@@ -292,7 +292,7 @@ def test_a_host_that_says_nonsense_is_refused(port, hello, capfd):
     async def talk():
         while True:
             try:
-                peer = meeting._Peer(*await asyncio.open_connection("127.0.0.1", port))
+                peer = rendezvous._Peer(*await asyncio.open_connection("127.0.0.1", port))
                 break
             except OSError:
                 await asyncio.sleep(0.01)
@@ -301,7 +301,7 @@ def test_a_host_that_says_nonsense_is_refused(port, hello, capfd):
         return await peer.receive(5)
 
     with ThreadPoolExecutor(1) as pool:
-        starting = pool.submit(meet, port, (0, 2, {"seed": "0"}), timeout=10.0)
+        starting = pool.submit(start, port, (0, 2, {"seed": "0"}), timeout=10.0)
         answer = asyncio.run(talk())
     assert starting.result() == [answer["refused"]]
     assert capfd.readouterr() == ("", "")
@@ -309,8 +309,8 @@ def test_a_host_that_says_nonsense_is_refused(port, hello, capfd):
 
 def test_a_message_that_is_too_long_is_not_read(port):
     async def check():
-        peer = meeting._Peer(asyncio.StreamReader(), None)
-        peer.reader.feed_data((meeting.LONGEST + 1).to_bytes(4) + b"{}")
+        peer = rendezvous._Peer(asyncio.StreamReader(), None)
+        peer.reader.feed_data((rendezvous.LONGEST + 1).to_bytes(4) + b"{}")
         assert await peer.receive(5) is None
 
     asyncio.run(check())
@@ -318,12 +318,12 @@ def test_a_message_that_is_too_long_is_not_read(port):
 
 def test_the_first_host_listens_at_the_coordinator_alone(port):
     with ThreadPoolExecutor(1) as pool:
-        starting = pool.submit(meet, port, (0, 2), timeout=0.5)
+        starting = pool.submit(start, port, (0, 2), timeout=0.5)
         strangers_say(port, b"")[0].close()
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.2", port), 5)
         starting.result()
-    hosts = meet(port, (0, 2), (1, 2))
+    hosts = start(port, (0, 2), (1, 2))
     assert hosts[0].jax_bind == hosts[0].jax_coordinator
     assert hosts[0].jax_bind.startswith("127.0.0.1:")
 
@@ -331,7 +331,7 @@ def test_the_first_host_listens_at_the_coordinator_alone(port):
 @pytest.mark.parametrize("listen", ["0.0.0.0", "127.0.0.2"])
 def test_the_address_to_listen_at_can_be_named(port, listen):
     with ThreadPoolExecutor(1) as pool:
-        starting = pool.submit(meet, port, (0, 2), timeout=0.4, host="192.0.2.1", listen=listen)
+        starting = pool.submit(start, port, (0, 2), timeout=0.4, host="192.0.2.1", listen=listen)
         until = time.monotonic() + 5
         while True:
             try:
@@ -350,17 +350,17 @@ def test_the_address_to_listen_at_can_be_named(port, listen):
     ],
 )
 def test_a_coordinator_of_another_machine_is_refused(port, host, message):
-    (said,) = meet(port, (0, 2), host=host, timeout=1.0)
+    (said,) = start(port, (0, 2), host=host, timeout=1.0)
     assert message in said
 
 
 def test_a_name_that_means_loopback_here_alone_is_all_interfaces():
-    assert meeting._is_alias_of_loopback("node08", ["127.0.1.1"])
-    assert not meeting._is_alias_of_loopback("localhost", ["::1", "127.0.0.1"])
-    assert not meeting._is_alias_of_loopback("127.0.0.1", ["127.0.0.1"])
-    assert not meeting._is_alias_of_loopback("node08", ["10.0.0.8"])
+    assert rendezvous._is_alias_of_loopback("node08", ["127.0.1.1"])
+    assert not rendezvous._is_alias_of_loopback("localhost", ["::1", "127.0.0.1"])
+    assert not rendezvous._is_alias_of_loopback("127.0.0.1", ["127.0.0.1"])
+    assert not rendezvous._is_alias_of_loopback("node08", ["10.0.0.8"])
 
 
 def test_no_port_after_the_last_is_tried():
     with pytest.raises(UsageError, match="no port from 65536 on is free"):
-        meeting._free_port("127.0.0.1", 65536)
+        rendezvous._free_port("127.0.0.1", 65536)
