@@ -9,7 +9,7 @@ import itertools
 import json
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import dacite
 
@@ -20,7 +20,18 @@ from senet_jax.fields.models import FAMILIES
 from senet_jax.fields.union import union_of
 from senet_jax.files import user_address, user_path, user_weights
 from senet_jax.ops.lowerings import Lowering
-from senet_jax.ranges import check_numbers
+from senet_jax.ranges import (
+    LARGE,
+    MOST_BATCH,
+    MOST_DEVICES,
+    MOST_EPOCHS,
+    MOST_SEED,
+    MOST_STEPS,
+    RATE,
+    Range,
+    check_config,
+    whole,
+)
 
 _AttentionFields = union_of(MECHANISMS)
 _FamilyFields = union_of(FAMILIES)
@@ -60,44 +71,48 @@ class OptimizerConfig:
     """SGD with momentum, AdamW (arXiv 1711.05101), or for very large batches LARS (arXiv
     1708.03888) or LAMB (arXiv 1904.00962), in which a kernel's rate follows its norm; what has no
     weight decay has no rate of its own either."""
-    learning_rate: float = 0.1
+    learning_rate: Annotated[float, Range(0, LARGE)] = 0.1
     """Peak learning rate."""
-    base_batch: int | None = None
+    base_batch: Annotated[int | None, whole(1, MOST_BATCH, none="the rate as it is")] = None
     """The batch that ``learning_rate`` is for: with another, the rate is scaled in proportion
     (arXiv 1706.02677); None means the rate as it is."""
     schedule: Literal["cosine", "step", "polynomial", "plateau"] = "cosine"
     """After the warm-up: a half cosine down to zero, steps, a power of the share of steps left, or
     a drop whenever the validation loss has stopped falling."""
-    warmup_epochs: float = 0.0
+    warmup_epochs: Annotated[float, Range(0, MOST_EPOCHS)] = 0.0
     """Epochs over which the rate rises linearly from zero."""
-    milestones: tuple[float, ...] = ()
+    milestones: Annotated[
+        tuple[float, ...], Range(0, MOST_EPOCHS, open_below=True, count=(0, 1000))
+    ] = ()
     """Epochs at which the step schedule multiplies the rate by ``decay``."""
-    decay: float = 0.1
+    decay: Annotated[float, Range(0, 1, open_below=True)] = 0.1
     """What the step and the plateau schedule multiply with."""
-    power: float = 2.0
+    power: Annotated[float, Range(0, 100)] = 2.0
     """Of the polynomial schedule (LARS: 2; 1 is a straight line)."""
-    patience: int = 10
+    # int32 in the optimizer's state.
+    patience: Annotated[int, whole(1, MOST_STEPS)] = 10
     """Validations in a row without a lower loss (by a ten-thousandth) after which the plateau
     schedule drops the rate."""
-    max_drops: int = 3
+    # The scale is decay ** max_drops, which is 0 in float32 long before.
+    max_drops: Annotated[int, whole(1, 1000)] = 3
     """How often the plateau schedule drops the rate at most."""
-    momentum: float = 0.9
+    momentum: Annotated[float, RATE] = 0.9
     """Momentum of SGD and LARS."""
     nesterov: bool = True
     """Nesterov's form of the momentum."""
-    weight_decay: float = 1e-4
+    weight_decay: Annotated[float, Range(0, 1e6)] = 1e-4
     """Decay of the kernels; biases and batch norm have none. L2 in the gradient for SGD and LARS,
     decoupled for AdamW and LAMB."""
-    trust_coefficient: float = 1e-3
+    trust_coefficient: Annotated[float, Range(0, 1e6, open_below=True)] = 1e-3
     """LARS: the norm of an update over that of its kernel, before the learning rate."""
-    b1: float = 0.9
+    b1: Annotated[float, RATE] = 0.9
     """Decay per step of the mean of the gradients, of AdamW and LAMB."""
-    b2: float = 0.999
+    b2: Annotated[float, RATE] = 0.999
     """Decay per step of the mean of their squares, of AdamW and LAMB."""
-    eps: float | None = None
+    eps: Annotated[float | None, Range(0, 1, open_below=True, none="the optimizer's own")] = None
     """Added to the root of that mean by AdamW and LAMB; if None, 1e-8 for AdamW and 1e-6 for
     LAMB."""
-    clip_norm: float | None = None
+    clip_norm: Annotated[float | None, Range(0, LARGE, open_below=True, none="no clipping")] = None
     """Clip the gradient to this global norm."""
 
 
@@ -105,17 +120,17 @@ class OptimizerConfig:
 class CheckpointConfig:
     """What is saved, and what is kept."""
 
-    every_epochs: int = 1
+    every_epochs: Annotated[int, whole(1, MOST_EPOCHS)] = 1
     """Save after every so many epochs, and after the last."""
-    every_steps: int | None = None
+    every_steps: Annotated[int | None, whole(1, MOST_STEPS, none="after epochs only")] = None
     """Save also every so many steps."""
-    keep_last: int = 2
+    keep_last: Annotated[int, whole(1, MOST_STEPS)] = 2
     """How many of the newest checkpoints are kept, besides the best."""
     best_metric: str | None = None
     """By what of the validation a checkpoint is the best, which is kept, such as "val/loss"; None
     means the first metric of the task: of classification "val/top1". Only those that were saved
     right after a validation count."""
-    keep_every_epochs: int | None = None
+    keep_every_epochs: Annotated[int | None, whole(1, MOST_EPOCHS, none="none for good")] = None
     """Keep for good also what is saved after every so many epochs."""
     dir: str | None = None
     """Folder of this run's checkpoints, if not ``checkpoints`` in the run's own: a folder that all
@@ -128,9 +143,9 @@ class CheckpointConfig:
 class MeshConfig:
     """How the devices share the work; up to rounding it changes no number."""
 
-    data: int | None = None
+    data: Annotated[int | None, whole(1, MOST_DEVICES, none="all devices")] = None
     """Devices that share a batch, each group of ``fsdp`` with a whole state; None means all."""
-    fsdp: int = 1
+    fsdp: Annotated[int, whole(1, MOST_DEVICES)] = 1
     """Devices that also share the state: of parameters, optimizer state and average each keeps its
     part, and a step gathers the parameters (ZeRO, arXiv 1910.02054)."""
 
@@ -144,9 +159,9 @@ class TrainConfig:
     command on the same folder resumes."""
     task: str = "classification"
     """The task: "classification", or one of another package that is installed."""
-    epochs: int = 90
+    epochs: Annotated[int, whole(1, MOST_EPOCHS)] = 90
     """Passes over the training images."""
-    seed: int = 0
+    seed: Annotated[int, whole(0, MOST_SEED)] = 0
     """Seed of initialisation, order and augmentation."""
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
@@ -163,23 +178,28 @@ class TrainConfig:
     frozen: tuple[str, ...] = ()
     """Parameters that do not change: shell patterns of their paths, such as "stem/*" or
     "stage[23]/*". The statistics of their batch norms go on following the data."""
-    body_rate: float = 1.0
+    # A fraction, and above 1 still a learning rate.
+    body_rate: Annotated[float, Range(0, 1e6)] = 1.0
     """Learning rate of all but the classifier, as a fraction of the classifier's."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, RATE] = 0.0
     """Share of the target spread over all classes."""
     conv_lowering: Lowering | None = None
     """Form of the convolutions to which it applies; all others are then XLA's own, which "native"
     means. The forms are described in ops/conv_forms.py and ops/conv_gradients.py. None chooses for
     each convolution what was measured to be fast."""
-    ema_decay: float | None = None
+    ema_decay: Annotated[
+        float | None, Range(0, 1, open_below=True, open_above=True, none="no average")
+    ] = None
     """Decay per step of an average of parameters and statistics, which is then what is
     evaluated; None keeps none."""
-    eval_every_epochs: int = 1
+    eval_every_epochs: Annotated[int, whole(1, MOST_EPOCHS)] = 1
     """Validate after every so many epochs, and after the last."""
-    log_every_steps: int | None = None
+    log_every_steps: Annotated[
+        int | None, whole(1, MOST_STEPS, none="a line for each epoch only")
+    ] = None
     """Write a line of metrics every so many steps besides the one of each epoch."""
     mesh: MeshConfig = MeshConfig()
-    accumulate: int = 1
+    accumulate: Annotated[int, whole(1, MOST_BATCH)] = 1
     """Parts in which a batch is computed, one after the other, to save memory: their gradients are
     averaged, and reduced over the devices part by part. Batch norm takes its statistics over a
     part."""
@@ -198,7 +218,7 @@ class TrainConfig:
         Raises:
             UsageError: A field whose value is outside its range.
         """
-        check_numbers(self)
+        check_config(self)
         self.data.validate()
         if self.drop_head and self.init_weights is None:
             raise UsageError("drop_head needs weights whose head is dropped: --init-weights.")

@@ -1,8 +1,8 @@
 """The values that a user can give the fields of configs and networks, and their check.
 
-The range of a number is in the annotation of its field, as ``Annotated[int, whole(1, 64)]``, or in
-the table ``RANGES``; the choices of other fields are their types. This file imports neither jax nor
-the models, so that ``--help`` answers at once.
+The range of a number is in the annotation of its field, as ``Annotated[int, whole(1, 64)]``; the
+choices of other fields are their types. This file imports neither jax nor the models, so that
+``--help`` answers at once.
 """
 
 import dataclasses
@@ -122,22 +122,14 @@ class Range:
         return text if self.none is None else f"{text}, or None ({self.none})"
 
 
-def check_numbers(config: Any, prefix: str = "") -> None:
-    """Checks every number of a config against ``RANGES``, those of the configs in it too.
-
-    Args:
-        config: A dataclass of ``RANGES``, or one that inherits from it.
-        prefix: Stands before the names of the fields in messages, such as "data.".
-
-    Raises:
-        UsageError: A number of another type, not finite or out of range.
-    """
+def check_config(config: Any, prefix: str = "") -> None:
+    """Checks as ``check_fields``, the configs in the config too."""
     check_fields(config, prefix)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             # The flags of an invocation's config have no prefix.
-            check_numbers(value, prefix if field.name == "config" else f"{prefix}{field.name}.")
+            check_config(value, prefix if field.name == "config" else f"{prefix}{field.name}.")
 
 
 def check_fields(config: Any, prefix: str = "") -> None:
@@ -162,11 +154,8 @@ def check_fields(config: Any, prefix: str = "") -> None:
 def range_of(kind: type, field: str) -> Range | None:
     """The range of a field of a dataclass, or None."""
     annotation = kind.__dataclass_fields__[field].type  # type: ignore[attr-defined]
-    for row in getattr(annotation, "__metadata__", ()):
-        if isinstance(row, Range):
-            return row
-    rows = (RANGES.get(each.__name__, {}).get(field) for each in kind.__mro__)
-    return next((row for row in rows if row is not None), None)
+    rows = getattr(annotation, "__metadata__", ())
+    return next((row for row in rows if isinstance(row, Range)), None)
 
 
 def choices_of(annotation: Any) -> tuple[object, ...]:
@@ -233,108 +222,3 @@ CLASSES = whole(1, MOST_CLASSES)
 """The range of a number of classes."""
 KERNEL = Range(1, 1023, whole=True, odd=True)
 """The range of the side of a kernel; that of ECA sees as many channels."""
-
-RANGES: dict[str, dict[str, Range]] = {
-    "TrainConfig": {
-        "epochs": whole(1, MOST_EPOCHS),
-        "seed": whole(0, MOST_SEED),
-        # A fraction, and above 1 still a learning rate.
-        "body_rate": Range(0, 1e6),
-        "label_smoothing": RATE,
-        "ema_decay": Range(0, 1, open_below=True, open_above=True, none="no average"),
-        "eval_every_epochs": whole(1, MOST_EPOCHS),
-        "log_every_steps": whole(1, MOST_STEPS, none="a line for each epoch only"),
-        "accumulate": whole(1, MOST_BATCH),
-    },
-    "ShowDataConfig": {
-        "step": whole(0, MOST_STEPS),
-        "images": whole(1, MOST_BATCH),
-    },
-    "DataConfig": {
-        "fraction": Range(0, 1, open_below=True),
-        "image_size": whole(1, MOST_SIDE, none="that of the network"),
-        "train_sizes": Range(1, MOST_SIDE, whole=True, count=(0, 1000)),
-        "batch_size": whole(1, MOST_BATCH),
-        "eval_batch_size": whole(1, MOST_BATCH),
-        # The image is scaled to the side of the view divided by this.
-        "crop_pct": Range(0.01, 1),
-        # Processes of one machine.
-        "workers": whole(0, 1024),
-        "max_corrupt": Range(0, 1),
-    },
-    "AugmentConfig": {
-        # Pixels of images in memory, whose sides are below 100.
-        "pad": whole(0, 128),
-        "cutout": whole(0, 256),
-        "crop_area": Range(0, 1, open_below=True, count=(2, 2)),
-        "crop_ratio": Range(0.01, 100, count=(2, 2)),
-        "rotation": Range(0, 180),
-        "pixel_shift": whole(0, 255),
-        "color_jitter": Range(0, 1),
-        # At 10 nearly every pixel is 0 or 255.
-        "lighting": Range(0, 10),
-        # Each is a pass over the image.
-        "randaugment_ops": whole(0, 100),
-        "randaugment_magnitude": whole(0, 30),
-        "erasing": Range(0, 1),
-        # Beta(a, a): at 1000 all weights are 1/2, at 1e-6 all are 0 or 1.
-        "mixup": Range(1e-6, 1000, or_zero=True),
-        "cutmix": Range(1e-6, 1000, or_zero=True),
-    },
-    "OptimizerConfig": {
-        "learning_rate": Range(0, LARGE),
-        "base_batch": whole(1, MOST_BATCH, none="the rate as it is"),
-        "warmup_epochs": Range(0, MOST_EPOCHS),
-        "milestones": Range(0, MOST_EPOCHS, open_below=True, count=(0, 1000)),
-        "decay": Range(0, 1, open_below=True),
-        "power": Range(0, 100),
-        # int32 in the optimizer's state.
-        "patience": whole(1, MOST_STEPS),
-        # The scale is decay ** max_drops, which is 0 in float32 long before.
-        "max_drops": whole(1, 1000),
-        "momentum": RATE,
-        "weight_decay": Range(0, 1e6),
-        "trust_coefficient": Range(0, 1e6, open_below=True),
-        "b1": RATE,
-        "b2": RATE,
-        "eps": Range(0, 1, open_below=True, none="the optimizer's own"),
-        "clip_norm": Range(0, LARGE, open_below=True, none="no clipping"),
-    },
-    "CheckpointConfig": {
-        "every_epochs": whole(1, MOST_EPOCHS),
-        "every_steps": whole(1, MOST_STEPS, none="after epochs only"),
-        "keep_last": whole(1, MOST_STEPS),
-        "keep_every_epochs": whole(1, MOST_EPOCHS, none="none for good"),
-    },
-    "MeshConfig": {
-        "data": whole(1, MOST_DEVICES, none="all devices"),
-        "fsdp": whole(1, MOST_DEVICES),
-    },
-    "HostsConfig": {
-        "count": whole(1, MOST_DEVICES, none="what the environment says"),
-        "index": whole(0, MOST_DEVICES, none="what the environment says"),
-        # Seconds; a week. Sockets take no timeout of 1e10 seconds.
-        "timeout": Range(0, 604_800, open_below=True),
-    },
-    "Invocation": {
-        "profile_steps": whole(0, MOST_STEPS),
-        "profile_start": whole(1, MOST_STEPS, none="the first after the compilation"),
-    },
-    "Options": {
-        "epochs": whole(1, MOST_EPOCHS, none="those of the recipe"),
-        "fraction": Range(0, 1, open_below=True),
-        "batch_size": whole(1, MOST_BATCH, none="that of the recipe"),
-        # Each is a run.
-        "seeds": whole(1, 10_000),
-        # Processes of one machine, or tasks of SLURM.
-        "at_once": whole(1, 10_000, none="as many as there are places"),
-    },
-    "SlurmOptions": {
-        # SLURM keeps minutes as uint32; a run saves its state 2 minutes before the end.
-        "minutes": whole(5, MOST_STEPS),
-        "gpus": whole(1, 1024, none="left to the cluster"),
-        "cpus": whole(1, 65_536, none="left to the cluster"),
-        "memory_gb": whole(1, MOST_DEVICES, none="left to the cluster"),
-    },
-}
-"""By the names of the config and of the field, the range of each number."""

@@ -24,7 +24,7 @@ from senet_jax.config import (
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.models.backbone import Backbone
 from senet_jax.models.zoo import create_model, list_models
-from senet_jax.ranges import RANGES, Range, check_fields, check_numbers, range_of
+from senet_jax.ranges import Range, check_config, check_fields, range_of
 from senet_jax.studies.slurm import SlurmOptions
 from senet_jax.training.distributed.clusters import HostsConfig
 from senet_jax.training.presets import PRESETS
@@ -68,16 +68,18 @@ def test_every_number_has_a_range(config):
         assert math.isfinite(row.greatest), field
 
 
-def test_every_range_is_that_of_a_number():
-    found = {config.__name__: config for config in CONFIGS}
-    assert RANGES.keys() <= found.keys()
-    for name, rows in RANGES.items():
-        assert rows.keys() <= {field for field, *_ in numbers(found[name])}, name
+@pytest.mark.parametrize("config", [*CONFIGS, *MODULES], ids=lambda config: config.__name__)
+def test_every_range_is_that_of_a_number(config):
+    found = {field for field, *_ in numbers(config)}
+    assert all(
+        field.name in found or range_of(config, field.name) is None
+        for field in dataclasses.fields(config)
+    )
 
 
 @pytest.mark.parametrize("config", [config for config in CONFIGS if config is not Invocation])
 def test_the_defaults_are_in_range(config):
-    check_numbers(config())
+    check_config(config())
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from senet_jax.errors import UsageError
 from senet_jax.files import user_address, user_path, user_weights
-from senet_jax.ranges import RANGES, Range
+from senet_jax.ranges import Range, range_of
 
 Value = TypeVar("Value")
 
@@ -31,9 +31,11 @@ def number(row: Range) -> Callable[[str], int | float]:
     return parse
 
 
-def number_of(dataclass: str, field: str) -> Callable[[str], int | float]:
-    """The type of an argument with the range of a field of a config; see ``ranges.RANGES``."""
-    return number(RANGES[dataclass][field])
+def number_of(config: type, field: str) -> Callable[[str], int | float]:
+    """The type of an argument with the range of a field of a config."""
+    row = range_of(config, field)
+    assert row is not None, field
+    return number(row)
 
 
 def count(least: int, greatest: int) -> Callable[[str], int | float]:

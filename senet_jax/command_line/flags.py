@@ -11,7 +11,7 @@ from senet_jax.command_line.wrong_flags import flags_of, unknown_argument, wrong
 from senet_jax.config import CheckpointConfig, TrainConfig
 from senet_jax.errors import ExitCode
 from senet_jax.files import user_address, user_path, user_weights
-from senet_jax.ranges import check_numbers
+from senet_jax.ranges import check_config
 from senet_jax.terminal import unescaped
 
 Config = TypeVar("Config")
@@ -56,7 +56,7 @@ def read_config(
         raise wrong_value(prog, default, arguments, said.getvalue()) from None
     if unknown:
         raise unknown_argument(prog, unknown[0], flags_of(default))
-    check_numbers(config)
+    check_config(config)
     return expand_paths(config)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from senet_jax.config import TrainConfig
+from senet_jax.ranges import MOST_STEPS, whole
 from senet_jax.training.distributed.clusters import HostsConfig
 
 
@@ -17,11 +18,13 @@ class Invocation:
     hosts: HostsConfig = HostsConfig()
     show_sharding: bool = False
     """Draw what of the state lies on which device, and stop."""
-    profile_steps: int = 0
+    profile_steps: Annotated[int, whole(0, MOST_STEPS)] = 0
     """Trace so many steps after the compilation with jax's profiler, into `profile/` of the run's
     folder. To look at them: `xprof --logdir RUN/profile`, or TensorBoard with its profile plugin,
     or open one of the `*.trace.json.gz` in Perfetto."""
-    profile_start: int | None = None
+    profile_start: Annotated[
+        int | None, whole(1, MOST_STEPS, none="the first after the compilation")
+    ] = None
     """The first step that is traced; None means the first after the compilation."""
     dry_run: bool = False
     """Compile the training step, say what it needs and how fast it can be at most, and stop. The

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_jax.command_line.arguments import number_of
+from senet_jax.config import MeshConfig
+from senet_jax.data.config import DataConfig
 from senet_jax.errors import UsageError
 from senet_jax.files import is_folder
 
@@ -44,7 +46,7 @@ def add_views(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--sizes",
-        type=number_of("DataConfig", "image_size"),
+        type=number_of(DataConfig, "image_size"),
         nargs="+",
         default=[],
         help="sides of the views, pixels; several are averaged",
@@ -56,29 +58,29 @@ def add_view(parser: argparse.ArgumentParser) -> None:
     """Declares how images are shown that have one view."""
     parser.add_argument(
         "--image-size",
-        type=number_of("DataConfig", "image_size"),
+        type=number_of(DataConfig, "image_size"),
         help="the side of the views, pixels",
     )
     parser.add_argument(
         "--crop-pct",
-        type=number_of("DataConfig", "crop_pct"),
+        type=number_of(DataConfig, "crop_pct"),
         help="side of the crop over the scaled image's shorter side",
     )
     parser.add_argument("--interpolation", choices=("bilinear", "bicubic"))
     parser.add_argument(
         "--devices",
-        type=number_of("MeshConfig", "data"),
+        type=number_of(MeshConfig, "data"),
         help="how many devices share a batch; default: all",
     )
     parser.add_argument(
         "--batch-size",
-        type=number_of("DataConfig", "batch_size"),
+        type=number_of(DataConfig, "batch_size"),
         default=256,
         help="views of a step",
     )
     parser.add_argument(
         "--workers",
-        type=number_of("DataConfig", "workers"),
+        type=number_of(DataConfig, "workers"),
         default=0,
         help="processes that decode; 0 decodes in threads",
     )

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from senet_jax.analysis.study.cells import check_baseline, read_study, write_baseline
 from senet_jax.analysis.study.report import report_study
@@ -16,6 +16,7 @@ from senet_jax.command_line.interruption import say_interrupted
 from senet_jax.command_line.output import open_streams, reader_may_leave
 from senet_jax.config import TrainConfig
 from senet_jax.errors import ExitCode, UsageError, choose, require
+from senet_jax.ranges import MOST_BATCH, MOST_EPOCHS, Range, whole
 from senet_jax.studies.grid import check_data, jobs, with_model
 from senet_jax.studies.live import LiveTable, tell_failures
 from senet_jax.studies.runner import CACHE, run_jobs
@@ -44,16 +45,18 @@ class Options:
     """Where it lies; None as in `senet-jax train`."""
     model: str | None = None
     """Another network of the zoo than the study's own, if that is of one network."""
-    epochs: int | None = None
+    epochs: Annotated[int | None, whole(1, MOST_EPOCHS, none="those of the recipe")] = None
     """Passes over the training images; None means those of the recipe. Milestones
     and warm-up move along."""
-    fraction: float = 1.0
+    fraction: Annotated[float, Range(0, 1, open_below=True)] = 1.0
     """Share of the training images."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, whole(1, MOST_BATCH, none="that of the recipe")] = None
     """Images of a step; the learning rate is that of the recipe, in proportion."""
-    seeds: int = 3
+    # Each is a run.
+    seeds: Annotated[int, whole(1, 10_000)] = 3
     """Seeds of each config, from 0."""
-    at_once: int | None = None
+    # Processes of one machine, or tasks of SLURM.
+    at_once: Annotated[int | None, whole(1, 10_000, none="as many as there are places")] = None
     """Runs at a time; None means one for each GPU or each core of a CPU, one on a TPU, or with
     SLURM as many as it starts."""
     launcher: Literal["local", "slurm"] = "local"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from senet_jax.command_line.arguments import number_of, path
 from senet_jax.command_line.source import add_source, read_source
+from senet_jax.data.config import DataConfig
 from senet_jax.errors import UsageError
 
 SUMMARY = "Write a network for another runtime."
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image-size",
-        type=number_of("DataConfig", "image_size"),
+        type=number_of(DataConfig, "image_size"),
         help="side of the images, pixels; default: the network's own",
     )
     parser.add_argument("--out", type=path, help="the file; default MODEL.FORMAT")

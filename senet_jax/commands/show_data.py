@@ -3,10 +3,12 @@
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Annotated
 
 from senet_jax.config import TrainConfig
 from senet_jax.errors import choose, require
 from senet_jax.files import check_folder, check_target
+from senet_jax.ranges import MOST_BATCH, MOST_STEPS, whole
 from senet_jax.text import printable
 
 SUMMARY = "Draw a batch of training images, as the network is shown them."
@@ -26,9 +28,9 @@ after all that host and device change and mix, and before they are normalised.""
 class ShowDataConfig(TrainConfig):
     """Draw a batch of training images, as the network is shown them."""
 
-    step: int = 0
+    step: Annotated[int, whole(0, MOST_STEPS)] = 0
     """The step of the run whose batch is drawn."""
-    images: int = 32
+    images: Annotated[int, whole(1, MOST_BATCH)] = 32
     """How many images of the batch are drawn."""
     out: Path | None = None
     """The PNG file; None means DATA-STEP.png."""

@@ -2,10 +2,10 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from senet_jax.errors import UsageError, require
-from senet_jax.ranges import check_numbers
+from senet_jax.ranges import MOST_BATCH, MOST_SIDE, Range, check_config, whole
 
 Interpolation = Literal["bilinear", "bicubic"]
 
@@ -14,39 +14,46 @@ Interpolation = Literal["bilinear", "bicubic"]
 class AugmentConfig:
     """How training images are changed."""
 
-    pad: int = 0
+    # Pixels of images in memory, whose sides are below 100.
+    pad: Annotated[int, whole(0, 128)] = 0
     """Small images: crop at random out of the image padded by this many pixels (CIFAR: 4)."""
     flip: bool = False
     """Mirror half of the images."""
-    cutout: int = 0
+    cutout: Annotated[int, whole(0, 256)] = 0
     """Small images: side of a square at a random place that is set to the mean (CIFAR-10: 16,
     CIFAR-100: 8)."""
-    crop_area: tuple[float, float] = (0.08, 1.0)
+    crop_area: Annotated[tuple[float, float], Range(0, 1, open_below=True, count=(2, 2))] = (
+        0.08,
+        1.0,
+    )
     """Photographs: share of the image's area that the random resized crop takes, least and
     greatest."""
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_ratio: Annotated[tuple[float, float], Range(0.01, 100, count=(2, 2))] = (3 / 4, 4 / 3)
     """Photographs: width over height of that crop, least and greatest."""
     interpolation: Interpolation = "bilinear"
     """Photographs: how crops are scaled in training."""
-    rotation: float = 0.0
+    rotation: Annotated[float, Range(0, 180)] = 0.0
     """Rotate by up to so many degrees (the released SENets: 10)."""
-    pixel_shift: int = 0
+    pixel_shift: Annotated[int, whole(0, 255)] = 0
     """Add up to so much to all pixels, of 255 (the released SENets: 20)."""
-    color_jitter: float = 0.0
+    color_jitter: Annotated[float, Range(0, 1)] = 0.0
     """Change brightness, contrast and saturation by up to this share (ResNeSt: 0.4)."""
-    lighting: float = 0.0
+    # At 10 nearly every pixel is 0 or 255.
+    lighting: Annotated[float, Range(0, 10)] = 0.0
     """Standard deviation of the PCA noise of AlexNet (ResNeSt: 0.1)."""
     policy: Literal["autoaugment", "randaugment"] | None = None
     """A policy of operations: AutoAugment's for ImageNet, or RandAugment."""
-    randaugment_ops: int = 2
+    # Each is a pass over the image.
+    randaugment_ops: Annotated[int, whole(0, 100)] = 2
     """Operations that RandAugment draws for an image."""
-    randaugment_magnitude: int = 12
+    randaugment_magnitude: Annotated[int, whole(0, 30)] = 12
     """Their strength, 0 to 30."""
-    erasing: float = 0.0
+    erasing: Annotated[float, Range(0, 1)] = 0.0
     """Probability that a rectangle of the image is set to noise."""
-    mixup: float = 0.0
+    # Beta(a, a): at 1000 all weights are 1/2, at 1e-6 all are 0 or 1.
+    mixup: Annotated[float, Range(1e-6, 1000, or_zero=True)] = 0.0
     """Mix pairs of images with weights of Beta(a, a); 0 means none (ResNeSt: 0.2)."""
-    cutmix: float = 0.0
+    cutmix: Annotated[float, Range(1e-6, 1000, or_zero=True)] = 0.0
     """Paste a rectangle of area of Beta(a, a) of another image; 0 means none. With mixup too, each
     batch takes one of the two."""
 
@@ -56,7 +63,7 @@ class AugmentConfig:
         Raises:
             UsageError: A field that is outside its range, or needs another.
         """
-        check_numbers(self, "data.augment.")
+        check_config(self, "data.augment.")
         for field in ("crop_area", "crop_ratio"):
             least, greatest = getattr(self, field)
             allowed = "the least and the greatest, in this order"
@@ -116,18 +123,19 @@ class DataConfig:
     (images in DIR/train/<class>/ and DIR/val/<class>/)."""
     dir: Path | None = None
     """Where the data set lies; for TFDS sets None means TFDS_DATA_DIR, else TFDS's default."""
-    fraction: float = 1.0
+    fraction: Annotated[float, Range(0, 1, open_below=True)] = 1.0
     """Share of the training images that is used, the same ones for every seed."""
-    image_size: int | None = None
+    image_size: Annotated[int | None, whole(1, MOST_SIDE, none="that of the network")] = None
     """Side that photographs are scaled to, pixels; None means that of the network."""
-    train_sizes: tuple[int, ...] = ()
+    train_sizes: Annotated[tuple[int, ...], whole(1, MOST_SIDE, count=(0, 1000))] = ()
     """Progressive resolution: sides of the training images, each for an equal share of the epochs;
     empty means ``image_size`` throughout."""
-    batch_size: int = 128
+    batch_size: Annotated[int, whole(1, MOST_BATCH)] = 128
     """Training images of a step, over all devices."""
-    eval_batch_size: int = 500
+    eval_batch_size: Annotated[int, whole(1, MOST_BATCH)] = 500
     """Validation images of a step; rounded up to what the devices divide."""
-    crop_pct: float = 0.875
+    # The image is scaled to the side of the view divided by this.
+    crop_pct: Annotated[float, Range(0.01, 1)] = 0.875
     """Evaluation of photographs: side of the centre crop over the scaled image's shorter side."""
     eval_interpolation: Interpolation = "bilinear"
     """How photographs are scaled in evaluation."""
@@ -136,9 +144,10 @@ class DataConfig:
     published networks were trained and evaluated without."""
     balanced: bool = False
     """Draw each class equally often (data balancing of the SENet team), not each image."""
-    workers: int = 0
+    # Processes of one machine.
+    workers: Annotated[int, whole(0, 1024)] = 0
     """Processes that decode photographs; 0 decodes in threads of the main process."""
-    max_corrupt: float = 0.001
+    max_corrupt: Annotated[float, Range(0, 1)] = 0.001
     """Share of training images that may be unreadable, each replaced by another, before the run
     stops."""
     normalization: Literal["dataset", "imagenet", "inception", "bninception"] = "dataset"
@@ -153,7 +162,7 @@ class DataConfig:
         Raises:
             UsageError: A field whose value is outside its range.
         """
-        check_numbers(self, "data.")
+        check_config(self, "data.")
         self.augment.validate()
 
     def check_images(self, photographs: bool) -> None:

@@ -11,7 +11,7 @@ from senet_jax.attention import ATTENTIONS, Mechanism
 from senet_jax.config import AttentionOverrides, ModelConfig, TrainConfig
 from senet_jax.errors import UsageError, choose
 from senet_jax.models import zoo
-from senet_jax.ranges import check_numbers, range_of
+from senet_jax.ranges import check_config, range_of
 
 
 def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
@@ -38,7 +38,7 @@ def model_fields(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     Raises:
         UsageError: An unknown name, or a choice that the network or its attention does not have.
     """
-    check_numbers(config, "model.")
+    check_config(config, "model.")
     fields: dict[str, Any] = {"num_classes": num_classes, "dtype": jnp.dtype(config.dtype)}
     fields |= _given(config, besides=("name", "dtype", "attention"))
     own: Mechanism | None = getattr(zoo.create_model(config.name), "attention", None)

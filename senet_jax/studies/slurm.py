@@ -14,10 +14,11 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from senet_jax.errors import ExitCode, UsageError, require
 from senet_jax.files import os_reason, read_json_object, write_text
+from senet_jax.ranges import MOST_DEVICES, MOST_STEPS, whole
 from senet_jax.studies.grid import Job
 from senet_jax.studies.runner import CACHE, SOURCES, Progress, Show, log_of, where_they_stand
 from senet_jax.training.machine.allocator import keep_freed_memory
@@ -38,13 +39,14 @@ class SlurmOptions:
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
-    minutes: int = 1440
+    # SLURM keeps minutes as uint32; a run saves its state 2 minutes before the end.
+    minutes: Annotated[int, whole(5, MOST_STEPS)] = 1440
     """Longest time of a run. Two minutes before its end it saves its state and queues again."""
-    gpus: int | None = None
+    gpus: Annotated[int | None, whole(1, 1024, none="left to the cluster")] = None
     """GPUs of a run."""
-    cpus: int | None = None
+    cpus: Annotated[int | None, whole(1, 65_536, none="left to the cluster")] = None
     """CPU cores of a run."""
-    memory_gb: int | None = None
+    memory_gb: Annotated[int | None, whole(1, MOST_DEVICES, none="left to the cluster")] = None
     """Gigabytes of memory of a run."""
     setup: tuple[str, ...] = ()
     """Shell commands before the run, such as "module load cuda"."""

@@ -8,8 +8,10 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Annotated
 
 from senet_jax.errors import UsageError, require
+from senet_jax.ranges import MOST_DEVICES, Range, whole
 from senet_jax.text import printable
 
 
@@ -19,11 +21,12 @@ class HostsConfig:
 
     coordinator: str | None = None
     """Address of the first of them as HOST:PORT, where the others find it."""
-    count: int | None = None
+    count: Annotated[int | None, whole(1, MOST_DEVICES, none="what the environment says")] = None
     """How many there are; 1 means that this one is alone, whatever the environment says."""
-    index: int | None = None
+    index: Annotated[int | None, whole(0, MOST_DEVICES, none="what the environment says")] = None
     """The number of this one, from 0."""
-    timeout: float = 300.0
+    # Seconds; a week. Sockets take no timeout of 1e10 seconds.
+    timeout: Annotated[float, Range(0, 604_800, open_below=True)] = 300.0
     """Seconds that they wait for each other at the start, up to a day."""
     token_file: Path | None = None
     """A file with a secret, the same on all of them, by which they recognise each other; None means
