@@ -11,8 +11,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import dacite
-
 from senet_jax.data.config import DataConfig
 from senet_jax.errors import UsageError, require
 from senet_jax.fields.attention import MECHANISMS, Kind
@@ -300,6 +298,8 @@ class TrainConfig:
         Raises:
             UsageError: A field that is unknown or of the wrong type, or a newer format.
         """
+        import dacite  # --help does without.
+
         settings = dacite.Config(strict=True, cast=[Path, tuple])
         values = _in_this_format(values)
         try:

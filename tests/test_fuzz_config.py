@@ -92,7 +92,7 @@ def assignments(draw):
         options.append(st.sampled_from(("True", "False", "maybe")))
     choices = [each for kind in kinds for each in typing.get_args(kind)]
     if choices:
-        options.append(st.sampled_from(choices))
+        options.append(st.sampled_from([*map(str, choices)]))
     if kinds & {str, Path} or not options:
         options.append(texts)
     value = st.one_of(*options, st.just("None"))
@@ -131,7 +131,7 @@ class Accepted(Exception):
 def command(monkeypatch, capfd):
     """Runs the command line up to where the folder of the run is made."""
     monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(tiny, 8))
-    monkeypatch.setattr(loop, "meet", lambda place: (_ for _ in ()).throw(Accepted))
+    monkeypatch.setattr(loop, "barrier", lambda place: (_ for _ in ()).throw(Accepted))
 
     def run(folder, flags):
         """Whether the config is accepted; fails where it is neither that nor refused well."""

@@ -20,7 +20,7 @@ Activation = Literal["relu", "relu6", "silu", "gelu", "hard_swish"]
 Reduction = Annotated[float, Range(0.01, MOST_WIDTH)]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
 class SqueezeExciteFields:
     """Those of Squeeze-and-Excitation."""
 
@@ -43,7 +43,7 @@ class SqueezeExciteFields:
     """Whether the two layers have biases."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
 class ECAFields:
     """Those of Efficient Channel Attention."""
 
@@ -55,7 +55,7 @@ class ECAFields:
     """Channels that a gate sees, odd; None grows it with the channels (eq. 12)."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
 class CBAMFields:
     """Those of the convolutional block attention module."""
 
@@ -73,7 +73,7 @@ class CBAMFields:
     and not in the paper's eq. 3. Its scale starts at zero, where every pixel has the same gate."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
 class GatherExciteFields:
     """Those of gather-excite."""
 
@@ -96,7 +96,7 @@ class GatherExciteFields:
     """Whether the layers of ``mlp`` have biases."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
 class SelectiveKernelFields:
     """Those of selective kernels."""
 
@@ -113,7 +113,7 @@ class SelectiveKernelFields:
     """Squeeze operator, applied to the sum of the paths (eqs. 1 and 2)."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
 class SplitAttentionFields:
     """Those of split attention."""
 

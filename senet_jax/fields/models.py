@@ -37,8 +37,7 @@ Forward = Literal["shake", "even"]
 Backward = Literal["shake", "even", "keep"]
 
 
-# Linen gives modules its own repr.
-@dataclasses.dataclass(kw_only=True, repr=False)
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class BackboneFields:
     """Those of every network."""
 
@@ -59,7 +58,7 @@ class BackboneFields:
     memory for about a third more arithmetic, the same results and parameters."""
 
 
-@dataclasses.dataclass(kw_only=True, repr=False)
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class ResNetFields(BackboneFields):
     """Those of ResNet, ResNeXt, SENet, ResNeSt and SKNet."""
 
@@ -124,7 +123,7 @@ class ResNetFields(BackboneFields):
     run it rises linearly from 0 to this."""
 
 
-@dataclasses.dataclass(kw_only=True, repr=False)
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class PreactResNetFields(BackboneFields):
     """Those of pre-activation and wide ResNets."""
 
@@ -144,7 +143,7 @@ class PreactResNetFields(BackboneFields):
     3x3, after the ReLU (1605.07146, section 2.4)."""
 
 
-@dataclasses.dataclass(kw_only=True, repr=False)
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class ShakeShakeFields(BackboneFields):
     """Those of Shake-Shake networks."""
 
@@ -166,7 +165,7 @@ class ShakeShakeFields(BackboneFields):
     of the forward pass."""
 
 
-@dataclasses.dataclass(kw_only=True, repr=False)
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class VGGFields(BackboneFields):
     """Those of VGG."""
 
@@ -183,7 +182,7 @@ class VGGFields(BackboneFields):
     """Whether the third convolution of a stage is 1x1 rather than 3x3 (configuration C)."""
 
 
-@dataclasses.dataclass(kw_only=True, repr=False)
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class DenseNetFields(BackboneFields):
     """Those of DenseNet."""
 
@@ -212,7 +211,7 @@ class DenseNetFields(BackboneFields):
     training has no augmentation)."""
 
 
-@dataclasses.dataclass(kw_only=True, repr=False)
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class MobileNetV1Fields(BackboneFields):
     """Those of MobileNet-v1."""
 
@@ -225,7 +224,7 @@ class MobileNetV1Fields(BackboneFields):
     """"imagenet": of stride 2; "cifar": of stride 1, for images of 32x32 pixels and smaller."""
 
 
-@dataclasses.dataclass(kw_only=True, repr=False)
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class ShuffleNetV1Fields(BackboneFields):
     """Those of ShuffleNet-v1."""
 
@@ -246,7 +245,7 @@ class ShuffleNetV1Fields(BackboneFields):
     no pool, for images of 32x32 pixels and smaller."""
 
 
-@dataclasses.dataclass(kw_only=True, repr=False)
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class InceptionFields(BackboneFields):
     """Those of BN-Inception and Inception-v3."""
 
@@ -256,7 +255,7 @@ class InceptionFields(BackboneFields):
     """Added to the variance by the batch norms."""
 
 
-@dataclasses.dataclass(kw_only=True, repr=False)
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class InceptionResNetFields(InceptionFields):
     """Those of Inception-ResNet-v2."""
 

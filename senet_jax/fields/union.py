@@ -8,18 +8,18 @@ import itertools
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union
 
 from senet_jax.ranges import Range
 
 
 def union_of(declarations: Mapping[str, type]) -> Any:
-    """Makes a frozen dataclass with every field of the declarations.
+    """Makes a frozen dataclass with every field of the declarations, for others to inherit.
 
     A field's default is None, which means that it is not given; its type and range allow what one
-    of the declarations allows. Its metadata has its documentation under "help", where tyro
-    looks: that of the declarations, with their names if they differ or are not all.
+    of the declarations allows. Its metadata has its documentation under "help", where tyro looks:
+    that of the declarations, with their names if they differ or are not all.
 
     Args:
         declarations: Dataclasses by the names that the documentation gives them.
@@ -32,13 +32,13 @@ def union_of(declarations: Mapping[str, type]) -> Any:
         (
             name,
             _type_of(name, owners.values()),
-            dataclasses.field(
-                default=None, metadata={"help": _help(name, owners, len(declarations))}
-            ),
+            dataclasses.field(default=None, metadata=_Help(name, owners, len(declarations))),
         )
         for name, owners in fields.items()
     ]
-    return dataclasses.make_dataclass("Union", made, frozen=True, kw_only=True)
+    return dataclasses.make_dataclass(
+        "Union", made, frozen=True, kw_only=True, init=False, repr=False, eq=False
+    )
 
 
 def _type_of(field: str, owners: Iterable[type]) -> Any:
@@ -88,14 +88,27 @@ def _hull(rows: Sequence[Range]) -> Range:
     )
 
 
-def _help(field: str, owners: Mapping[str, type], among: int) -> str:
-    """What the owners of a field say of it, in one line."""
-    texts: dict[str, list[str]] = {}
-    for name, owner in owners.items():
-        texts.setdefault(_text(owner, field), []).append(name)
-    if len(texts) == 1 and len(owners) == among:
-        return next(iter(texts))
-    return " ".join(f"{', '.join(names)}: {text}" for text, names in texts.items())
+class _Help(Mapping[str, str]):
+    """The metadata of a field: its documentation, read from the source when it is asked for."""
+
+    def __init__(self, field: str, owners: Mapping[str, type], among: int) -> None:
+        self._field, self._owners, self._among = field, owners, among
+
+    def __getitem__(self, key: str) -> str:
+        if key != "help":
+            raise KeyError(key)
+        texts: dict[str, list[str]] = {}
+        for name, owner in self._owners.items():
+            texts.setdefault(_text(owner, self._field), []).append(name)
+        if len(texts) == 1 and len(self._owners) == self._among:
+            return next(iter(texts))
+        return " ".join(f"{', '.join(names)}: {text}" for text, names in texts.items())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["help"])
+
+    def __len__(self) -> int:
+        return 1
 
 
 def _text(declaration: type, field: str) -> str:

@@ -40,7 +40,14 @@ class Two(Both):
     """Sizes."""
 
 
-Union = union_of({"one": One, "two": Two})
+Fields = union_of({"one": One, "two": Two})
+
+
+@dataclasses.dataclass(frozen=True)
+class Union(Fields):
+    """What a config is."""
+
+
 FIELDS = {field.name: field for field in dataclasses.fields(Union)}
 
 
