@@ -147,6 +147,9 @@ def check_fields(config: Any, prefix: str = "") -> None:
         name, value = prefix + field.name, getattr(config, field.name)
         if row := range_of(type(config), field.name):
             row.check(name, value)
+        elif field.type is str:
+            if not isinstance(value, str):
+                raise UsageError(f"{name} must be a text, not {_shown(value)}.")
         else:
             _check_choice(name, value, choices_of(field.type))
 

@@ -11,6 +11,7 @@ from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import GATES
 from senet_jax.attention.mlp import mlp, reduced_width
 from senet_jax.attention.squeeze import squeeze_avg, squeeze_max
+from senet_jax.errors import choose
 from senet_jax.fields.attention import CBAMFields
 from senet_jax.ops.conv import conv
 from senet_jax.ops.moments import scale
@@ -29,6 +30,10 @@ class CBAMConfig(CBAMFields, Attention):
     """
 
     name: ClassVar[str] = "cbam"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("gate", self.gate, GATES)
 
     def build(self, *, train: bool, norm_group: int | None = None, dtype: Any = None) -> "CBAM":
         return CBAM(self, train, norm_group, dtype, name=self.name)

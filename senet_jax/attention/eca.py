@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import GATES
 from senet_jax.attention.squeeze import SQUEEZES
+from senet_jax.errors import choose
 from senet_jax.fields.attention import ECAFields
 from senet_jax.ops.moments import scale
 from senet_jax.ops.precision import accurate
@@ -25,6 +26,11 @@ class ECAConfig(ECAFields, Attention):
     """
 
     name: ClassVar[str] = "eca"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("squeeze", self.squeeze, SQUEEZES)
+        choose("gate", self.gate, GATES)
 
     def kernel(self, channels: int) -> int:
         """Kernel size for a tensor of ``channels`` channels: (log2 c + 1) / 2 made odd, 3 or more.

@@ -1,6 +1,6 @@
 """Gates and inner activations: elementwise functions, by name.
 
-A new gate is a function, a row in :data:`GATES` and a name in ``fields.attention.Gate``.
+A new gate is a function and a row in :data:`GATES`.
 """
 
 from collections.abc import Callable

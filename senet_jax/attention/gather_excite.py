@@ -12,7 +12,7 @@ from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import GATES
 from senet_jax.attention.mlp import mlp, reduced_width
 from senet_jax.attention.squeeze import squeeze_avg
-from senet_jax.errors import UsageError
+from senet_jax.errors import UsageError, choose
 from senet_jax.fields.attention import GatherExciteFields
 from senet_jax.ops.conv import conv
 from senet_jax.ops.moments import scale
@@ -37,6 +37,10 @@ class GatherExciteConfig(GatherExciteFields, Attention):
     """
 
     name: ClassVar[str] = "ge"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("gate", self.gate, GATES)
 
     @property
     def averages(self) -> bool:

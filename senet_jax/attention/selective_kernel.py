@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention.base import ConvAttention, Gated
 from senet_jax.attention.squeeze import SQUEEZES
-from senet_jax.errors import UsageError
+from senet_jax.errors import UsageError, choose
 from senet_jax.fields.attention import SelectiveKernelFields
 from senet_jax.ops.conv import conv
 from senet_jax.ops.drop import DropBlock, Rate
@@ -25,6 +25,10 @@ class SelectiveKernelConfig(SelectiveKernelFields, ConvAttention):
     Raises:
         UsageError: An unknown squeeze, or a number out of range.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("squeeze", self.squeeze, SQUEEZES)
 
     def build_conv(
         self,

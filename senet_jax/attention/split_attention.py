@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention.base import ConvAttention, Gated
 from senet_jax.attention.squeeze import SQUEEZES
-from senet_jax.errors import UsageError
+from senet_jax.errors import UsageError, choose
 from senet_jax.fields.attention import SplitAttentionFields
 from senet_jax.ops.conv import HE_NORMAL, conv
 from senet_jax.ops.drop import DropBlock, Rate
@@ -29,6 +29,10 @@ class SplitAttentionConfig(SplitAttentionFields, ConvAttention):
     Raises:
         UsageError: An unknown squeeze, or a number out of range.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("squeeze", self.squeeze, SQUEEZES)
 
     @property
     def replaces(self) -> bool:

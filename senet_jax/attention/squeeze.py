@@ -1,7 +1,6 @@
 """Squeeze operators: what a channel says of itself, (n, h, w, c) -> (n, c), accurate.
 
-A new operator is a function, a row in :data:`SQUEEZES` and a name in
-``fields.attention.Squeeze``.
+A new operator is a function and a row in :data:`SQUEEZES`.
 """
 
 from collections.abc import Callable

@@ -11,6 +11,7 @@ from senet_jax.attention.base import Attention, Gated
 from senet_jax.attention.gates import ACTIVATIONS, GATES
 from senet_jax.attention.mlp import mlp, reduced_width
 from senet_jax.attention.squeeze import SQUEEZES
+from senet_jax.errors import choose
 from senet_jax.fields.attention import SqueezeExciteFields
 from senet_jax.ops.moments import scale
 from senet_jax.ops.precision import accurate
@@ -30,6 +31,12 @@ class SqueezeExciteConfig(SqueezeExciteFields, Attention):
     """
 
     name: ClassVar[str] = "se"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("squeeze", self.squeeze, [*SQUEEZES, NO_SQUEEZE])
+        choose("gate", self.gate, GATES)
+        choose("activation", self.activation, ACTIVATIONS)
 
     @property
     def averages(self) -> bool:

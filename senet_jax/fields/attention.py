@@ -1,20 +1,15 @@
 """The fields of the attention mechanisms.
 
 A description in ``senet_jax.attention`` inherits those of its mechanism:
-``class SqueezeExciteConfig(SqueezeExciteFields, Attention)``.
+``class SqueezeExciteConfig(SqueezeExciteFields, Attention)``. A gate, a squeeze operator and an
+activation are keys of tables in that package, to which a script can add its own; a description
+checks that it has them.
 """
 
 import dataclasses
 from typing import Annotated, Literal
 
 from senet_jax.ranges import KERNEL, MOST_WIDTH, WIDTH, Range, whole
-
-Squeeze = Literal["avg", "max", "avgmax", "std"]
-"""The keys of ``attention.squeeze.SQUEEZES``."""
-Gate = Literal["sigmoid", "relu", "tanh", "hard_sigmoid"]
-"""The keys of ``attention.gates.GATES``."""
-Activation = Literal["relu", "relu6", "silu", "gelu", "hard_swish"]
-"""The keys of ``attention.gates.ACTIVATIONS``."""
 
 # Below 1 the hidden layer is wider than the map: by at most 100 times.
 Reduction = Annotated[float, Range(0.01, MOST_WIDTH)]
@@ -24,13 +19,13 @@ Reduction = Annotated[float, Range(0.01, MOST_WIDTH)]
 class SqueezeExciteFields:
     """Those of Squeeze-and-Excitation."""
 
-    squeeze: Literal[Squeeze, "none"] = "avg"
-    """Squeeze operator; "none" takes none: the excitation as 1x1 convolutions at full resolution
-    (NoSqueeze, section 6.5)."""
-    gate: Gate = "sigmoid"
-    """The last non-linearity of the excitation."""
-    activation: Activation = "relu"
-    """What stands between the two layers."""
+    squeeze: str = "avg"
+    """Squeeze operator: "avg", "max", "avgmax", "std", or "none", which takes none: the excitation
+    as 1x1 convolutions at full resolution (NoSqueeze, section 6.5)."""
+    gate: str = "sigmoid"
+    """The last non-linearity of the excitation: "sigmoid", "relu", "tanh" or "hard_sigmoid"."""
+    activation: str = "relu"
+    """What stands between the two layers: "relu", "relu6", "silu", "gelu" or "hard_swish"."""
     reduction: Reduction = 16
     """The ratio r: the hidden width is c // r."""
     width: Annotated[int | None, whole(1, MOST_WIDTH, none="by the reduction")] = None
@@ -47,9 +42,9 @@ class SqueezeExciteFields:
 class ECAFields:
     """Those of Efficient Channel Attention."""
 
-    squeeze: Squeeze = "avg"
-    """Squeeze operator."""
-    gate: Gate = "sigmoid"
+    squeeze: str = "avg"
+    """Squeeze operator: "avg", "max", "avgmax" or "std"."""
+    gate: str = "sigmoid"
     """The gate of each channel."""
     kernel_size: Annotated[int | None, dataclasses.replace(KERNEL, none="by the channels")] = None
     """Channels that a gate sees, odd; None grows it with the channels (eq. 12)."""
@@ -59,7 +54,7 @@ class ECAFields:
 class CBAMFields:
     """Those of the convolutional block attention module."""
 
-    gate: Gate = "sigmoid"
+    gate: str = "sigmoid"
     """The gate of both attentions."""
     reduction: Reduction = 16
     """The ratio r: the hidden width of the channel attention is c // r."""
@@ -88,7 +83,7 @@ class GatherExciteFields:
     mlp: bool = False
     """Put two layers that mix the channels, as those of Squeeze-and-Excitation, before the gate. A
     gather by convolutions then ends in a ReLU, as in the authors' network."""
-    gate: Gate = "sigmoid"
+    gate: str = "sigmoid"
     """The gate of each pixel of what was gathered."""
     reduction: Reduction = 16
     """The ratio r of ``mlp``: its hidden width is c // r."""
@@ -109,7 +104,7 @@ class SelectiveKernelFields:
     split_input: bool = False
     """Give each path its share of the input channels and not all of them, which keeps the
     parameters of ungrouped convolutions few (timm's ``skresnet*``)."""
-    squeeze: Squeeze = "avg"
+    squeeze: str = "avg"
     """Squeeze operator, applied to the sum of the paths (eqs. 1 and 2)."""
 
 
@@ -125,7 +120,7 @@ class SplitAttentionFields:
     """The hidden width is channels * radix // reduction, of the channels that come in."""
     min_width: Annotated[int, WIDTH] = 32
     """The hidden width is at least this."""
-    squeeze: Squeeze = "avg"
+    squeeze: str = "avg"
     """Squeeze operator, applied to the sum of the splits (eq. 1)."""
 
 

@@ -38,6 +38,15 @@ MECHANISM_FIELDS = [
 ]
 
 
+TABLES = {"squeeze": SQUEEZES, "gate": GATES, "activation": ACTIVATIONS}
+
+
+def choices(declaration, field):
+    """The choices that the type of a field has."""
+    (annotation,) = (f.type for f in dataclasses.fields(declaration) if f.name == field)
+    return choices_of(annotation)
+
+
 @functools.cache
 def named(family):
     """The named networks of a family."""
@@ -48,9 +57,10 @@ def named(family):
 def others(declaration, field, own):
     """Values of a field that its declaration allows, other than ``own``."""
     row = range_of(declaration, field)
-    if row is None:
-        (annotation,) = (f.type for f in dataclasses.fields(declaration) if f.name == field)
-        some = choices_of(annotation)
+    if field in TABLES:
+        some = TABLES[field]
+    elif row is None:
+        some = choices(declaration, field)
     elif row.count is None or (row.or_one and not isinstance(own, tuple)):
         near = [2 * own, own / 2, own + 1, own - 1, own + 2] if own else []
         some = [*near, *(row.least + step for step in (0, 1, 2, 3, 0.5))]
@@ -138,7 +148,7 @@ def test_every_field_of_a_mechanism_is_checked(kind, field):
         with pytest.raises(UsageError, match=f"^(unknown )?{field} "):
             ATTENTIONS[kind](**{field: value})
         overrides = AttentionOverrides(kind=kind, **{field: value})
-        with pytest.raises(UsageError, match=f"^(unknown )?model.attention.{field} "):
+        with pytest.raises(UsageError, match=f"^(unknown )?(model.attention.)?{field} "):
             build_model(ModelConfig("resnet50", attention=overrides), 3)
 
 
@@ -156,17 +166,23 @@ def test_every_family_and_mechanism_is_declared():
 
 
 def test_the_choices_are_the_keys_of_their_tables():
-    def choices(declaration, field):
-        (annotation,) = (f.type for f in dataclasses.fields(declaration) if f.name == field)
-        return set(choices_of(annotation))
+    assert {*choices(MECHANISMS["ge"], "extent")} == {*EXTENTS}
+    assert {*choices(FAMILIES["ShuffleNetV1"], "groups")} == {*WIDTHS}
+    assert {*choices(AttentionOverrides, "kind")} == {*MECHANISMS, "none", None}
 
-    assert choices(MECHANISMS["se"], "squeeze") == {*SQUEEZES, "none"}
-    assert choices(MECHANISMS["eca"], "squeeze") == {*SQUEEZES}
-    assert choices(MECHANISMS["se"], "gate") == {*GATES}
-    assert choices(MECHANISMS["se"], "activation") == {*ACTIVATIONS}
-    assert choices(MECHANISMS["ge"], "extent") == {*EXTENTS}
-    assert choices(FAMILIES["ShuffleNetV1"], "groups") == {*WIDTHS}
-    assert choices(AttentionOverrides, "kind") == {*MECHANISMS, "none", None}
+
+@pytest.mark.parametrize("field", TABLES)
+def test_the_help_lists_the_keys_of_a_table(field):
+    (found,) = (each for each in dataclasses.fields(AttentionOverrides) if each.name == field)
+    assert [key for key in TABLES[field] if f'"{key}"' not in found.metadata["help"]] == []
+
+
+def test_a_gate_that_a_script_adds_is_there_at_once(monkeypatch):
+    monkeypatch.setitem(GATES, "mine", GATES["tanh"])
+    overrides = AttentionOverrides(gate="mine")
+    assert (
+        build_model(ModelConfig("cifar_seresnet8", attention=overrides), 3).attention.gate == "mine"
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -212,7 +212,7 @@ def test_fields_that_make_no_sense_are_refused(model, fields, message):
 def test_a_block_adds_its_scaled_branch(random_variables, attention, placement):
     x = images(6, channels=8)
     spec = RESIDUAL_LAYERS[3]
-    block = ResidualBlock(spec, UnitConfig(), attention, placement)
+    block = ResidualBlock(spec, UnitConfig(), attention, placement == "after_scale")
     variables = random_variables(block, x, False)
     y, state = block.apply(
         variables, x, False, capture_intermediates=True, mutable=["intermediates"]

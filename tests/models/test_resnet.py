@@ -170,7 +170,7 @@ def test_se_adds_what_the_paper_says():
 @pytest.mark.parametrize("stages", [(2,), (3,), (5,), (2, 4), (3, 4, 5), ()])
 def test_se_stands_in_the_chosen_stages_alone(stages):
     blocks, widths = (1, 2, 1, 1), (4, 8, 12, 16)
-    model = ResNet(blocks, widths, stem_width=4, attention=SE, stages=stages)
+    model = ResNet(blocks=blocks, widths=widths, stem_width=4, attention=SE, stages=stages)
     expected = {
         f"params/stage{stage}/block{block}/se/{layer}/kernel": shape
         for stage in stages
