@@ -126,7 +126,7 @@ class SplitAttentionFields:
 
 Kind = Literal["se", "eca", "cbam", "ge", "sk", "split"]
 
-MECHANISMS: dict[Kind, type] = {
+MECHANISMS: dict[str, type] = {
     "se": SqueezeExciteFields,
     "eca": ECAFields,
     "cbam": CBAMFields,

@@ -51,9 +51,14 @@ def _type_of(field: str, owners: Iterable[type]) -> Any:
         kind for kind in kinds if kind not in literals and not (kind is int and float in kinds)
     ]
     choices = dict.fromkeys(value for kind in literals for value in typing.get_args(kind))
-    kind = Union[(*others, *([Literal[tuple(choices)]] if choices else []), None)]
+    kind = _of(Union, *others, *([_of(Literal, *choices)] if choices else []), None)
     rows = [row for each in annotations for row in getattr(each, "__metadata__", ())]
-    return Annotated[kind, _hull(rows)] if rows else kind
+    return _of(Annotated, kind, _hull(rows)) if rows else kind
+
+
+def _of(form: Any, *parameters: Any) -> Any:
+    """``form[*parameters]``, which a type checker would take for an annotation."""
+    return form[parameters]
 
 
 def _parts(annotation: Any) -> list[Any]:
