@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from senet_jax.ops.runs import run_sums, runs_of
+
 Pair = tuple[int, int]
 
 Form = Callable[[Array, Array, "Geometry"], Array]
@@ -20,6 +22,9 @@ CHUNK, CHUNKS = 32, 4
 Smaller ones multiply by fewer zeros, but each has to be compiled. With at most 8 a training step of
 SE-ResNeXt-50 is 6 % faster than with 4, and compiles in 2.3 times XLA's own forms' time, with 4 in
 1.4 times."""
+
+TAPS = 9
+"""Taps of a depthwise kernel, at most, whose gradients are summed in one loop."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,10 +178,34 @@ def _depthwise_forward(x: Array, kernel: Array, geometry: Geometry) -> tuple[Arr
 
 def _depthwise_backward(geometry: Geometry, saved: Any, dy: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    _, pull = jax.vjp(lambda x: _taps(x, kernel, geometry), x)
-    # XLA:CPU adds over the pixels, all channels at once, slower than it multiplies by the zeros.
+    dx = _depthwise_input_gradient(dy, kernel, geometry, x.shape)
+    if x.dtype == jnp.float32:
+        products = [runs_of(window * dy) for window in windows(x, kernel.shape, geometry)]
+        parts = (products[tap : tap + TAPS] for tap in range(0, len(products), TAPS))
+        sums = [each.sum((0, 1)) for part in parts for each in run_sums(*part)]
+        return dx, jnp.stack(sums).reshape(kernel.shape)
     _, pull_kernel = jax.vjp(lambda kernel: chunked(x, kernel, geometry), kernel)
-    return pull(dy)[0], pull_kernel(dy)[0]
+    return dx, pull_kernel(dy)[0]
+
+
+def _depthwise_input_gradient(
+    dy: Array, kernel: Array, geometry: Geometry, shape: tuple[int, ...]
+) -> Array:
+    """The taps of the flipped kernel over the gradient, spread by the stride.
+
+    The transpose of :func:`_taps` would write a padded map for each tap.
+    """
+    reach = [step * (side - 1) for step, side in zip(geometry.dilation, kernel.shape, strict=False)]
+    before = [most - pad for most, (pad, _) in zip(reach, geometry.padding, strict=True)]
+    spread = [(n - 1) * step + 1 for n, step in zip(dy.shape[1:3], geometry.strides, strict=True)]
+    after = [
+        side + most - low - width
+        for side, most, low, width in zip(shape[1:3], reach, before, spread, strict=True)
+    ]
+    edges = zip(before, after, (step - 1 for step in geometry.strides), strict=True)
+    wide = lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+    dense = Geometry(dilation=geometry.dilation, groups=geometry.groups)
+    return _taps(wide, kernel[::-1, ::-1], dense)
 
 
 depthwise.defvjp(_depthwise_forward, _depthwise_backward)

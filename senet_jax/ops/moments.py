@@ -6,8 +6,6 @@ and gives two sums; what is left to do is small. The sums are of each sample's o
 on a mesh no device waits for another here.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -15,10 +13,8 @@ from jaxtyping import Array, Float
 
 from senet_jax.ops import gpu_moments
 from senet_jax.ops.precision import accurate
+from senet_jax.ops.runs import run_sums, runs_of
 from senet_jax.ops.target import for_gpu
-
-SHORTEST_RUN = 14
-"""Pixels; where the rows of a map are shorter, a run is the whole map."""
 
 
 @jax.custom_vjp
@@ -34,12 +30,12 @@ def sample_moments(
     Args:
         x: Feature maps, or vectors, whose variance is 0.
     """
-    runs = _runs(x)
+    runs = runs_of(x)
     runs = runs.astype(accurate(x.dtype))
     first = runs[:, :, 0]
     length = runs.shape[2]
     shifted = runs - first[:, :, None]
-    total, squares = _run_sums(shifted, shifted * shifted)
+    total, squares = run_sums(shifted, shifted * shifted)
     offset = total / length
     run_mean = first + offset
     run_var = jnp.maximum(squares / length - offset * offset, 0)
@@ -89,9 +85,9 @@ def _affine_backward(
     kept: tuple[Array, Array, Array], gradient: Array
 ) -> tuple[Array, Array, Array, Array]:
     x, centre, factor = kept
-    runs = _runs(gradient)
-    centred = _runs(x).astype(accurate(x.dtype)) - centre[:, None, None]
-    of_offset, of_factor = (s.sum(axis=1) for s in _run_sums(runs, runs * centred))
+    runs = runs_of(gradient)
+    centred = runs_of(x).astype(accurate(x.dtype)) - centre[:, None, None]
+    of_offset, of_factor = (s.sum(axis=1) for s in run_sums(runs, runs * centred))
     of_x = (gradient * _over_pixels(factor, x)).astype(x.dtype)
     return of_x, -of_offset * factor, of_factor, of_offset
 
@@ -115,8 +111,8 @@ def _scale_forward(x: Array, factor: Array) -> tuple[Array, tuple[Array, Array]]
 
 def _scale_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, factor = kept
-    gradients, runs = (_runs(each).astype(accurate(x.dtype)) for each in (gradient, x))
-    (of_factor,) = _run_sums(gradients * runs)
+    gradients, runs = (runs_of(each).astype(accurate(x.dtype)) for each in (gradient, x))
+    (of_factor,) = run_sums(gradients * runs)
     return _scale(gradient, factor), of_factor.sum(axis=1).astype(factor.dtype)
 
 
@@ -126,20 +122,3 @@ _scale.defvjp(_scale_forward, _scale_backward)
 def _over_pixels(each: Float[Array, "n c"], x: Float[Array, "n *space c"]) -> Array:
     """Numbers of samples and channels with the axes of the pixels put between."""
     return lax.expand_dims(each, range(1, x.ndim - 1))
-
-
-def _runs(x: Float[Array, "n *space c"]) -> Float[Array, "n runs pixels c"]:
-    """The pixels of each sample in runs: its rows, or all of them where rows are short."""
-    whole = x.ndim < 4 or x.shape[-2] < SHORTEST_RUN
-    return x.reshape(x.shape[0], *((1, -1) if whole else (-1, x.shape[-2])), x.shape[-1])
-
-
-def _run_sums(*operands: Float[Array, "n runs pixels c"]) -> Any:
-    """Sums over the pixels of each run, all operands in one loop."""
-    zeros = tuple(jnp.zeros((), each.dtype) for each in operands)
-
-    def add(left: Any, right: Any) -> Any:
-        return tuple(a + b for a, b in zip(left, right, strict=True))
-
-    # Without the barrier XLA would merge the reduction with those that follow, into the slow one.
-    return lax.optimization_barrier(lax.reduce(operands, zeros, add, (2,)))

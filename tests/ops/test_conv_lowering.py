@@ -171,6 +171,22 @@ def test_a_mean_of_100_deviations_costs_no_digits(name):
         assert error < max(20 * allowed, 2e-5)
 
 
+@pytest.mark.parametrize("side", [13, 28])
+def test_the_kernel_gradient_of_each_channel_is_accurate_and_its_own(side):
+    geometry = Geometry(padding=((1, 1), (1, 1)), groups=4)
+    x, kernel = arrays((4, side, side, 4), (3, 3, 1, 4))
+    x = x + 100
+    *_, found = value_and_gradients(conv_forms.depthwise, x, kernel, geometry)
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(np.float64(each)) for each in (x, kernel)]
+        truth = np.asarray(value_and_gradients(conv_forms.native, *wide, geometry)[-1])
+    assert np.abs(np.float64(found) - truth).max() / truth.std() < 2e-5
+    x = x.at[0, 5, 6, 1].set(np.nan)
+    *_, found = value_and_gradients(conv_forms.depthwise, x, kernel, geometry)
+    assert not np.isfinite(found[..., 1]).any()
+    assert np.isfinite(found[..., [0, 2, 3]]).all()
+
+
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 @pytest.mark.parametrize("name", ["patches", "crossed", "winograd_gradient", "winograd_all"])
 def test_no_finite_number_takes_the_place_of_inf_or_nan(name, value):
