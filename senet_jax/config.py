@@ -43,7 +43,7 @@ class _Kind:
 
 # A type checker does not know the fields of classes that are made of others.
 @dataclasses.dataclass(frozen=True)
-class AttentionOverrides(_AttentionFields, _Kind):  # type: ignore[misc]
+class AttentionOverrides(_AttentionFields, _Kind):  # type: ignore[misc, valid-type]
     """What differs from the attention of the named network; None keeps the network's own."""
 
 
@@ -57,7 +57,7 @@ class _Named:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(_FamilyFields, _Named):  # type: ignore[misc]
+class ModelConfig(_FamilyFields, _Named):  # type: ignore[misc, valid-type]
     """The network: a named one, and what differs from it; None keeps the network's own."""
 
 
