@@ -1,7 +1,12 @@
 """The checker of annotations at run time: beartype, by ``CHECK_ANNOTATIONS=1``."""
 
+import jax
+import jaxtyping
+import numpy as np
 from beartype import BeartypeConf, beartype
-from beartype.roar import BeartypeDecorHintException
+
+# Where a function of arrays takes JAX's, it takes NumPy's. Modules import the name from here on.
+jaxtyping.Array = jax.Array | np.ndarray
 
 # An int is a float, as for static checkers.
 _beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))
@@ -10,10 +15,6 @@ _beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))
 def check(function):
     """Checks the arguments and the result of every call of a function.
 
-    Left as they are: functions with an annotation that cannot be checked, such as the constructor
-    of Flax's ``Conv``, one of whose fields is a protocol.
+    Constructors are left as they are: they refuse a wrong field by an error of their own.
     """
-    try:
-        return _beartype(function)
-    except BeartypeDecorHintException:
-        return function
+    return function if function.__name__ == "__init__" else _beartype(function)

@@ -24,7 +24,7 @@ class EvalStep(Protocol):
 
     def __call__(self, variables: dict[str, Any], batch: Arrays) -> Measured: ...
 
-    def trace(self, variables: Any, batch: Arrays) -> jax.stages.Traced:
+    def trace(self, variables: Any, batch: Any) -> jax.stages.Traced:
         """Traces without compiling; shapes are enough."""
 
 
