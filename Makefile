@@ -43,10 +43,11 @@ check: lint  ## Check the style and run the quick tests (about a minute on 2 cor
 test: .venv/.dev  ## Run the tests (7 minutes on 2 cores, 9 the first time)
 	$(PYTEST) -m 'not slow'
 
-# With the fusion emitters and names that tests/conftest.py leaves out: as users have them.
+# With the fusion emitters and names that tests/conftest.py leaves out: as users have them. Types and
+# shapes are checked at every call.
 test-all: .venv/.torch  ## Run all tests, the slow ones, the notebooks and those of PyTorch too
 	XLA_FLAGS="$(XLA_FLAGS) --xla_cpu_use_fusion_emitters=true" FLAX_PROFILE=1 \
-		JAX_TRACEBACK_IN_LOCATIONS_LIMIT=100 $(PYTEST)
+		JAX_TRACEBACK_IN_LOCATIONS_LIMIT=100 CHECK_ANNOTATIONS=1 $(PYTEST)
 
 lint: .venv/.dev  ## Check format, style and types
 	$(BIN)/ruff format --check .

@@ -53,7 +53,7 @@ class Network:
         normalized = normalize(images, self.normalization)
         return self.model.apply(variables, normalized, *others, train=train, **arguments)
 
-    def jit(self, function: Callable[..., Any], **arguments: Any) -> Any:
+    def jit(self, function: Callable[..., Any], **arguments: Any) -> jax.stages.Wrapped:
         """Compiles a function with ``jax.jit``, whose other arguments it takes.
 
         While the function is traced, also for its gradient, the convolutions learn of the mesh and

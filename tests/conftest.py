@@ -26,6 +26,15 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+if os.environ.get("CHECK_ANNOTATIONS"):
+    # Types and shapes of arguments and results, at every call: `make test-all`.
+    import tests.annotations  # noqa: F401
+
+    install_import_hook(
+        ("senet_jax.ops", "senet_jax.attention", "senet_jax.models"), "tests.annotations.check"
+    )
 
 pytest_plugins = ["tests.tiny_runs", "tests.median_task"]
 

@@ -132,12 +132,8 @@ def test_evaluating_what_is_no_run_is_refused(capsys, tmp_path):
     assert "config.json" in refused(capsys, "evaluate", tmp_path)
 
 
-def build(**fields):
-    defaults = {"widths": (16,), "stem": "cifar", "stem_width": 16, "bottleneck": False}
-    return ResNet(**{"blocks": (1,), "attention": SE, **defaults, **fields})
-
-
-TINY = zoo.ZooEntry(build, 8)
+BLOCK = {"blocks": (1,), "widths": (16,), "bottleneck": False, "attention": SE}
+TINY = zoo.ZooEntry(ResNet, {**BLOCK, "stem": "cifar", "stem_width": 16}, 8)
 
 
 def arguments_of(run_dir):

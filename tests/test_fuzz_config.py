@@ -20,8 +20,8 @@ from senet_jax import cli
 from senet_jax.command_line.invocation import Invocation
 from senet_jax.errors import ExitCode
 from senet_jax.models import zoo
-from senet_jax.models.resnet import SE, ResNet
 from senet_jax.training import loop
+from tests.tiny_runs import TINY
 
 BASE = (
     *("demo", "--run-dir", "run", "--model.name", "tiny", "--mesh.data", "1"),
@@ -117,12 +117,6 @@ def time_limit():
         signal.signal(signal.SIGALRM, before)
 
 
-def tiny(**fields):
-    defaults = {"blocks": (1,), "widths": (4,), "stem": "cifar", "stem_width": 4, "num_classes": 10}
-    attention = dataclasses.replace(SE, reduction=2)
-    return ResNet(**{**defaults, "bottleneck": False, "attention": attention, **fields})
-
-
 class Accepted(Exception):
     """The run is set up and traced, and would now write."""
 
@@ -130,7 +124,7 @@ class Accepted(Exception):
 @pytest.fixture
 def command(monkeypatch, capfd):
     """Runs the command line up to where the folder of the run is made."""
-    monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(tiny, 8))
+    monkeypatch.setitem(zoo.ZOO, "tiny", TINY)
     monkeypatch.setattr(loop, "barrier", lambda place: (_ for _ in ()).throw(Accepted))
 
     def run(folder, flags):

@@ -26,7 +26,7 @@ from PIL import Image
 
 from senet_jax import cli
 from senet_jax.models import zoo
-from tests.tiny_runs import tiny_network
+from tests.tiny_runs import TINY
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 
@@ -46,7 +46,7 @@ FLAGS = (
     *("--checkpoint.keep-last", "2"),
 )
 
-TINY = ("--model", "tiny", "--channels", "1")
+OF_TINY = ("--model", "tiny", "--channels", "1")
 
 SHOWN = (
     *("--model.name", "tiny", "--mesh.data", "1", "--data.batch-size", "2", "--images", "2"),
@@ -62,8 +62,8 @@ COMMANDS = {
     "checkpoints": ("checkpoints", "study/se/seed0", "--verify"),
     "average": ("average", "study/se/seed0", "--last", "2", "--out", "out.npz"),
     "convert": ("convert", "study/se/seed0", "--out", "out.npz"),
-    "convert npz": ("convert", "weights.npz", *TINY, "--out", "out.safetensors"),
-    "convert safetensors": ("convert", "weights.safetensors", *TINY, "--out", "out.npz"),
+    "convert npz": ("convert", "weights.npz", *OF_TINY, "--out", "out.safetensors"),
+    "convert safetensors": ("convert", "weights.safetensors", *OF_TINY, "--out", "out.npz"),
     "export": ("export", "study/se/seed0", "--format", "npz", "--out", "out.npz"),
     "excitation": (
         *("excitation", "study/se/seed0", "--limit", "8", "--devices", "1", "--out", "out"),
@@ -151,7 +151,7 @@ def world(tmp_path_factory):
     cache = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(Path(cache).absolute()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(tiny_network, 8))
+        patch.setitem(zoo.ZOO, "tiny", TINY)
         patch.chdir(world)
         _fill(world)
         shutil.copytree(world, pristine)

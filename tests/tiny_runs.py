@@ -21,10 +21,9 @@ from senet_jax.models.resnet import SE, ResNet
 from senet_jax.training import loop
 from senet_jax.training.run import Run
 
-
-def tiny_network(**fields):
-    """One SE block of four channels: compiles in a second."""
-    defaults = {
+TINY = zoo.ZooEntry(
+    ResNet,
+    {
         "blocks": (1,),
         "widths": (4,),
         "stem": "cifar",
@@ -32,8 +31,10 @@ def tiny_network(**fields):
         "bottleneck": False,
         "attention": dataclasses.replace(SE, reduction=2),
         "num_classes": 10,
-    }
-    return ResNet(**{**defaults, **fields})
+    },
+    input_size=8,
+)
+"""One SE block of four channels: compiles in a second."""
 
 
 def tiny_config(run_dir) -> TrainConfig:
@@ -51,9 +52,6 @@ def tiny_config(run_dir) -> TrainConfig:
         log_every_steps=4,
         mesh=MeshConfig(data=1),
     )
-
-
-TINY = zoo.ZooEntry(tiny_network, 8)
 
 
 def random_digits(name, directory, size) -> Dataset:

@@ -26,11 +26,11 @@ from experiments.benchmarks.harness.measure import (
     write,
 )
 from senet_jax.attention import SqueezeExciteConfig
-from senet_jax.attention.split_attention import add_splits
 from senet_jax.attention.squeeze import squeeze_avg
 from senet_jax.ops.moments import scale
-from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.norm import BatchNorm
 from senet_jax.ops.pooling import max_pool
+from senet_jax.ops.splits import add_splits
 
 COLUMNS = ("case", "ours ms", "other ms", "ours / other")
 
@@ -61,7 +61,7 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        norm = batch_norm(True) if self.ours else nn.BatchNorm(use_running_average=False)
+        norm = BatchNorm(train=True) if self.ours else nn.BatchNorm(use_running_average=False)
         return nn.relu(norm(x))
 
 
@@ -72,7 +72,7 @@ class Tail(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        norm, se = batch_norm(True), SqueezeExciteConfig().build()
+        norm, se = BatchNorm(train=True), SqueezeExciteConfig().build()
         return nn.relu((norm(x, se.excite) if self.fused else se(norm(x))) + jnp.abs(x))
 
 
@@ -100,7 +100,9 @@ class Splits(nn.Module):
         x = nn.relu(x)
         splits = x.reshape(*x.shape[:3], self.radix, features)
         total = add_splits(x, self.radix) if self.ours else splits.sum(axis=3)
-        hidden = nn.relu(batch_norm(True)(nn.Dense(max(features // 4, 32))(squeeze_avg(total))))
+        hidden = nn.relu(
+            BatchNorm(train=True)(nn.Dense(max(features // 4, 32))(squeeze_avg(total)))
+        )
         logits = nn.Dense(x.shape[-1])(hidden).reshape(-1, 1, 1, self.radix, features)
         gate = jax.nn.softmax(logits, axis=3)
         if self.ours:

@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.errors import UsageError
+from senet_jax.ops.compute import Compute
 from senet_jax.ranges import check_fields
 
 
@@ -26,40 +27,38 @@ class Attention(abc.ABC):
         check_fields(self)
 
     @property
-    def averages(self) -> bool:
-        """Whether all that the mechanism takes of a tensor is its mean over the pixels.
+    def needs_only_mean(self) -> bool:
+        """Whether the gate depends on a tensor only by its mean over the pixels.
 
-        Its module then has a method ``excite`` from these means (n, c) to the gate (n, c), float32,
-        and a batch norm before it can apply the gate in its own pass.
+        The module then has a method ``excite`` from these means (n, c) to the gate (n, c), float32,
+        and a batch norm before it can apply the gate (``norm_with_attention``).
         """
         return False
 
     @abc.abstractmethod
-    def build(self, *, train: bool, norm_group: int | None = None, dtype: Any = None) -> Any:
+    def build(self, compute: Compute) -> nn.Module:
         """Returns a fresh module, called as ``module(x)`` inside a compact method.
 
         Args:
-            train: Whether the batch norms, if the mechanism has any, take the batch's statistics.
-            norm_group: Samples whose statistics they take together, None for all.
-            dtype: Precision of the tensor that is rescaled; what the mechanism computes to get
-                the scale is float32.
+            compute: How it computes. The precision is that of the tensor that is rescaled; the
+                scale itself is computed in float32.
         """
 
 
 class Gated(nn.Module):
     """A module that weights channels by a gate, which can be looked at and replaced.
 
-    Subclasses pass their gate, or the weights of their paths, through ``gated`` on the way to the
-    product.
+    Subclasses pass their gate, or the weights of their paths, through ``expose_gate`` on the way to
+    the product.
     """
 
-    def gated(
+    def expose_gate(
         self, gate: Float[Array, "n h w *paths c"], sown: str = "gate"
     ) -> Float[Array, "n h w *paths c"]:
         """Sows a gate and returns what the channels are weighted by.
 
         That is the gate itself, unless ``nn.intercept_methods`` puts another one in its place, as
-        ``analysis.probe`` does.
+        ``analysis.gates`` does.
 
         Args:
             gate: The gate; an axis of one pixel where all pixels have the same.
@@ -80,7 +79,7 @@ class ConvAttention(abc.ABC):
         check_fields(self)
 
     @property
-    def replaces(self) -> bool:
+    def is_active(self) -> bool:
         """Whether there is anything to put in the convolution's place."""
         return True
 
@@ -88,25 +87,24 @@ class ConvAttention(abc.ABC):
     def build_conv(
         self,
         features: int,
+        compute: Compute,
         *,
         stride: int = 1,
         dilation: int = 1,
         groups: int = 1,
-        norm_group: int | None = None,
-        dtype: Any = None,
         name: str | None = None,
     ) -> nn.Module:
-        """Returns a fresh module, called as ``module(x, train, drop_rate)``.
+        """Returns a fresh module, called as ``module(x, drop_rate)``.
 
-        ``drop_rate`` is the rate of DropBlock after the batch norm, None where there is none.
+        ``drop_rate`` is the rate of DropBlock after the batch norm; if None, nothing is dropped.
 
         Args:
             features: Output channels.
+            compute: How it computes; the precision is that of the convolutions, the attention's is
+                float32.
             stride: Stride in both directions.
             dilation: Dilation of the convolution that is replaced.
             groups: Groups of the convolution that is replaced.
-            norm_group: Samples whose statistics the batch norms take together, None for all.
-            dtype: Precision of the convolutions; the attention's is float32.
             name: Name of the submodule: that of the convolution that is replaced.
         """
 
@@ -128,17 +126,14 @@ def check_mechanism(attention: Any) -> None:
         )
 
 
-def rescale(
-    attention: Mechanism | None,
-    x: Float[Array, "n h w c"],
-    train: bool,
-    norm_group: int | None,
-    dtype: Any,
+def apply_attention(
+    attention: Mechanism | None, x: Float[Array, "n h w c"], compute: Compute
 ) -> Float[Array, "n h w c"]:
-    """Applies an attention that rescales, if there is one; called inside a compact method.
+    """Applies an attention that rescales; called inside a compact method.
 
-    The arguments are those of ``Attention.build``.
+    Args:
+        attention: The attention; with None, or one that replaces convolutions, ``x`` stays.
+        x: Feature maps.
+        compute: As in ``Attention.build``.
     """
-    if not isinstance(attention, Attention):
-        return x
-    return attention.build(train=train, norm_group=norm_group, dtype=dtype)(x)
+    return attention.build(compute)(x) if isinstance(attention, Attention) else x

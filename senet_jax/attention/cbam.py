@@ -1,7 +1,7 @@
 """The convolutional block attention module (CBAM, arXiv 1807.06521, section 3)."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -13,9 +13,8 @@ from senet_jax.attention.mlp import mlp, reduced_width
 from senet_jax.attention.squeeze import squeeze_avg, squeeze_max
 from senet_jax.errors import choose
 from senet_jax.fields.attention import CBAMFields
-from senet_jax.ops.conv import conv
+from senet_jax.ops.compute import Compute
 from senet_jax.ops.moments import scale
-from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.precision import accurate
 
 
@@ -35,8 +34,8 @@ class CBAMConfig(CBAMFields, Attention):
         super().__post_init__()
         choose("gate", self.gate, GATES)
 
-    def build(self, *, train: bool, norm_group: int | None = None, dtype: Any = None) -> "CBAM":
-        return CBAM(self, train, norm_group, dtype, name=self.name)
+    def build(self, compute: Compute) -> "CBAM":
+        return CBAM(self, compute, name=self.name)
 
 
 class CBAM(Gated):
@@ -50,12 +49,8 @@ class CBAM(Gated):
 
     config: CBAMConfig
     """What is computed."""
-    train: bool
-    """Whether the batch norm takes the batch's statistics."""
-    norm_group: int | None = None
-    """Samples whose statistics the batch norm takes together; None means all."""
-    dtype: Any = None
-    """Precision of the products with ``x``; None keeps that of ``x``. The gates are float32."""
+    compute: Compute
+    """Precision of the products with ``x``, and how the batch norm works. The gates are float32."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
@@ -64,15 +59,13 @@ class CBAM(Gated):
         squeezed = jnp.stack([squeeze_avg(x), squeeze_max(x)])
         width = reduced_width(x.shape[-1], config.reduction)
         gate = gating(mlp(squeezed, width, bias=config.bias).sum(axis=0))
-        gate = jnp.squeeze(self.gated(gate[:, None, None, :]), (1, 2))
-        x = scale(x.astype(self.dtype or x.dtype), gate)
+        gate = jnp.squeeze(self.expose_gate(gate[:, None, None, :]), (1, 2))
+        x = scale(self.compute.cast(x), gate)
 
         maps = [x.mean(axis=-1, dtype=exact), x.max(axis=-1).astype(exact)]
-        logits = conv(1, config.kernel_size, dtype=exact, name="spatial")(jnp.stack(maps, axis=-1))
+        compute = self.compute.within(exact)
+        logits = compute.conv(1, config.kernel_size, name="spatial")(jnp.stack(maps, axis=-1))
         if config.norm:
-            logits = batch_norm(
-                self.train, zero_scale=True, group=self.norm_group, dtype=exact, name="spatial_bn"
-            )(logits)
-        spatial_gate = gating(logits)
-        spatial_gate = self.gated(spatial_gate, "spatial_gate")
+            logits = compute.norm("spatial_bn", zero_scale=True)(logits)
+        spatial_gate = self.expose_gate(gating(logits), "spatial_gate")
         return x * spatial_gate.astype(x.dtype)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -13,6 +13,7 @@ from senet_jax.attention.gates import GATES
 from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.errors import choose
 from senet_jax.fields.attention import ECAFields
+from senet_jax.ops.compute import EVALUATION, Compute
 from senet_jax.ops.moments import scale
 from senet_jax.ops.precision import accurate
 
@@ -43,13 +44,11 @@ class ECAConfig(ECAFields, Attention):
         return max(size | 1, 3)
 
     @property
-    def averages(self) -> bool:
+    def needs_only_mean(self) -> bool:
         return self.squeeze == "avg"
 
-    def build(
-        self, *, train: bool = False, norm_group: int | None = None, dtype: Any = None
-    ) -> "ECA":
-        return ECA(self, dtype=dtype, name=self.name)
+    def build(self, compute: Compute = EVALUATION) -> "ECA":
+        return ECA(self, compute, name=self.name)
 
 
 class ECA(Gated):
@@ -61,12 +60,12 @@ class ECA(Gated):
 
     config: ECAConfig
     """What is computed."""
-    dtype: Any = None
-    """Precision of the product with ``x``; None keeps that of ``x``. The gate is float32."""
+    compute: Compute
+    """Precision of the product with ``x``. The gate is float32."""
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         gate = self.excite(SQUEEZES[self.config.squeeze](x))
-        return scale(x.astype(self.dtype or x.dtype), gate)
+        return scale(self.compute.cast(x), gate)
 
     @nn.compact
     def excite(self, squeezed: Float[Array, "n c"]) -> Float[Array, "n c"]:
@@ -75,4 +74,4 @@ class ECA(Gated):
         dtype = accurate(squeezed.dtype)
         conv = nn.Conv(1, (size,), padding=size // 2, use_bias=False, dtype=dtype, name="conv")
         gate = jnp.squeeze(GATES[self.config.gate](conv(squeezed[..., None])), -1)
-        return jnp.squeeze(self.gated(gate[:, None, None, :]), (1, 2))
+        return jnp.squeeze(self.expose_gate(gate[:, None, None, :]), (1, 2))

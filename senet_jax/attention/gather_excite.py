@@ -1,7 +1,7 @@
 """Gather-excite (GENet, arXiv 1810.12348), of which Squeeze-and-Excitation is a case."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +14,8 @@ from senet_jax.attention.mlp import mlp, reduced_width
 from senet_jax.attention.squeeze import squeeze_avg
 from senet_jax.errors import UsageError, choose
 from senet_jax.fields.attention import GatherExciteFields
-from senet_jax.ops.conv import conv
+from senet_jax.ops.compute import Compute
 from senet_jax.ops.moments import scale
-from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import avg_pool
 from senet_jax.ops.precision import accurate
 
@@ -43,13 +42,11 @@ class GatherExciteConfig(GatherExciteFields, Attention):
         choose("gate", self.gate, GATES)
 
     @property
-    def averages(self) -> bool:
+    def needs_only_mean(self) -> bool:
         return self.gather == "avg" and self.extent == 0
 
-    def build(
-        self, *, train: bool, norm_group: int | None = None, dtype: Any = None
-    ) -> "GatherExcite":
-        return GatherExcite(self, train, norm_group, dtype, name=self.name)
+    def build(self, compute: Compute) -> "GatherExcite":
+        return GatherExcite(self, compute, name=self.name)
 
 
 class GatherExcite(Gated):
@@ -66,24 +63,20 @@ class GatherExcite(Gated):
 
     config: GatherExciteConfig
     """What is computed."""
-    train: bool
-    """Whether the batch norms take the batch's statistics."""
-    norm_group: int | None = None
-    """Samples whose statistics the batch norms take together; None means all."""
-    dtype: Any = None
-    """Precision of the product with ``x``; None keeps that of ``x``. What comes before, gathering
-    at full resolution as well, is float32."""
+    compute: Compute
+    """Precision of the product with ``x``, and how the batch norms work. What comes before the
+    product, gathering at full resolution as well, is float32."""
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        dtype = self.dtype or x.dtype
-        gate = self.excite(squeeze_avg(x) if self.config.averages else x)
+        y = self.compute.cast(x)
+        gate = self.excite(squeeze_avg(x) if self.config.needs_only_mean else x)
         if gate.ndim == 2:
-            return scale(x.astype(dtype), gate)
-        return x.astype(dtype) * nearest(gate, *x.shape[1:3]).astype(dtype)
+            return scale(y, gate)
+        return y * nearest(gate, *x.shape[1:3]).astype(y.dtype)
 
     @nn.compact
     def excite(self, x: Float[Array, "n *space c"]) -> Float[Array, "n *space2 c"]:
-        """The gate from the map, or from its means where the mechanism averages."""
+        """The gate from the map, or from its means if it needs nothing else."""
         config = self.config
         x = x.astype(accurate(x.dtype))
         if config.gather == "conv":
@@ -96,21 +89,20 @@ class GatherExcite(Gated):
             x = mlp(x, reduced_width(x.shape[-1], config.reduction), bias=config.bias)
         gate = GATES[config.gate](x)
         if gate.ndim == 4:
-            return self.gated(gate)
-        return jnp.squeeze(self.gated(gate[:, None, None, :]), (1, 2))
+            return self.expose_gate(gate)
+        return jnp.squeeze(self.expose_gate(gate[:, None, None, :]), (1, 2))
 
     def _convolve(self, x: Float[Array, "n h w c"]) -> Float[Array, "n *space c"]:
         config, channels = self.config, x.shape[-1]
-        count = EXTENTS[config.extent]
+        compute, count = self.compute.within(x.dtype), EXTENTS[config.extent]
         for index in range(1, count + 1):
             name = f"conv{index}"
             x = (
-                conv(channels, 3, stride=2, groups=channels, dtype=x.dtype, name=name)(x)
+                compute.conv(channels, 3, stride=2, groups=channels, name=name)(x)
                 if config.extent
                 else _WholeMap(name=name)(x)
             )
-            norm = batch_norm(self.train, group=self.norm_group, dtype=x.dtype, name=f"bn{index}")
-            x = norm(x, relu=index < count or config.mlp)
+            x = compute.norm(f"bn{index}")(x, relu=index < count or config.mlp)
         return x
 
 

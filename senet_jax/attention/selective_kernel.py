@@ -1,20 +1,19 @@
 """Selective kernels (SKNet, arXiv 1903.06586, section 3.1)."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from senet_jax.attention.base import ConvAttention, Gated
 from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.errors import UsageError, choose
 from senet_jax.fields.attention import SelectiveKernelFields
-from senet_jax.ops.conv import conv
-from senet_jax.ops.drop import DropBlock, Rate
-from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.compute import Compute
+from senet_jax.ops.drop import Rate, norm_and_drop
 from senet_jax.ops.precision import accurate
 
 
@@ -33,17 +32,14 @@ class SelectiveKernelConfig(SelectiveKernelFields, ConvAttention):
     def build_conv(
         self,
         features: int,
+        compute: Compute,
         *,
         stride: int = 1,
         dilation: int = 1,
         groups: int = 1,
-        norm_group: int | None = None,
-        dtype: Any = None,
         name: str | None = None,
     ) -> "SelectiveKernel":
-        return SelectiveKernel(
-            self, features, stride, dilation, groups, norm_group, dtype, name=name
-        )
+        return SelectiveKernel(self, features, compute, stride, dilation, groups, name=name)
 
 
 class SelectiveKernel(Gated):
@@ -61,20 +57,18 @@ class SelectiveKernel(Gated):
     """What is computed."""
     features: int
     """Output channels."""
+    compute: Compute
+    """How it computes; the attention is float32."""
     stride: int = 1
     """Stride of the convolutions."""
     dilation: int = 1
     """Multiplies the dilation of every path."""
     groups: int = 1
     """Groups of each path's convolution."""
-    norm_group: int | None = None
-    """Samples whose statistics the batch norms take together; None means all."""
-    dtype: Any = None
-    """Precision of the convolutions; the attention is float32."""
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n h w c"], train: bool, drop_rate: Rate | None = None
+        self, x: Float[Array, "n h w c"], drop_rate: Rate | None = None
     ) -> Float[Array, "n h2 w2 c2"]:
         config, channels = self.config, x.shape[-1]
         paths = len(config.dilations)
@@ -90,13 +84,12 @@ class SelectiveKernel(Gated):
             [
                 _Path(
                     self.features,
+                    self.compute,
                     self.stride,
                     self.dilation * dilation,
                     self.groups,
-                    self.norm_group,
-                    self.dtype,
                     name=f"path{index}",
-                )(path, train, drop_rate)
+                )(path, drop_rate)
                 for index, (path, dilation) in enumerate(
                     zip(inputs, config.dilations, strict=True), 1
                 )
@@ -106,10 +99,11 @@ class SelectiveKernel(Gated):
         hidden = SQUEEZES[config.squeeze](outputs.sum(axis=3, dtype=accurate(outputs.dtype)))
         width = max(int(self.features // config.reduction), config.min_width)
         hidden = _layer(width, hidden.dtype, "reduce")(hidden)
-        norm = batch_norm(train, group=self.norm_group, dtype=hidden.dtype, name="reduce_bn")
-        hidden = norm(hidden, relu=True)
+        hidden = self.compute.within(hidden.dtype).norm("reduce_bn")(hidden, relu=True)
         logits = _layer(paths * self.features, hidden.dtype, "expand")(hidden)
-        gate = self.gated(jax.nn.softmax(logits.reshape(-1, 1, 1, paths, self.features), axis=3))
+        gate = self.expose_gate(
+            jax.nn.softmax(logits.reshape(-1, 1, 1, paths, self.features), axis=3)
+        )
         return (outputs * gate.astype(outputs.dtype)).sum(axis=3)
 
 
@@ -117,31 +111,26 @@ class _Path(nn.Module):
     """A 3x3 convolution with batch norm and ReLU."""
 
     features: int
+    compute: Compute
     stride: int
     dilation: int
     groups: int
-    norm_group: int | None
-    dtype: Any
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n h w c"], train: bool, drop_rate: Rate | None
+        self, x: Float[Array, "n h w c"], drop_rate: Rate | None
     ) -> Float[Array, "n h2 w2 c2"]:
-        x = conv(
+        x = self.compute.conv(
             self.features,
             3,
             stride=self.stride,
             dilation=self.dilation,
             groups=self.groups,
-            dtype=self.dtype,
             name="conv",
         )(x)
-        norm = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")
-        if drop_rate is None:
-            return norm(x, relu=True)
-        return nn.relu(DropBlock()(norm(x), drop_rate))
+        return norm_and_drop(self.compute.norm("bn"), x, drop_rate, relu=True)
 
 
-def _layer(features: int, dtype: Any, name: str) -> nn.Dense:
+def _layer(features: int, dtype: DTypeLike, name: str) -> nn.Dense:
     init = nn.initializers.he_normal()
     return nn.Dense(features, use_bias=False, kernel_init=init, dtype=dtype, name=name)

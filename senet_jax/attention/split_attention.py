@@ -1,8 +1,6 @@
 """Split attention (ResNeSt, arXiv 2004.08955, section 3)."""
 
 import dataclasses
-import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +11,12 @@ from senet_jax.attention.base import ConvAttention, Gated
 from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.errors import UsageError, choose
 from senet_jax.fields.attention import SplitAttentionFields
-from senet_jax.ops.conv import HE_NORMAL, conv
-from senet_jax.ops.drop import DropBlock, Rate
+from senet_jax.ops.compute import Compute
+from senet_jax.ops.conv import HE_NORMAL
+from senet_jax.ops.drop import Rate, norm_and_drop
 from senet_jax.ops.moments import scale
-from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.precision import accurate
+from senet_jax.ops.splits import add_splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +34,7 @@ class SplitAttentionConfig(SplitAttentionFields, ConvAttention):
         choose("squeeze", self.squeeze, SQUEEZES)
 
     @property
-    def replaces(self) -> bool:
+    def is_active(self) -> bool:
         return self.radix > 0
 
     def hidden_width(self, channels: int, groups: int) -> int:
@@ -51,17 +50,14 @@ class SplitAttentionConfig(SplitAttentionFields, ConvAttention):
     def build_conv(
         self,
         features: int,
+        compute: Compute,
         *,
         stride: int = 1,
         dilation: int = 1,
         groups: int = 1,
-        norm_group: int | None = None,
-        dtype: Any = None,
         name: str | None = None,
     ) -> "SplitAttention":
-        return SplitAttention(
-            self, features, stride, dilation, groups, norm_group, dtype, name=name
-        )
+        return SplitAttention(self, features, compute, stride, dilation, groups, name=name)
 
 
 class SplitAttention(Gated):
@@ -80,20 +76,18 @@ class SplitAttention(Gated):
     """What is computed."""
     features: int
     """Output channels."""
+    compute: Compute
+    """How it computes; the attention is float32."""
     stride: int = 1
     """Stride of the convolution."""
     dilation: int = 1
     """Dilation of the convolution."""
     groups: int = 1
     """Cardinal groups."""
-    norm_group: int | None = None
-    """Samples whose statistics the batch norms take together; None means all."""
-    dtype: Any = None
-    """Precision of the convolution; the attention is float32."""
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n h w c"], train: bool, drop_rate: Rate | None = None
+        self, x: Float[Array, "n h w c"], drop_rate: Rate | None = None
     ) -> Float[Array, "n h2 w2 c2"]:
         n, _, _, channels = x.shape
         radix, groups, features = self.config.radix, self.groups, self.features
@@ -103,54 +97,30 @@ class SplitAttention(Gated):
                 f"groups of {radix} splits: choose a cardinality and a radix whose product divides "
                 f"{channels}, or another width."
             )
-        x = conv(
+        x = self.compute.conv(
             radix * features,
             3,
             stride=self.stride,
             dilation=self.dilation,
             groups=radix * groups,
-            dtype=self.dtype,
             name="conv",
         )(x)
-        norm = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")
-        x = norm(x, relu=True) if drop_rate is None else nn.relu(DropBlock()(norm(x), drop_rate))
+        x = norm_and_drop(self.compute.norm("bn"), x, drop_rate, relu=True)
 
         total = add_splits(x.astype(accurate(x.dtype)), radix)
         hidden = SQUEEZES[self.config.squeeze](total)
         width = self.config.hidden_width(channels, groups)
         hidden = _GroupedDense(width, groups, name="reduce")(hidden)
-        norm = batch_norm(train, group=self.norm_group, dtype=hidden.dtype, name="reduce_bn")
-        hidden = norm(hidden, relu=True)
+        hidden = self.compute.within(hidden.dtype).norm("reduce_bn")(hidden, relu=True)
         logits = _GroupedDense(radix * features, groups, name="expand")(hidden)
         # The layer leaves the splits of a cardinal group next to each other.
         parts = jnp.split(logits, groups * radix, axis=-1)
         splits = [jnp.concatenate(parts[index::radix], axis=-1) for index in range(radix)]
         stacked = jnp.stack(splits, axis=1)
         gate = jax.nn.softmax(stacked, axis=1) if radix > 1 else jax.nn.sigmoid(stacked)
-        gate = self.gated(gate[:, None, None])
+        gate = self.expose_gate(gate[:, None, None])
         weighted = scale(x, gate.reshape(n, radix * features))
         return add_splits(weighted, radix)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def add_splits(x: Float[Array, "n h w c"], radix: int) -> Float[Array, "n h w c2"]:
-    """Sum of ``radix`` blocks of channels.
-
-    Slices are faster than a sum over an axis of splits, but their gradient would be a concatenation
-    in memory, where it is only a broadcast.
-    """
-    return functools.reduce(jnp.add, jnp.split(x, radix, axis=-1))
-
-
-def _add_splits_forward(x: Array, radix: int) -> tuple[Array, None]:
-    return add_splits(x, radix), None
-
-
-def _add_splits_backward(radix: int, kept: None, gradient: Array) -> tuple[Array]:
-    return (jnp.tile(gradient, radix),)
-
-
-add_splits.defvjp(_add_splits_forward, _add_splits_backward)
 
 
 class _GroupedDense(nn.Module):

@@ -1,7 +1,7 @@
 """Squeeze-and-Excitation (SENet, arXiv 1709.01507, section 3) with every part of it a choice."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -13,6 +13,7 @@ from senet_jax.attention.mlp import mlp, reduced_width
 from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.errors import choose
 from senet_jax.fields.attention import SqueezeExciteFields
+from senet_jax.ops.compute import EVALUATION, Compute
 from senet_jax.ops.moments import scale
 from senet_jax.ops.precision import accurate
 
@@ -39,7 +40,7 @@ class SqueezeExciteConfig(SqueezeExciteFields, Attention):
         choose("activation", self.activation, ACTIVATIONS)
 
     @property
-    def averages(self) -> bool:
+    def needs_only_mean(self) -> bool:
         return self.squeeze == "avg"
 
     def hidden_width(self, channels: int) -> int:
@@ -55,10 +56,8 @@ class SqueezeExciteConfig(SqueezeExciteFields, Attention):
             return max(self.divisor, nearest // self.divisor * self.divisor)
         return reduced_width(channels, self.reduction)
 
-    def build(
-        self, *, train: bool = False, norm_group: int | None = None, dtype: Any = None
-    ) -> "SqueezeExcite":
-        return SqueezeExcite(self, dtype=dtype, name=self.name)
+    def build(self, compute: Compute = EVALUATION) -> "SqueezeExcite":
+        return SqueezeExcite(self, compute, name=self.name)
 
 
 class SqueezeExcite(Gated):
@@ -70,15 +69,14 @@ class SqueezeExcite(Gated):
 
     config: SqueezeExciteConfig
     """What is computed."""
-    dtype: Any = None
-    """Precision of the product with ``x``; None keeps that of ``x``. Squeeze and excitation are
-    float32 always."""
+    compute: Compute
+    """Precision of the product with ``x``. Squeeze and excitation are float32 always."""
 
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
-        dtype = self.dtype or x.dtype
+        y = self.compute.cast(x)
         if self.config.squeeze == NO_SQUEEZE:
-            return x.astype(dtype) * self.excite(x.astype(accurate(x.dtype))).astype(dtype)
-        return scale(x.astype(dtype), self.excite(SQUEEZES[self.config.squeeze](x)))
+            return y * self.excite(x.astype(accurate(x.dtype))).astype(y.dtype)
+        return scale(y, self.excite(SQUEEZES[self.config.squeeze](x)))
 
     @nn.compact
     def excite(self, squeezed: Float[Array, "n *space c"]) -> Float[Array, "n *space c"]:
@@ -88,5 +86,5 @@ class SqueezeExcite(Gated):
         activation = ACTIVATIONS[config.activation]
         gate = GATES[config.gate](mlp(squeezed, width, bias=config.bias, activation=activation))
         if gate.ndim == 4:
-            return self.gated(gate)
-        return jnp.squeeze(self.gated(gate[:, None, None, :]), (1, 2))
+            return self.expose_gate(gate)
+        return jnp.squeeze(self.expose_gate(gate[:, None, None, :]), (1, 2))

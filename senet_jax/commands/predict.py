@@ -150,13 +150,14 @@ def _card(options: argparse.Namespace) -> "Card":
     from senet_jax.data.card import Card
     from senet_jax.data.class_names import IMAGENET_SYNSETS
     from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD, open_dataset
-    from senet_jax.models.zoo import create_model, find
+    from senet_jax.models.zoo import find
 
     network = options.model[0]
-    side = find(network).input_size
+    entry = find(network)
+    side = entry.input_size
     if options.data is not None:
         return Card.of(open_dataset(options.data, options.data_dir, side))
-    classes = getattr(create_model(network), "num_classes", None)
+    classes = entry.fields["num_classes"]
     if classes != len(IMAGENET_SYNSETS):
         raise UsageError(
             f"{network} has {classes} classes and not ImageNet's: name their data set with --data."

@@ -58,7 +58,8 @@ class BackboneFields:
     memory for about a third more arithmetic, the same results and parameters."""
 
 
-@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+# Hashable: the blocks, which are values, have the fields of their network.
+@dataclasses.dataclass(kw_only=True, repr=False, unsafe_hash=True)
 class ResNetFields(BackboneFields):
     """Those of ResNet, ResNeXt, SENet, ResNeSt and SKNet."""
 

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
@@ -21,6 +20,7 @@ from senet_jax.data.normalization import Normalization
 from senet_jax.data.sources import Source
 from senet_jax.data.views import ViewedExamples, Views, view_name
 from senet_jax.errors import UsageError
+from senet_jax.models.backbone import Backbone
 from senet_jax.network import Network
 from senet_jax.ops.lowerings import Lowering
 from senet_jax.training.distributed.mesh import over_batch, replicated, to_devices
@@ -35,7 +35,7 @@ class Member:
 
     name: str
     """What messages call it."""
-    model: nn.Module
+    model: Backbone
     variables: dict[str, Any]
     normalization: Normalization
     views: tuple[Views, ...]

@@ -4,8 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from flax import linen as nn
-
 from senet_jax.config import MeshConfig
 from senet_jax.data.card import Card
 from senet_jax.data.config import DataConfig
@@ -16,6 +14,7 @@ from senet_jax.inference.ensemble import Member
 from senet_jax.interchange import load_weights
 from senet_jax.interchange.state_dict import WeightsOf
 from senet_jax.models import zoo
+from senet_jax.models.backbone import Backbone
 from senet_jax.ops.lowerings import Lowering
 from senet_jax.tasks import best_metric, find_task
 from senet_jax.tasks.base import Task
@@ -105,7 +104,7 @@ class Trained:
     """The step of a checkpoint; None for a file of weights."""
     network: str
     """Name in the zoo."""
-    model: nn.Module
+    model: Backbone
     variables: dict[str, Any]
     data: DataConfig
     """The data that it was trained on, and how it takes images."""
@@ -161,6 +160,7 @@ def trained_run(path: Path, which: Literal["last", "best"] = "last") -> Trained:
     """A run's network; arguments and errors as ``restore_run``. Its data need not be there."""
     check_classification(path)
     run, step, variables = restore_run(path, which)
+    assert isinstance(run.model, Backbone), "classification has a network of the zoo"
     return Trained(
         name=str(path),
         step=step,

@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from flax import traverse_util
 
 from senet_jax.errors import UsageError
 from senet_jax.interchange.naming import namings, training_only
 from senet_jax.interchange.state_dict import bare_name, is_no_weight, network_name
+from senet_jax.models.backbone import Backbone
 from senet_jax.models.resnet import ResNet
 from senet_jax.models.zoo import ZOO, create_model, find
 from senet_jax.text import printable
@@ -311,12 +311,12 @@ def _entries(
     return entries
 
 
-def _names(name: str, model: nn.Module, leaves: Iterable[_Leaf]) -> set[str]:
+def _names(name: str, model: Backbone, leaves: Iterable[_Leaf]) -> set[str]:
     """The names of the arrays of a network, and of a classifier that it may do without."""
     return {each for leaf in leaves for each in leaf.names} | _head_names(name, model)
 
 
-def _leaves(name: str, model: nn.Module, channels: int) -> list[_Leaf]:
+def _leaves(name: str, model: Backbone, channels: int) -> list[_Leaf]:
     """The arrays of a network, in the order of their paths."""
     shapes = _shapes(model, find(name).input_size, channels)
     ways = namings(name, model)
@@ -331,7 +331,7 @@ def _leaves(name: str, model: nn.Module, channels: int) -> list[_Leaf]:
 
 # A network is traced once for both directions.
 @functools.lru_cache(maxsize=16)
-def _shapes(model: nn.Module, size: int, channels: int) -> dict[str, jax.ShapeDtypeStruct]:
+def _shapes(model: Backbone, size: int, channels: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of the variables of a network by their paths."""
     shapes = jax.eval_shape(*_initialiser(model, size, channels))
     flat: dict[str, jax.ShapeDtypeStruct] = traverse_util.flatten_dict(shapes, sep="/")
@@ -339,7 +339,7 @@ def _shapes(model: nn.Module, size: int, channels: int) -> dict[str, jax.ShapeDt
 
 
 def _initialiser(
-    model: nn.Module, size: int, channels: int
+    model: Backbone, size: int, channels: int
 ) -> tuple[Callable[[jax.Array], dict[str, Any]], jax.Array]:
     """A function that initialises a network, and its key."""
 
@@ -349,7 +349,7 @@ def _initialiser(
     return init, jax.random.key(0)
 
 
-def _fresh_head(name: str, model: nn.Module, channels: int) -> dict[str, np.ndarray]:
+def _fresh_head(name: str, model: Backbone, channels: int) -> dict[str, np.ndarray]:
     init, key = _initialiser(model, find(name).input_size, channels)
 
     @jax.jit  # which leaves out all that the head does not need
@@ -359,7 +359,7 @@ def _fresh_head(name: str, model: nn.Module, channels: int) -> dict[str, np.ndar
     return {f"{_HEAD}{leaf}": np.asarray(array) for leaf, array in head(key).items()}
 
 
-def _head_names(name: str, model: nn.Module) -> set[str]:
+def _head_names(name: str, model: Backbone) -> set[str]:
     """The names that a classifier of the network has in any naming."""
     # Without a classifier of its own the network has no use for any part of the source's.
     modules = model.head_modules if getattr(model, "features_only", False) else ("head",)
@@ -372,7 +372,7 @@ def _head_names(name: str, model: nn.Module) -> set[str]:
 
 
 def _headless(
-    name: str, model: nn.Module, leaves: Iterable[_Leaf], source: Iterable[_Entry]
+    name: str, model: Backbone, leaves: Iterable[_Leaf], source: Iterable[_Entry]
 ) -> tuple[list[_Leaf], list[_Entry]]:
     """The leaves and the entries without those of the classifier, which either may lack."""
     heads = _head_names(name, model)
@@ -384,7 +384,7 @@ def _headless(
 
 def _misfit(
     name: str,
-    model: nn.Module,
+    model: Backbone,
     leaves: Iterable[_Leaf],
     source: Sequence[_Entry],
     channels: int,
@@ -420,10 +420,10 @@ def _likely(source: Sequence[_Entry], channels: int) -> list[str]:
     first = [entry for entry in source if not rest.match(entry.name)]
     likely = []
     for name, network in ZOO.items():
-        model = network.build()
-        if isinstance(model, ResNet) and (model.blocks, model.bottleneck) == (blocks, bottleneck):
+        own = network.fields
+        if network.family is ResNet and (own["blocks"], own["bottleneck"]) == (blocks, bottleneck):
             # Tracing whole networks would take the user a minute.
-            short = network.build(blocks=(1,), widths=model.widths[:1])
+            short = network.build(blocks=(1,), widths=own["widths"][:1])
             if not _match([x for x in _leaves(name, short, channels) if not x.is_head], first)[1]:
                 likely.append(name)
     return likely

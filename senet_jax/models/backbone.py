@@ -1,20 +1,25 @@
 """What the networks of the zoo have in common: their common fields, their input, their head."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from senet_jax.attention import ConvAttention, Mechanism
 from senet_jax.attention.base import check_mechanism
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import BackboneFields
+from senet_jax.ops.compute import Compute
 from senet_jax.ops.precision import accurate
 from senet_jax.ranges import CLASSES, check_fields
+
+Declaration = TypeVar("Declaration", bound=BackboneFields)
 
 
 class Backbone(BackboneFields, nn.Module, kw_only=True):
@@ -37,7 +42,7 @@ class Backbone(BackboneFields, nn.Module, kw_only=True):
     features_only: bool = False
     """Return, in place of the logits, the feature maps in a dictionary by their stride, the last
     of every stride. There is then no ``head``."""
-    dtype: Any = None
+    dtype: DTypeLike | None = None
     """Compute precision, for instance ``jnp.bfloat16``; None means that of the parameters, float32,
     whatever the images are. Statistics and the attention's gate stay float32."""
 
@@ -77,6 +82,20 @@ class Backbone(BackboneFields, nn.Module, kw_only=True):
         """The attention that the blocks of a stage carry."""
         return self.attention if self.stages is None or stage in self.stages else None
 
+    def compute(self, train: bool) -> Compute:
+        """How the layers of the network compute."""
+        return Compute(train, self.dtype, self.norm_group)
+
+    def rematerialized(self, block: type[nn.Module]) -> Callable[..., nn.Module]:
+        """The class of a block, or with ``remat`` one that the backward pass computes again."""
+        return nn.remat(block) if self.remat else block
+
+    def outputs(
+        self, features: dict[int, Float[Array, "n h w c"]], train: bool
+    ) -> Float[Array, "n {self.num_classes}"] | dict[int, Float[Array, "n h2 w2 c2"]]:
+        """The feature maps by their stride, or the logits from the last of them."""
+        return features if self.features_only else self.classify(features[max(features)], train)
+
     def classify(
         self, x: Float[Array, "n h w c"], train: bool
     ) -> Float[Array, "n {self.num_classes}"]:
@@ -88,16 +107,30 @@ class Backbone(BackboneFields, nn.Module, kw_only=True):
         return nn.Dense(self.num_classes, kernel_init=init, dtype=x.dtype, name="head")(x)
 
 
+def declared_values(declaration: type[Declaration], network: Backbone) -> Declaration:
+    """The values of a network's fields by themselves, as its blocks take them.
+
+    Args:
+        declaration: The dataclass that declares the fields and that the network inherits.
+        network: The network.
+    """
+    names = [field.name for field in dataclasses.fields(declaration)]
+    return declaration(**{name: getattr(network, name) for name in names})
+
+
 class Stage(nn.Module):
     """Blocks of one resolution, one after the other; their names count from 1."""
 
     blocks: tuple[Callable[..., nn.Module], ...]
     """Constructors that only lack a name."""
+    prefix: str = "block"
+    """What the names begin with."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
+    def __call__(self, x: Float[Array, "n h w c"], *others: Any) -> Float[Array, "n h2 w2 c2"]:
+        """Applies the blocks, each of which is given ``others`` as well."""
         for index, block in enumerate(self.blocks, 1):
-            x = block(name=f"block{index}")(x, train)
+            x = block(name=f"{self.prefix}{index}")(x, *others)
         return x
 
 
@@ -127,7 +160,7 @@ def check_images(images: Array, smallest: int = 1) -> None:
             "transpose them with images.transpose(0, 2, 3, 1)."
         )
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise UsageError(f"images must be float, not {images.dtype}: normalise them first.")
+        raise UsageError(f"images must be float, not {images.dtype}: normalize them first.")
     height, width = shape[1:3]
     if min(height, width) < smallest:
         raise UsageError(

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.ops.conv import conv
-from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.compute import Compute
 from senet_jax.ops.pooling import avg_pool, max_pool, pooled_side
 
 
@@ -110,14 +109,11 @@ def side_after(path: Path, side: int) -> int | None:
 class UnitConfig:
     """What all convolutions of a network have in common."""
 
+    compute: Compute
     use_bias: bool = False
     """Whether the convolutions have biases before their batch norm."""
     epsilon: float = 1e-5
-    """Added to the variance by the batch norms."""
-    dtype: Any = None
-    """Compute precision; parameters and statistics stay float32."""
-    norm_group: int | None = None
-    """See ``Backbone.norm_group``."""
+    """Added to the variance by the batch norms behind the convolutions."""
 
 
 class ConvUnit(nn.Module):
@@ -127,36 +123,28 @@ class ConvUnit(nn.Module):
     config: UnitConfig
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        spec, dtype = self.conv, self.config.dtype
-        x = conv(
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
+        spec, compute = self.conv, self.config.compute
+        x = compute.conv(
             spec.features,
             spec.kernel,
             stride=spec.stride,
             pad=None if spec.padded else 0,
             use_bias=self.config.use_bias,
-            dtype=dtype,
             name="conv",
         )(x)
-        norm = batch_norm(
-            train,
-            epsilon=self.config.epsilon,
-            group=self.config.norm_group,
-            dtype=dtype,
-            name="bn",
-        )
-        return norm(x, relu=True)
+        return compute.norm("bn", epsilon=self.config.epsilon)(x, relu=True)
 
 
 def follow(
-    path: Path, x: Float[Array, "n h w c"], train: bool, config: UnitConfig
+    path: Path, x: Float[Array, "n h w c"], config: UnitConfig
 ) -> Float[Array, "n h2 w2 c2"]:
     """Applies a path; called inside a module, of which its convolutions become submodules."""
     for step in path:
         if isinstance(step, Conv):
-            x = ConvUnit(step, config, name=step.name)(x, train)
+            x = ConvUnit(step, config, name=step.name)(x)
         elif isinstance(step, Pool):
             x = step(x)
         else:
-            x = jnp.concatenate([follow(branch, x, train, config) for branch in step.paths], -1)
+            x = jnp.concatenate([follow(branch, x, config) for branch in step.paths], -1)
     return x

@@ -5,16 +5,16 @@ from collections.abc import Collection
 from typing import Any
 
 import jax.numpy as jnp
-from flax import linen as nn
 
 from senet_jax.attention import ATTENTIONS, Mechanism
 from senet_jax.config import AttentionOverrides, ModelConfig, TrainConfig
 from senet_jax.errors import UsageError, choose
 from senet_jax.models import zoo
+from senet_jax.models.backbone import Backbone
 from senet_jax.ranges import check_config, range_of
 
 
-def build_model(config: ModelConfig, num_classes: int) -> nn.Module:
+def build_model(config: ModelConfig, num_classes: int) -> Backbone:
     """Builds the network that a config describes, with so many logits.
 
     Raises:
@@ -41,7 +41,8 @@ def model_fields(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     check_config(config, "model.")
     fields: dict[str, Any] = {"num_classes": num_classes, "dtype": jnp.dtype(config.dtype)}
     fields |= _given(config, besides=("name", "dtype", "attention"))
-    own: Mechanism | None = getattr(zoo.create_model(config.name), "attention", None)
+    zoo.check_fields(config.name, fields)
+    own: Mechanism | None = zoo.find(config.name).fields["attention"]
     attention = _override(own, config.attention, config.name)
     if attention != own:
         fields["attention"] = attention

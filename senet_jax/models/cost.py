@@ -14,7 +14,7 @@ from jax.extend import core
 from senet_jax.models import mobilenet, shufflenet, vgg
 from senet_jax.models.blocks import BasicBlock, Bottleneck
 from senet_jax.models.inception import InceptionModule
-from senet_jax.models.inception_resnet import ResidualBlock
+from senet_jax.models.inception_resnet import ResidualModule
 from senet_jax.models.preact_resnet import PreactBlock
 from senet_jax.models.shake_shake import ShakeBlock
 from senet_jax.ops.conv_lowering import lowering
@@ -36,7 +36,7 @@ BLOCKS = frozenset(
         Bottleneck,
         InceptionModule,
         PreactBlock,
-        ResidualBlock,
+        ResidualModule,
         ShakeBlock,
         mobilenet.Block,
         shufflenet.Unit,
@@ -61,12 +61,12 @@ def cost(
         others: Further inputs of the model, of one image.
     """
     image = jax.ShapeDtypeStruct((1, input_size, input_size, channels), jnp.float32)
-    return _trace(model, image, *others)[0]
+    return _trace(model, image, *others, train=False)[0]
 
 
 @functools.lru_cache(maxsize=1024)
-def _trace(module: nn.Module, *inputs: jax.ShapeDtypeStruct) -> tuple[Cost, Any]:
-    """The cost of a module in evaluation and the shapes of its output."""
+def _trace(module: nn.Module, *inputs: jax.ShapeDtypeStruct, **arguments: Any) -> tuple[Cost, Any]:
+    """The cost of a module and the shapes of its output."""
     blocks = []
 
     def replace(call: Any, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
@@ -80,7 +80,7 @@ def _trace(module: nn.Module, *inputs: jax.ShapeDtypeStruct) -> tuple[Cost, Any]
 
     def forward(key: jax.Array, *x: jax.Array) -> tuple[Any, dict]:
         with nn.intercept_methods(replace):
-            output, variables = module.init_with_output(key, *x, train=False)
+            output, variables = module.init_with_output(key, *x, **arguments)
         return output, variables.get("params", {})
 
     key = jax.eval_shape(lambda: jax.random.key(0))

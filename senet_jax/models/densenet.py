@@ -13,13 +13,12 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
-from senet_jax.attention.base import rescale
+from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import DenseNetFields
 from senet_jax.models.backbone import Backbone, check_images
 from senet_jax.models.stem import Stem
-from senet_jax.ops.conv import conv
-from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.compute import Compute
 from senet_jax.ops.pooling import avg_pool
 
 
@@ -30,14 +29,12 @@ def _norm_relu_conv(
     *,
     index: str = "",
     drop_rate: float,
-    dtype: Any,
-    norm_group: int | None,
-    train: bool,
+    compute: Compute,
 ) -> Float[Array, "n h w {features}"]:
     """Applies ``bn{index}``, ReLU, ``conv{index}`` and dropout; called inside a module."""
-    x = batch_norm(train, group=norm_group, dtype=dtype, name=f"bn{index}")(x, relu=True)
-    x = conv(features, kernel_size, dtype=dtype, name=f"conv{index}")(x)
-    return nn.Dropout(drop_rate, deterministic=not train)(x)
+    x = compute.norm(f"bn{index}")(x, relu=True)
+    x = compute.conv(features, kernel_size, name=f"conv{index}")(x)
+    return nn.Dropout(drop_rate, deterministic=not compute.train)(x)
 
 
 class DenseLayer(nn.Module):
@@ -51,31 +48,23 @@ class DenseLayer(nn.Module):
     """See ``DenseNet.drop_rate``."""
     attention: Mechanism | None
     """Attention of the new channels."""
-    dtype: Any
-    """Compute precision."""
-    norm_group: int | None = None
-    """See ``Backbone.norm_group``."""
+    compute: Compute
+    """How it computes."""
 
     @nn.compact
     def __call__(
-        self, maps: Sequence[Float[Array, "n h w _"]], train: bool
+        self, maps: Sequence[Float[Array, "n h w _"]]
     ) -> Float[Array, "n h w {self.growth_rate}"]:
         # Concatenated here and not by the caller, so that remat, which keeps a layer's input, keeps
         # every map once: the memory-efficient DenseNet (arXiv 1707.06990).
         x = jnp.concatenate(maps, axis=-1)
-        apply = functools.partial(
-            _norm_relu_conv,
-            drop_rate=self.drop_rate,
-            dtype=self.dtype,
-            norm_group=self.norm_group,
-            train=train,
-        )
+        apply = functools.partial(_norm_relu_conv, drop_rate=self.drop_rate, compute=self.compute)
         if self.bottleneck:
             x = apply(x, 4 * self.growth_rate, 1, index="1")
             x = apply(x, self.growth_rate, 3, index="2")
         else:
             x = apply(x, self.growth_rate, 3, index="1")
-        return rescale(self.attention, x, train, self.norm_group, self.dtype)
+        return apply_attention(self.attention, x, self.compute)
 
 
 class DenseBlock(nn.Module):
@@ -87,18 +76,16 @@ class DenseBlock(nn.Module):
     """Number of layers."""
     attention: Mechanism | None
     """Attention of the block's whole output."""
-    dtype: Any
-    """Compute precision."""
-    norm_group: int | None = None
-    """See ``Backbone.norm_group``."""
+    compute: Compute
+    """How it computes."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c2"]:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c2"]:
         maps = [x]
         for index in range(1, self.layers + 1):
-            maps.append(self.layer(name=f"layer{index}")(tuple(maps), train))
+            maps.append(self.layer(name=f"layer{index}")(tuple(maps)))
         x = jnp.concatenate(maps, axis=-1)
-        return rescale(self.attention, x, train, self.norm_group, self.dtype)
+        return apply_attention(self.attention, x, self.compute)
 
 
 class Transition(nn.Module):
@@ -108,24 +95,12 @@ class Transition(nn.Module):
     """Output channels."""
     drop_rate: float
     """See ``DenseNet.drop_rate``."""
-    dtype: Any
-    """Compute precision."""
-    norm_group: int | None = None
-    """See ``Backbone.norm_group``."""
+    compute: Compute
+    """How it computes."""
 
     @nn.compact
-    def __call__(
-        self, x: Float[Array, "n h w c"], train: bool
-    ) -> Float[Array, "n h2 w2 {self.features}"]:
-        x = _norm_relu_conv(
-            x,
-            self.features,
-            1,
-            drop_rate=self.drop_rate,
-            dtype=self.dtype,
-            norm_group=self.norm_group,
-            train=train,
-        )
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 {self.features}"]:
+        x = _norm_relu_conv(x, self.features, 1, drop_rate=self.drop_rate, compute=self.compute)
         return avg_pool(x, 2, 2)
 
 
@@ -174,21 +149,19 @@ class DenseNet(DenseNetFields, Backbone):
         """Applies the network.
 
         Args:
-            images: Normalised images.
-            train: Normalise with the batch's statistics and drop what the fields say.
+            images: Normalized images.
+            train: Normalize with the batch's statistics and drop what the fields say.
         """
         stride, width = 4 if self.stem == "imagenet" else 1, self._stem_channels
         transitions = self._transition_widths()
         # The pools of the transitions drop an odd last pixel, the strides of the stem do not.
         check_images(images, smallest=stride * (2 ** len(transitions) - 1) + 1)
+        layer, compute = self.rematerialized(DenseLayer), self.compute(train)
         features = {}
         if self.stem == "imagenet":
-            features[2], x = Stem("imagenet", width, self.dtype, self.norm_group, name="stem")(
-                images, train
-            )
+            features[2], x = Stem("imagenet", width, compute, name="stem")(images)
         else:
-            x = conv(width, 3, dtype=self.dtype, name="stem")(images)
-        layer: Any = nn.remat(DenseLayer, static_argnums=(2,)) if self.remat else DenseLayer
+            x = compute.conv(width, 3, name="stem")(images)
         for stage, layers in enumerate(self.blocks, 2):
             attention = self.attention_of(stage)
             layer_of_stage = functools.partial(
@@ -197,33 +170,19 @@ class DenseNet(DenseNetFields, Backbone):
                 bottleneck=self.bottleneck,
                 drop_rate=self.drop_rate,
                 attention=attention if self.placement == "layer" else None,
-                dtype=self.dtype,
-                norm_group=self.norm_group,
+                compute=compute,
             )
             block_attention = attention if self.placement == "block" else None
             block = DenseBlock(
-                layer_of_stage,
-                layers,
-                block_attention,
-                self.dtype,
-                self.norm_group,
-                name=f"stage{stage}",
+                layer_of_stage, layers, block_attention, compute, name=f"stage{stage}"
             )
-            features[stride] = x = block(x, train)
+            features[stride] = x = block(x)
             if stage < self.stage_numbers[-1]:
-                x = Transition(
-                    transitions[stage - 2],
-                    self.drop_rate,
-                    self.dtype,
-                    self.norm_group,
-                    name=f"transition{stage}",
-                )(x, train)
+                width = transitions[stage - 2]
+                x = Transition(width, self.drop_rate, compute, name=f"transition{stage}")(x)
                 stride *= 2
-        x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="final_bn")(
-            x, relu=True
-        )
-        features[stride] = x
-        return features if self.features_only else self.classify(x, train)
+        features[stride] = compute.norm("final_bn")(x, relu=True)
+        return self.outputs(features, train)
 
 
 _IMAGENET: dict[int, dict[str, Any]] = {

@@ -11,13 +11,12 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
-from senet_jax.attention.base import rescale
+from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import InceptionFields
 from senet_jax.models.backbone import Backbone, check_images
@@ -50,9 +49,9 @@ class InceptionModule(nn.Module):
     attention: Mechanism | None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        x = follow((self.spec,), x, train, self.config)
-        return rescale(self.attention, x, train, self.config.norm_group, self.config.dtype)
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
+        x = follow((self.spec,), x, self.config)
+        return apply_attention(self.attention, x, self.config.compute)
 
 
 class Inception(InceptionFields, Backbone):
@@ -75,11 +74,7 @@ class Inception(InceptionFields, Backbone):
     def module(self, spec: ModuleSpec, config: UnitConfig) -> nn.Module:
         """Builds a module; called in ``__call__``."""
         attention = self.attention_of(spec.stage)
-        return self.checkpointed(InceptionModule)(spec, config, attention, name=spec.name)
-
-    def checkpointed(self, module: type[nn.Module]) -> Any:
-        """The class of a module, or, with ``remat``, one that is computed again."""
-        return nn.remat(module, static_argnums=(2,)) if self.remat else module
+        return self.rematerialized(InceptionModule)(spec, config, attention, name=spec.name)
 
     @nn.compact
     def __call__(
@@ -88,22 +83,20 @@ class Inception(InceptionFields, Backbone):
         """Applies the network.
 
         Args:
-            images: Normalised images.
-            train: Normalise with the batch's statistics and drop what the fields say.
+            images: Normalized images.
+            train: Normalize with the batch's statistics and drop what the fields say.
         """
         self._check_sides(images)
-        config = UnitConfig(self.conv_bias, self.epsilon, self.dtype, self.norm_group)
+        config = UnitConfig(self.compute(train), self.conv_bias, self.epsilon)
         x, stride, features = images, 1, {}
         for layer in self.layers:
             if isinstance(layer, ModuleSpec):
-                x = self.module(layer, config)(x, train)
+                x = self.module(layer, config)(x)
             else:
-                x = follow((layer,), x, train, config)
+                x = follow((layer,), x, config)
             stride *= layer.stride
             features[stride] = x
-        if self.features_only:
-            return features
-        return self.classify(x, train)
+        return self.outputs(features, train)
 
     def _check_sides(self, images: Array) -> None:
         check_images(images)

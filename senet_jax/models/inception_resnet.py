@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism
-from senet_jax.attention.base import rescale
+from senet_jax.attention.base import apply_attention
 from senet_jax.fields.models import InceptionResNetFields
 from senet_jax.models.branches import Conv, Path, Pool, Step, UnitConfig, chain, follow
 from senet_jax.models.inception import (
@@ -25,7 +25,6 @@ from senet_jax.models.inception import (
     InceptionModule,
     ModuleSpec,
 )
-from senet_jax.ops.conv import conv
 from senet_jax.ops.relu import relu_of_sum
 
 
@@ -38,7 +37,7 @@ class ResidualSpec(ModuleSpec):
     """Whether a ReLU follows the addition."""
 
 
-class ResidualBlock(nn.Module):
+class ResidualModule(nn.Module):
     """An Inception module as the residual branch of a block (Inception-ResNet, section 3.2)."""
 
     spec: ResidualSpec
@@ -48,12 +47,12 @@ class ResidualBlock(nn.Module):
     """Whether the attention stands behind the scale; see ``InceptionResNet.placement``."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c"]:
-        spec, dtype = self.spec, self.config.dtype
-        branch = follow((spec,), x, train, self.config)
-        branch = conv(x.shape[-1], 1, use_bias=True, dtype=dtype, name="expansion")(branch)
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+        spec, compute = self.spec, self.config.compute
+        branch = follow((spec,), x, self.config)
+        branch = compute.conv(x.shape[-1], 1, use_bias=True, name="expansion")(branch)
         branch = branch * spec.scale if self.after_scale else branch
-        branch = rescale(self.attention, branch, train, self.config.norm_group, dtype)
+        branch = apply_attention(self.attention, branch, compute)
         branch = branch if self.after_scale else branch * spec.scale
         return relu_of_sum(x + branch) if spec.relu else x + branch
 
@@ -66,9 +65,9 @@ class InceptionResNet(InceptionResNetFields, Inception):
 
     def module(self, spec: ModuleSpec, config: UnitConfig) -> nn.Module:
         if not isinstance(spec, ResidualSpec):
-            return self.checkpointed(InceptionModule)(spec, config, None, name=spec.name)
+            return self.rematerialized(InceptionModule)(spec, config, None, name=spec.name)
         attention = self.attention_of(spec.stage)
-        return self.checkpointed(ResidualBlock)(
+        return self.rematerialized(ResidualModule)(
             spec, config, attention, self.placement == "after_scale", name=spec.name
         )
 

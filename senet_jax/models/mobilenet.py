@@ -8,18 +8,16 @@ its resolution are stage 1.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
-from senet_jax.attention.base import rescale
+from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import MobileNetV1Fields
 from senet_jax.models.backbone import Backbone, Stage, check_images
-from senet_jax.ops.conv import conv
-from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.compute import Compute
 
 STEM_WIDTH = 32
 WIDTHS = (64, 128, 256, 512, 1024)
@@ -35,19 +33,17 @@ class Block(nn.Module):
     """Stride of the depthwise convolution."""
     attention: Mechanism | None
     """What rescales the output."""
-    dtype: Any = None
-    """Compute precision."""
-    norm_group: int | None = None
-    """See ``Backbone.norm_group``."""
+    compute: Compute
+    """How it computes."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        channels, dtype = x.shape[-1], self.dtype
-        x = conv(channels, 3, stride=self.stride, groups=channels, dtype=dtype, name="depthwise")(x)
-        x = batch_norm(train, group=self.norm_group, dtype=dtype, name="depthwise_bn")(x, relu=True)
-        x = conv(self.width, 1, dtype=dtype, name="pointwise")(x)
-        x = batch_norm(train, group=self.norm_group, dtype=dtype, name="pointwise_bn")(x, relu=True)
-        return rescale(self.attention, x, train, self.norm_group, dtype)
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
+        conv, norm, channels = self.compute.conv, self.compute.norm, x.shape[-1]
+        x = conv(channels, 3, stride=self.stride, groups=channels, name="depthwise")(x)
+        x = norm("depthwise_bn")(x, relu=True)
+        x = conv(self.width, 1, name="pointwise")(x)
+        x = norm("pointwise_bn")(x, relu=True)
+        return apply_attention(self.attention, x, self.compute)
 
 
 class Stem(nn.Module):
@@ -55,13 +51,12 @@ class Stem(nn.Module):
 
     width: int
     stride: int
-    dtype: Any = None
-    norm_group: int | None = None
+    compute: Compute
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        x = conv(self.width, 3, stride=self.stride, dtype=self.dtype, name="conv")(x)
-        return batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x, relu=True)
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
+        x = self.compute.conv(self.width, 3, stride=self.stride, name="conv")(x)
+        return self.compute.norm("bn")(x, relu=True)
 
 
 class MobileNetV1(MobileNetV1Fields, Backbone):
@@ -91,27 +86,26 @@ class MobileNetV1(MobileNetV1Fields, Backbone):
         """Applies the network.
 
         Args:
-            images: Normalised images.
-            train: Normalise with the batch's statistics and apply dropout.
+            images: Normalized images.
+            train: Normalize with the batch's statistics and apply dropout.
         """
         check_images(images)
-        block: Any = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
+        block, compute = self.rematerialized(Block), self.compute(train)
         stem_width, stride = int(self.width * STEM_WIDTH), 2 if self.stem == "imagenet" else 1
-        x = Stem(stem_width, stride, self.dtype, self.norm_group, name="stem")(images, train)
+        x = Stem(stem_width, stride, compute, name="stem")(images)
         features = {}
         for stage, (blocks, width) in enumerate(zip(self.blocks, WIDTHS, strict=False), 1):
             build = functools.partial(
                 block,
                 int(self.width * width),
                 attention=self.attention_of(stage),
-                dtype=self.dtype,
-                norm_group=self.norm_group,
+                compute=compute,
             )
             first = functools.partial(build, stride=1 if stage == 1 else 2)
             rest = [functools.partial(build, stride=1)] * (blocks - 1)
-            x = Stage((first, *rest), name=f"stage{stage}")(x, train)
+            x = Stage((first, *rest), name=f"stage{stage}")(x)
             features[stride * 2 ** (stage - 1)] = x
-        return features if self.features_only else self.classify(x, train)
+        return self.outputs(features, train)
 
 
 MOBILENETS: dict[str, Callable[..., MobileNetV1]] = {

@@ -7,19 +7,18 @@ the stem is stage 1, the blocks stand in stages 2 to 4.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism
-from senet_jax.attention.base import rescale
+from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import PreactResNetFields
 from senet_jax.models.backbone import Backbone, Stage, check_images
 from senet_jax.models.resnet import SE
-from senet_jax.ops.conv import conv
-from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.compute import Compute
 
 
 class PreactBlock(nn.Module):
@@ -35,23 +34,17 @@ class PreactBlock(nn.Module):
     """Applied to the residual branch before the addition."""
     dropout: float
     """See ``PreactResNet.block_dropout``."""
-    dtype: Any
-    """Compute precision."""
+    compute: Compute
+    """How it computes."""
     stride: int = 1
     """Stride of the block."""
     leads: bool = False
     """Whether this is the network's first unit: the shortcut, too, starts behind the first ReLU
     (1603.05027, appendix)."""
-    norm_group: int | None = None
-    """See ``Backbone.norm_group``."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        def activate(x: Array, index: int) -> Array:
-            return batch_norm(train, group=self.norm_group, dtype=self.dtype, name=f"bn{index}")(
-                x, relu=True
-            )
-
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
+        conv, norm = self.compute.conv, self.compute.norm
         width, stride = self.width, self.stride
         if self.bottleneck:
             first, second = (stride, 1) if self.stride_on == "conv1" else (1, stride)
@@ -60,18 +53,17 @@ class PreactBlock(nn.Module):
             layers = [(width, 3, stride), (width, 3, 1)]
         features = layers[-1][0]
 
-        y = activate(x, 1)
+        y = norm("bn1")(x, relu=True)
         shortcut = y if self.leads else x
         if stride > 1 or x.shape[-1] != features:
-            shortcut = conv(features, 1, stride=stride, dtype=self.dtype, name="shortcut")(y)
+            shortcut = conv(features, 1, stride=stride, name="shortcut")(y)
         for index, (channels, kernel_size, step) in enumerate(layers, 1):
             if index > 1:
-                y = activate(y, index)
+                y = norm(f"bn{index}")(y, relu=True)
             if index == len(layers):
-                y = nn.Dropout(self.dropout, deterministic=not train)(y)
-            y = conv(channels, kernel_size, stride=step, dtype=self.dtype, name=f"conv{index}")(y)
-        y = rescale(self.attention, y, train, self.norm_group, self.dtype)
-        return shortcut + y
+                y = nn.Dropout(self.dropout, deterministic=not self.compute.train)(y)
+            y = conv(channels, kernel_size, stride=step, name=f"conv{index}")(y)
+        return shortcut + apply_attention(self.attention, y, self.compute)
 
 
 class PreactResNet(PreactResNetFields, Backbone):
@@ -102,13 +94,13 @@ class PreactResNet(PreactResNetFields, Backbone):
         """Applies the network.
 
         Args:
-            images: Normalised images.
-            train: Normalise with the batch's statistics and drop what the fields say.
+            images: Normalized images.
+            train: Normalize with the batch's statistics and drop what the fields say.
         """
         check_images(images)
-        block: Any = nn.remat(PreactBlock, static_argnums=(2,)) if self.remat else PreactBlock
+        block, compute = self.rematerialized(PreactBlock), self.compute(train)
         features = {}
-        x = conv(self.stem_width, 3, dtype=self.dtype, name="stem")(images)
+        x = compute.conv(self.stem_width, 3, name="stem")(images)
         for stage, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True), 2):
             build = functools.partial(
                 block,
@@ -117,16 +109,13 @@ class PreactResNet(PreactResNetFields, Backbone):
                 self.stride_on,
                 self.attention_of(stage),
                 self.block_dropout,
-                self.dtype,
-                norm_group=self.norm_group,
+                compute,
             )
             first = functools.partial(build, stride=1 if stage == 2 else 2, leads=stage == 2)
-            x = Stage((first, *[build] * (blocks - 1)), name=f"stage{stage}")(x, train)
+            x = Stage((first, *[build] * (blocks - 1)), name=f"stage{stage}")(x)
             features[2 ** (stage - 2)] = x
-        x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x, relu=True)
-        if self.features_only:
-            return features | {max(features): x}
-        return self.classify(x, train)
+        features[max(features)] = compute.norm("bn")(x, relu=True)
+        return self.outputs(features, train)
 
 
 def _preact(depth: int, bottleneck: bool) -> Callable[..., PreactResNet]:

@@ -5,44 +5,21 @@ ResNet-D (arXiv 1812.01187), SENet (arXiv 1709.01507). Stages are numbered as in
 papers: the stem is stage 1, the first stage of blocks is conv2_x, so stage 2.
 """
 
-import dataclasses
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.attention import ECAConfig, SqueezeExciteConfig
+from senet_jax.attention import ConvAttention, ECAConfig, SqueezeExciteConfig
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import ResNetFields
-from senet_jax.models.backbone import Backbone, check_images
-from senet_jax.models.blocks import BasicBlock, BlockConfig, Bottleneck, Sampling
+from senet_jax.models.backbone import Backbone, Stage, check_images, declared_values
+from senet_jax.models.blocks import BasicBlock, Bottleneck, Sampling, inner_width
 from senet_jax.models.stem import Stem
 from senet_jax.ops.drop import Rate
-
-
-class Stage(nn.Module):
-    """Blocks of one width."""
-
-    block: Callable[..., nn.Module]
-    config: BlockConfig
-    width: int
-    samplings: tuple[Sampling, ...]
-    """Sampling of each block."""
-    stochastic_depth: tuple[float, ...]
-    """Probability of each block's residual branch to be dropped in training."""
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "n h w c"], train: bool, drop_rate: Rate | None
-    ) -> Float[Array, "n h2 w2 c2"]:
-        blocks = zip(self.samplings, self.stochastic_depth, strict=True)
-        for index, (sampling, depth_rate) in enumerate(blocks, 1):
-            block = self.block(self.config, self.width, sampling, depth_rate, name=f"block{index}")
-            x = block(x, train, drop_rate)
-        return x
 
 
 class ResNet(ResNetFields, Backbone):
@@ -69,12 +46,26 @@ class ResNet(ResNetFields, Backbone):
                 "stochastic_depth drops branches, and without shortcuts nothing would be left: "
                 "leave it at 0, or residual at True."
             )
-        config = self._block_config()
+        if isinstance(self.attention, ConvAttention) and self.placement != "standard":
+            raise UsageError(
+                f"{type(self.attention).__name__} replaces the 3x3 convolution and cannot be "
+                f'placed at {self.placement!r}: leave placement at "standard".'
+            )
+        if not self.residual and self.placement == "identity":
+            raise UsageError(
+                'placement "identity" is on the shortcut, which residual=False takes away: choose '
+                "another placement."
+            )
+        if not self.residual and self.zero_init_last:
+            raise UsageError(
+                "zero_init_last starts the branch of a block at zero, and without a shortcut "
+                "nothing would pass: leave it out, or residual=False."
+            )
         for width in self.widths if self.bottleneck else ():
-            config.inner_width(width)
+            inner_width(self, width)
         if not self.bottleneck:
             for field, only in (("cardinality", 1), ("base_width", 64), ("reduce_first", 1)):
-                if getattr(config, field) != only:
+                if getattr(self, field) != only:
                     raise UsageError(
                         f"basic blocks have no {field}: leave it at {only} or set bottleneck=True."
                     )
@@ -87,10 +78,6 @@ class ResNet(ResNetFields, Backbone):
     def stage_numbers(self) -> Sequence[int]:
         return range(2, len(self.blocks) + 2)
 
-    def _block_config(self) -> BlockConfig:
-        fields = dataclasses.fields(BlockConfig)
-        return BlockConfig(**{field.name: getattr(self, field.name) for field in fields})
-
     @nn.compact
     def __call__(
         self, images: Float[Array, "n h w c"], train: bool, drop_block_scale: Rate = 1.0
@@ -98,47 +85,44 @@ class ResNet(ResNetFields, Backbone):
         """Applies the network.
 
         Args:
-            images: Normalised images.
-            train: Normalise with the batch's statistics and drop what the fields say.
+            images: Normalized images.
+            train: Normalize with the batch's statistics and drop what the fields say.
             drop_block_scale: Multiplies ``drop_block``: an array that rises from 0 to 1 ramps the
                 rate from step to step in one compiled function.
         """
         check_images(images)
-        config = self._block_config()
-        plain = dataclasses.replace(config, attention=None, placement="standard")
-        block: Any = Bottleneck if self.bottleneck else BasicBlock
-        if self.remat:
-            block = nn.remat(block, static_argnums=(2,))
-        total, done = sum(self.blocks), 0
+        compute, fields = self.compute(train), declared_values(ResNetFields, self)
+        block = self.rematerialized(Bottleneck if self.bottleneck else BasicBlock)
         drop_rate = self.drop_block * drop_block_scale if train and self.drop_block else None
+        total = sum(self.blocks)
+        depth_rates = (self.stochastic_depth * n / total for n in range(1, total + 1))
 
-        stem = Stem(self.stem, self.stem_width, self.dtype, self.norm_group, name="stem")
+        stem = Stem(self.stem, self.stem_width, compute, name="stem")
         before, stride = stem.strides
         features = {}
-        features[before], x = stem(images, train)
+        features[before], x = stem(images)
+        stages = zip(self.widths, self._samplings(stride), strict=True)
+        for stage, (width, (stride, samplings)) in enumerate(stages, 2):
+            build = functools.partial(block, fields, self.attention_of(stage), compute, width)
+            blocks = tuple(functools.partial(build, each, next(depth_rates)) for each in samplings)
+            rate = drop_rate if stage >= len(self.blocks) else None
+            features[stride] = x = Stage(blocks, name=f"stage{stage}")(x, rate)
+        return self.outputs(features, train)
+
+    def _samplings(self, stride: int) -> Iterator[tuple[int, tuple[Sampling, ...]]]:
+        """Yields, for each stage, the stride of its output and the sampling of each block.
+
+        Args:
+            stride: That of the stem.
+        """
         dilation = 1
-        for stage, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True), 2):
-            chosen = config if self.attention_of(stage) else plain
+        for stage, blocks in enumerate(self.blocks, 2):
             factor = 1 if stage == 2 else 2
             dilated = stride * factor > self.output_stride
             following = dilation * factor if dilated else dilation
             first = Sampling(1 if dilated else factor, dilation, following)
             dilation, stride = following, stride * first.stride
-            x = Stage(
-                block,
-                chosen,
-                width,
-                samplings=(first, *[Sampling(1, dilation, dilation)] * (blocks - 1)),
-                stochastic_depth=tuple(
-                    self.stochastic_depth * (done + index) / total for index in range(1, blocks + 1)
-                ),
-                name=f"stage{stage}",
-            )(x, train, drop_rate if stage >= len(self.blocks) else None)
-            done += blocks
-            features[stride] = x
-        if self.features_only:
-            return features
-        return self.classify(x, train)
+            yield stride, (first, *[Sampling(1, dilation, dilation)] * (blocks - 1))
 
 
 SE = SqueezeExciteConfig()

@@ -14,13 +14,12 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism
-from senet_jax.attention.base import rescale
+from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import Backward, Forward, ShakeShakeFields
 from senet_jax.models.backbone import Backbone, Stage, check_images
 from senet_jax.models.resnet import SE
-from senet_jax.ops.conv import conv
-from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.compute import Compute
 from senet_jax.ops.shake import Shake
 
 
@@ -29,24 +28,17 @@ class Layers(nn.Module):
 
     layers: tuple[tuple[int, int, int, int], ...]
     """Channels, side of the kernel, stride and groups of each convolution."""
-    dtype: Any
-    """Compute precision."""
-    norm_group: int | None = None
-    """See ``Backbone.norm_group``."""
+    compute: Compute
+    """How it computes."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
         for index, (channels, kernel_size, stride, groups) in enumerate(self.layers, 1):
             x = nn.relu(x) if index > 1 else x
-            x = conv(
-                channels,
-                kernel_size,
-                stride=stride,
-                groups=groups,
-                dtype=self.dtype,
-                name=f"conv{index}",
-            )(x)
-            x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name=f"bn{index}")(x)
+            conv = self.compute.conv(
+                channels, kernel_size, stride=stride, groups=groups, name=f"conv{index}"
+            )
+            x = self.compute.norm(f"bn{index}")(conv(x))
         return x
 
 
@@ -61,24 +53,18 @@ class ShiftedShortcut(nn.Module):
     """Channels of the output."""
     stride: int
     """Stride of the block."""
-    dtype: Any
-    """Compute precision."""
-    norm_group: int | None = None
-    """See ``Backbone.norm_group``."""
+    compute: Compute
+    """How it computes."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
         height, width = x.shape[1:3]
         shifted = jnp.pad(x, ((0, 0), (1, 0), (1, 0), (0, 0)))[:, :height, :width]
         halves = [
-            conv(self.features // 2, 1, stride=self.stride, dtype=self.dtype, name=f"conv{index}")(
-                half
-            )
-            for index, half in enumerate((x, shifted), 1)
+            self.compute.conv(self.features // 2, 1, stride=self.stride, name=f"conv{n}")(half)
+            for n, half in enumerate((x, shifted), 1)
         ]
-        return batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(
-            jnp.concatenate(halves, axis=-1)
-        )
+        return self.compute.norm("bn")(jnp.concatenate(halves, axis=-1))
 
 
 class ShakeBlock(nn.Module):
@@ -100,15 +86,13 @@ class ShakeBlock(nn.Module):
     """See :func:`shake`."""
     attention: Mechanism | None
     """Applied to the mixed branches before the addition."""
-    dtype: Any
-    """Compute precision."""
+    compute: Compute
+    """How it computes."""
     stride: int = 1
     """Stride of the block."""
-    norm_group: int | None = None
-    """See ``Backbone.norm_group``."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
         width, stride, groups = self.width, self.stride, self.cardinality
         layers: tuple[tuple[int, int, int, int], ...]
         if self.bottleneck:
@@ -121,22 +105,15 @@ class ShakeBlock(nn.Module):
         inputs = x if self.bottleneck else nn.relu(x)
         shortcut = x
         if stride > 1 or x.shape[-1] != features:
-            if self.bottleneck:
-                project: Any = Layers(
-                    ((features, 1, stride, 1),), self.dtype, self.norm_group, name="shortcut"
-                )
-            else:
-                project = ShiftedShortcut(
-                    features, stride, self.dtype, self.norm_group, name="shortcut"
-                )
-            shortcut = project(inputs, train)
-        a, b = (
-            Layers(layers, self.dtype, self.norm_group, name=f"branch{n}")(inputs, train)
-            for n in (1, 2)
-        )
-        y = Shake(self.forward, self.backward)(a, b, train)
-        y = rescale(self.attention, y, train, self.norm_group, self.dtype)
-        y = shortcut + y
+            project = (
+                Layers(((features, 1, stride, 1),), self.compute, name="shortcut")
+                if self.bottleneck
+                else ShiftedShortcut(features, stride, self.compute, name="shortcut")
+            )
+            shortcut = project(inputs)
+        a, b = (Layers(layers, self.compute, name=f"branch{n}")(inputs) for n in (1, 2))
+        y = Shake(self.forward, self.backward)(a, b, self.compute.train)
+        y = shortcut + apply_attention(self.attention, y, self.compute)
         return nn.relu(y) if self.bottleneck else y
 
 
@@ -175,15 +152,13 @@ class ShakeShake(ShakeShakeFields, Backbone):
         """Applies the network.
 
         Args:
-            images: Normalised images.
-            train: Normalise with the batch's statistics and mix and drop as the fields say.
+            images: Normalized images.
+            train: Normalize with the batch's statistics and mix and drop as the fields say.
         """
         check_images(images)
-        block: Any = nn.remat(ShakeBlock, static_argnums=(2,)) if self.remat else ShakeBlock
+        block, compute = self.rematerialized(ShakeBlock), self.compute(train)
         features = {}
-        x = Layers(((self.stem_width, 3, 1, 1),), self.dtype, self.norm_group, name="stem")(
-            images, train
-        )
+        x = Layers(((self.stem_width, 3, 1, 1),), compute, name="stem")(images)
         x = nn.relu(x) if self.bottleneck else x
         for stage, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True), 2):
             build = functools.partial(
@@ -194,17 +169,14 @@ class ShakeShake(ShakeShakeFields, Backbone):
                 self.forward,
                 self.backward,
                 self.attention_of(stage),
-                self.dtype,
-                norm_group=self.norm_group,
+                compute,
             )
             first = functools.partial(build, stride=1 if stage == 2 else 2)
-            x = Stage((first, *[build] * (blocks - 1)), name=f"stage{stage}")(x, train)
+            x = Stage((first, *[build] * (blocks - 1)), name=f"stage{stage}")(x)
             features[2 ** (stage - 2)] = x
-        # A bottleneck has had its ReLU.
-        x = x if self.bottleneck else nn.relu(x)
-        if self.features_only:
-            return features | {max(features): x}
-        return self.classify(x, train)
+        if not self.bottleneck:  # A bottleneck has had its ReLU.
+            features[max(features)] = nn.relu(x)
+        return self.outputs(features, train)
 
 
 def _shake(width: int, **fields: Any) -> Callable[..., ShakeShake]:

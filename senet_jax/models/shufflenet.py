@@ -6,20 +6,18 @@ Stages are numbered as in the paper: convolution and pool are stage 1, the units
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
-from senet_jax.attention.base import rescale
+from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import Groups, ShuffleNetV1Fields
 from senet_jax.models.backbone import Backbone, Stage, check_images
 from senet_jax.models.mobilenet import Stem
-from senet_jax.ops.conv import conv
-from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.compute import Compute
 from senet_jax.ops.pooling import avg_pool, max_pool
 from senet_jax.ops.relu import relu_of_sum
 
@@ -58,25 +56,23 @@ class Unit(nn.Module):
     """Stride of the depthwise convolution, 1 or 2."""
     attention: Mechanism | None
     """What rescales the branch."""
-    dtype: Any = None
-    """Compute precision."""
-    norm_group: int | None = None
-    """See ``Backbone.norm_group``."""
+    compute: Compute
+    """How it computes."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h2 w2 c2"]:
-        inner, dtype = self.width // 4, self.dtype
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
+        conv, norm, inner = self.compute.conv, self.compute.norm, self.width // 4
         outer = self.width - x.shape[-1] if self.stride > 1 else self.width
         shortcut = avg_pool(x, 3, self.stride, pad=1) if self.stride > 1 else x
 
-        x = conv(inner, 1, groups=self.first_groups, dtype=dtype, name="conv1")(x)
-        x = batch_norm(train, group=self.norm_group, dtype=dtype, name="bn1")(x, relu=True)
+        x = conv(inner, 1, groups=self.first_groups, name="conv1")(x)
+        x = norm("bn1")(x, relu=True)
         x = channel_shuffle(x, self.groups)
-        x = conv(inner, 3, stride=self.stride, groups=inner, dtype=dtype, name="conv2")(x)
-        x = batch_norm(train, group=self.norm_group, dtype=dtype, name="bn2")(x)
-        x = conv(outer, 1, groups=self.groups, dtype=dtype, name="conv3")(x)
-        x = batch_norm(train, group=self.norm_group, dtype=dtype, name="bn3")(x)
-        x = rescale(self.attention, x, train, self.norm_group, dtype)
+        x = conv(inner, 3, stride=self.stride, groups=inner, name="conv2")(x)
+        x = norm("bn2")(x)
+        x = conv(outer, 1, groups=self.groups, name="conv3")(x)
+        x = norm("bn3")(x)
+        x = apply_attention(self.attention, x, self.compute)
         x = x + shortcut if self.stride == 1 else jnp.concatenate([shortcut, x], axis=-1)
         return relu_of_sum(x)
 
@@ -123,15 +119,13 @@ class ShuffleNetV1(ShuffleNetV1Fields, Backbone):
         """Applies the network.
 
         Args:
-            images: Normalised images.
-            train: Normalise with the batch's statistics and apply dropout.
+            images: Normalized images.
+            train: Normalize with the batch's statistics and apply dropout.
         """
         check_images(images)
-        unit: Any = nn.remat(Unit, static_argnums=(2,)) if self.remat else Unit
+        unit, compute = self.rematerialized(Unit), self.compute(train)
         stride = 2 if self.stem == "imagenet" else 1
-        x = Stem(self._stem_channels, stride, self.dtype, self.norm_group, name="stem")(
-            images, train
-        )
+        x = Stem(self._stem_channels, stride, compute, name="stem")(images)
         features = {stride: x}
         if self.stem == "imagenet":
             stride = 4
@@ -142,17 +136,16 @@ class ShuffleNetV1(ShuffleNetV1Fields, Backbone):
                 self._channels * 2 ** (stage - 2),
                 self.groups,
                 attention=self.attention_of(stage),
-                dtype=self.dtype,
-                norm_group=self.norm_group,
+                compute=compute,
             )
             first = functools.partial(
                 build, first_groups=1 if stage == 2 else self.groups, stride=2
             )
             rest = [functools.partial(build, first_groups=self.groups, stride=1)] * (blocks - 1)
-            x = Stage((first, *rest), name=f"stage{stage}")(x, train)
+            x = Stage((first, *rest), name=f"stage{stage}")(x)
             stride *= 2
             features[stride] = x
-        return features if self.features_only else self.classify(x, train)
+        return self.outputs(features, train)
 
 
 SHUFFLENETS: dict[str, Callable[..., ShuffleNetV1]] = {

@@ -1,14 +1,11 @@
 """What stands before the first residual block."""
 
-from typing import Any
-
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import StemKind, StemWidth
-from senet_jax.ops.conv import conv
-from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.compute import Compute
 from senet_jax.ops.pooling import max_pool
 
 
@@ -25,10 +22,8 @@ class Stem(nn.Module):
     """See ``ResNet.stem``."""
     width: StemWidth
     """See ``ResNet.stem_width``."""
-    dtype: Any = None
-    """Compute precision."""
-    norm_group: int | None = None
-    """See ``Backbone.norm_group``."""
+    compute: Compute
+    """How it computes."""
 
     @property
     def strides(self) -> tuple[int, int]:
@@ -37,15 +32,13 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n h w c"], train: bool
+        self, x: Float[Array, "n h w c"]
     ) -> tuple[Float[Array, "n h2 w2 c2"], Float[Array, "n h4 w4 c2"]]:
         def layer(
             x: Array, width: int, kernel_size: int, stride: int, prefix: str, n: str, relu: bool
         ) -> Array:
-            conv_name, bn_name = f"{prefix}conv{n}", f"{prefix}bn{n}"
-            x = conv(width, kernel_size, stride=stride, dtype=self.dtype, name=conv_name)(x)
-            norm = batch_norm(train, group=self.norm_group, dtype=self.dtype, name=bn_name)
-            return norm(x, relu=relu)
+            conv = self.compute.conv(width, kernel_size, stride=stride, name=f"{prefix}conv{n}")
+            return self.compute.norm(f"{prefix}bn{n}")(conv(x), relu=relu)
 
         size = x.shape[1:3]
         if self.kind == "caffe" and min(size) < 3:

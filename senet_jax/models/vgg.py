@@ -12,12 +12,11 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
-from senet_jax.attention.base import rescale
+from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import VGGFields
-from senet_jax.models.backbone import Backbone, check_images
-from senet_jax.ops.conv import conv
-from senet_jax.ops.norm import batch_norm
+from senet_jax.models.backbone import Backbone, Stage, check_images
+from senet_jax.ops.compute import Compute
 from senet_jax.ops.pooling import adaptive_avg_pool, max_pool
 
 FC_WINDOW = 7
@@ -35,47 +34,14 @@ class Layer(nn.Module):
     """See ``VGG.norm``."""
     attention: Mechanism | None
     """What rescales the output."""
-    dtype: Any = None
-    """Compute precision."""
-    norm_group: int | None = None
-    """See ``Backbone.norm_group``."""
+    compute: Compute
+    """How it computes."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c2"]:
-        x = conv(self.width, self.kernel_size, use_bias=True, dtype=self.dtype, name="conv")(x)
-        if self.norm:
-            norm = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")
-            x = norm(x, relu=True)
-        else:
-            x = nn.relu(x)
-        return rescale(self.attention, x, train, self.norm_group, self.dtype)
-
-
-class Stage(nn.Module):
-    """Layers of one width."""
-
-    layer: Callable[..., nn.Module]
-    width: int
-    kernel_sizes: tuple[int, ...]
-    """Side of the kernel of each layer."""
-    norm: bool
-    attention: Mechanism | None
-    dtype: Any = None
-    norm_group: int | None = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n h w c2"]:
-        for index, side in enumerate(self.kernel_sizes, 1):
-            x = self.layer(
-                self.width,
-                side,
-                self.norm,
-                self.attention,
-                self.dtype,
-                self.norm_group,
-                name=f"layer{index}",
-            )(x, train)
-        return x
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c2"]:
+        x = self.compute.conv(self.width, self.kernel_size, use_bias=True, name="conv")(x)
+        x = self.compute.norm("bn")(x, relu=True) if self.norm else nn.relu(x)
+        return apply_attention(self.attention, x, self.compute)
 
 
 class VGG(VGGFields, Backbone):
@@ -115,34 +81,32 @@ class VGG(VGGFields, Backbone):
         """Applies the network.
 
         Args:
-            images: Normalised images.
-            train: Normalise with the batch's statistics and apply dropout.
+            images: Normalized images.
+            train: Normalize with the batch's statistics and apply dropout.
         """
         check_images(images, smallest=2 ** len(self.blocks))
-        layer: Any = nn.remat(Layer, static_argnums=(2,)) if self.remat else Layer
+        layer, compute = self.rematerialized(Layer), self.compute(train)
         x, stride, features = images, 1, {}
-        for stage, (layers, width) in enumerate(zip(self.blocks, self.widths, strict=True), 1):
-            x = Stage(
-                layer,
-                width,
-                kernel_sizes=tuple(
-                    1 if self.pointwise_third and index == 3 else 3
-                    for index in range(1, layers + 1)
-                ),
-                norm=self.norm,
-                attention=self.attention_of(stage),
-                dtype=self.dtype,
-                norm_group=self.norm_group,
-                name=f"stage{stage}",
-            )(x, train)
-            features[stride] = x
+        for stage, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True), 1):
+            layers = tuple(
+                functools.partial(
+                    layer,
+                    width,
+                    1 if self.pointwise_third and index == 3 else 3,
+                    self.norm,
+                    self.attention_of(stage),
+                    compute,
+                )
+                for index in range(1, count + 1)
+            )
+            features[stride] = x = Stage(layers, "layer", name=f"stage{stage}")(x)
             x, stride = max_pool(x, 2, 2), 2 * stride
         features[stride] = x
         if self.features_only:
             return features
 
         x = adaptive_avg_pool(x, *(max(FC_WINDOW, side) for side in x.shape[1:3]))
-        fc = functools.partial(conv, self.fc_width, pad=0, use_bias=True, dtype=self.dtype)
+        fc = functools.partial(compute.conv, self.fc_width, pad=0, use_bias=True)
         x = nn.relu(fc(FC_WINDOW, name="fc6")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = nn.relu(fc(1, name="fc7")(x))

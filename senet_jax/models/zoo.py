@@ -2,10 +2,9 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-
-from flax import linen as nn
 
 from senet_jax.errors import choose
 from senet_jax.models import (
@@ -21,25 +20,54 @@ from senet_jax.models import (
     sknet,
     vgg,
 )
+from senet_jax.models.backbone import Backbone
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ZooEntry:
     """A named network."""
 
-    build: Callable[..., nn.Module]
-    """Constructor; keyword arguments override the fields of the network."""
+    family: type[Backbone]
+    """Its class."""
+    own: Mapping[str, Any]
+    """The fields in which it differs from the defaults of its family."""
     input_size: int
     """Side of the images that it was published for, pixels."""
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All its fields by name, known without building it."""
+        declared = dataclasses.fields(self.family)
+        defaults = {field.name: field.default for field in declared if field.name not in _LINEN}
+        return defaults | dict(self.own)
+
+    def build(self, **fields: Any) -> Backbone:
+        """Builds the network.
+
+        Args:
+            **fields: Fields that differ from the named network's.
+
+        Raises:
+            UsageError: A value of a field that does not fit.
+        """
+        return self.family(**{**self.own, **fields})
+
+
+_LINEN = ("parent", "name")
+
 
 def _entries(
-    table: Mapping[str, Callable[..., nn.Module]],
+    table: Mapping[str, Callable[..., Backbone]],
     input_size: int,
     exceptions: Mapping[str, int] | None = None,
 ) -> dict[str, ZooEntry]:
     sizes = exceptions or {}
-    return {name: ZooEntry(build, sizes.get(name, input_size)) for name, build in table.items()}
+    found = {}
+    for name, constructor in table.items():
+        flat = functools.partial(constructor)  # Of a partial function or of the class itself.
+        assert isinstance(flat.func, type)
+        found[name] = ZooEntry(flat.func, flat.keywords, sizes.get(name, input_size))
+    return found
 
 
 ZOO: dict[str, ZooEntry] = {
@@ -62,7 +90,7 @@ ZOO: dict[str, ZooEntry] = {
 }
 
 
-def create_model(name: str, **fields: Any) -> nn.Module:
+def create_model(name: str, **fields: Any) -> Backbone:
     """Builds a network by name.
 
     Args:
@@ -79,15 +107,23 @@ def create_model(name: str, **fields: Any) -> nn.Module:
     Raises:
         UsageError: An unknown name, field or value of a field.
     """
-    entry = find(name)
-    model = entry.build()
-    valid = [field.name for field in dataclasses.fields(model) if field.name not in _LINEN]
+    check_fields(name, fields)
+    return find(name).build(**fields)
+
+
+def check_fields(name: str, fields: Iterable[str]) -> None:
+    """Checks that a network has such fields.
+
+    Args:
+        name: A name of ``list_models()``.
+        fields: Names of fields.
+
+    Raises:
+        UsageError: An unknown name, or a field that the network does not have.
+    """
+    valid = find(name).fields
     for field in fields:
         choose(f"field of {name}", field, valid)
-    return entry.build(**fields)
-
-
-_LINEN = ("parent", "name")
 
 
 def find(name: str) -> ZooEntry:

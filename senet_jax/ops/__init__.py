@@ -1,1 +1,1 @@
-"""What every backbone shares: convolution, normalisation and pooling with explicit padding."""
+"""What every backbone shares: convolution, normalization and pooling with explicit padding."""

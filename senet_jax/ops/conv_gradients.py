@@ -62,15 +62,17 @@ _OVER_PIXELS = (((0, 1, 2), (0, 1, 2)), ((), ()))
 """Contracts images, rows and columns, as ``lax.dot_general`` names them."""
 
 
-def is_dense(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
+def is_dense(
+    kernel: Float[Array | jax.ShapeDtypeStruct, "kh kw c_g c2"], geometry: Geometry
+) -> bool:
     """Tells whether :data:`patches` applies: one group, and more than one tap."""
     return geometry.groups == 1 and kernel.shape[:2] != (1, 1)
 
 
 def _patches_of(
-    x: Array, shape: tuple[int, ...], geometry: Geometry
-) -> Float[Array, "n h2 w2 kh*kw*c"]:
-    """The pixels that each output is a sum of (im2col)."""
+    x: Float[Array, "n h w c"], shape: tuple[int, ...], geometry: Geometry
+) -> Float[Array, "n h2 w2 taps"]:
+    """The pixels that each output is a sum of (im2col), those of each tap of the kernel in turn."""
     return jnp.concatenate(windows(x, shape, geometry), axis=-1)
 
 

@@ -10,7 +10,7 @@ import contextvars
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ _forced: contextvars.ContextVar[Lowering | None] = contextvars.ContextVar("lower
 
 
 @contextlib.contextmanager
-def lowering(name: Lowering | None) -> Iterator[None]:
+def lowering(name: str | None) -> Iterator[None]:
     """Gives XLA every convolution in one form, or in its own form where that one does not apply.
 
     It is read while a function is traced, so what ``jax.jit`` traced before stays as it was::
@@ -56,14 +56,16 @@ def lowering(name: Lowering | None) -> Iterator[None]:
     """
     if name is not None:
         choose("lowering", name, get_args(Lowering))
-    token = _forced.set(name)
+    token = _forced.set(cast("Lowering | None", name))
     try:
         yield
     finally:
         _forced.reset(token)
 
 
-def applicable(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> list[Lowering]:
+def applicable(
+    kernel: Float[Array | jax.ShapeDtypeStruct, "kh kw c_g c2"], geometry: Geometry
+) -> list[Lowering]:
     """The forms that a convolution can take."""
     forms: list[Lowering] = ["native"]
     if conv_forms.is_pointwise(kernel, geometry):
@@ -82,8 +84,8 @@ def applicable(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> list
 
 
 def best(
-    x: Float[Array, "n h w c"],
-    kernel: Float[Array, "kh kw c_g c2"],
+    x: Float[Array | jax.ShapeDtypeStruct, "n h w c"],
+    kernel: Float[Array | jax.ShapeDtypeStruct, "kh kw c_g c2"],
     geometry: Geometry,
     backend: Target,
 ) -> Lowering:

@@ -8,14 +8,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from senet_jax.ops.norm import BatchNorm
+
 Rate = float | Float[Array, ""]
 """A probability; an array can change from step to step without a new compilation."""
 
 
 def drop_block(
-    key: PRNGKeyArray, x: Float[Array, "n h w c"], rate: Rate, *, block_size: int = 3
+    key: PRNGKeyArray, x: Float[Array, "n h w c"], rate: Rate
 ) -> Float[Array, "n h w c"]:
-    """Zeroes square blocks of pixels in all channels and rescales what is left.
+    """Zeroes blocks of 3x3 pixels in all channels and rescales what is left.
 
     DropBlock (arXiv 1810.12890, Algorithm 1) with one mask for all channels of an image, as in
     ResNeSt's public code. The whole batch is rescaled by one number, so that the mean of the mask
@@ -25,10 +27,9 @@ def drop_block(
         key: Random key.
         x: Feature maps.
         rate: Share of the pixels to drop, but for the overlap of blocks; 0 changes nothing.
-        block_size: Side of a block, pixels; at most that of the map.
     """
     n, height, width, _ = x.shape
-    rows, columns = min(block_size, height), min(block_size, width)
+    rows, columns = min(3, height), min(3, width)
     seeds_shape = (n, height - rows + 1, width - columns + 1, 1)
     gamma = rate * (height * width) / (rows * columns) / (seeds_shape[1] * seeds_shape[2])
     seeds = jax.random.bernoulli(key, jnp.minimum(gamma, 1.0), seeds_shape).astype(jnp.float32)
@@ -58,11 +59,30 @@ def stochastic_depth(
 
 
 class DropBlock(nn.Module):
-    """:func:`drop_block` with 3x3 blocks; a rate of None, as in evaluation, changes nothing."""
+    """:func:`drop_block` as a module."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], rate: Rate | None) -> Float[Array, "n h w c"]:
-        return x if rate is None else drop_block(self.make_rng("dropout"), x, rate)
+    def __call__(self, x: Float[Array, "n h w c"], rate: Rate) -> Float[Array, "n h w c"]:
+        return drop_block(self.make_rng("dropout"), x, rate)
+
+
+def norm_and_drop(
+    norm: BatchNorm, x: Float[Array, "n h w c"], rate: Rate | None, *, relu: bool = False
+) -> Float[Array, "n h w c"]:
+    """Applies a batch norm, DropBlock and a ReLU; called inside a compact method.
+
+    If nothing is dropped, the batch norm applies the ReLU itself, which is faster on GPUs.
+
+    Args:
+        norm: The batch norm.
+        x: Feature maps.
+        rate: Rate of DropBlock; if None, as in evaluation, nothing is dropped.
+        relu: Whether the ReLU is applied.
+    """
+    if rate is None:
+        return norm(x, relu=relu)
+    x = DropBlock()(norm(x), rate)
+    return nn.relu(x) if relu else x
 
 
 class StochasticDepth(nn.Module):

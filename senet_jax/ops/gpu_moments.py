@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from senet_jax.ops.precision import accurate
@@ -87,7 +88,7 @@ def affine(
     offset: Float[Array, "groups c"],
     gate: Float[Array, "n c"] | None,
     relu: bool,
-    dtype: Any,
+    dtype: DTypeLike,
 ) -> Float[Array, "n *space c"]:
     """``((x - centre) * factor + offset) * gate``, and its ReLU if ``relu``, rounded to ``dtype``.
 
@@ -124,7 +125,7 @@ def _affine_forward(
 
 
 def _affine_backward(
-    relu: bool, dtype: Any, kept: tuple[Array, Numbers], gradient: Array
+    relu: bool, dtype: DTypeLike, kept: tuple[Array, Numbers], gradient: Array
 ) -> tuple[Array, Array, Array, Array, Array | None]:
     x, (centre, factor, offset, gate) = kept
     gradient = gradient.astype(accurate(x.dtype))

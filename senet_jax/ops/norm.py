@@ -1,4 +1,4 @@
-"""Batch normalisation with the constants of the published networks."""
+"""Batch normalization with the constants of the published networks."""
 
 import functools
 import math
@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from senet_jax.errors import UsageError
@@ -22,7 +23,7 @@ Gate = Callable[[Float[Array, "n c"]], Float[Array, "n c"]]
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation (arXiv 1502.03167) that can rescale its output in the same pass.
+    """Batch normalization (arXiv 1502.03167) that can rescale its output in the same pass.
 
     Parameters (``scale``, ``bias``) and statistics (``mean``, ``var`` in ``batch_stats``) are those
     of ``nn.BatchNorm``, all float32. The running variance is the biased one, where PyTorch keeps
@@ -31,17 +32,17 @@ class BatchNorm(nn.Module):
     """
 
     train: bool
-    """Normalise with the batch's statistics and update the running ones."""
+    """Normalize with the batch's statistics and update the running ones."""
     epsilon: float = 1e-5
     """Added to the variance."""
     group: int | None = None
     """Samples, next to each other in the batch, whose statistics are taken together; None means
     the whole batch. With the samples of one device (or a part of them) no device waits for another,
     as in the papers. The running statistics are the means over the groups."""
-    dtype: Any = None
+    dtype: DTypeLike | None = None
     """Precision of the result; None keeps that of the input. What is computed is float32."""
     scale_init: Callable[..., Any] = nn.initializers.ones_init()
-    """Initialiser of the scale."""
+    """Initializer of the scale."""
 
     @nn.compact
     def __call__(
@@ -51,7 +52,7 @@ class BatchNorm(nn.Module):
         *,
         relu: bool = False,
     ) -> Float[Array, "n *space c"]:
-        """Normalises.
+        """Normalizes.
 
         Args:
             x: Feature maps, or vectors.
@@ -63,7 +64,7 @@ class BatchNorm(nn.Module):
 
         Raises:
             UsageError: In training, groups that do not divide the batch, or a single value in each
-                channel of a group, whose normalised value is zero whatever it is.
+                channel of a group, whose normalized value is zero whatever it is.
         """
         channels = x.shape[-1]
         mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
@@ -114,16 +115,16 @@ def _by_sample(
     bias: Float[Array, " c"],
     gate: Gate | None,
     relu: bool,
-    dtype: Any,
+    dtype: DTypeLike,
 ) -> tuple[Float[Array, "n *space c"], Float[Array, "groups 1 c"], Float[Array, "groups 1 c"]]:
-    """The normalised maps, and mean and variance of each group, in the form for CPUs.
+    """The normalized maps, and mean and variance of each group, in the form for CPUs.
 
     Its sums are of each sample.
 
     Args:
         x: Feature maps, or vectors.
         groups: Number of groups, each of as many samples.
-        factor_of: Maps variances to the factors of the normalised maps.
+        factor_of: Maps variances to the factors of the normalized maps.
         bias: Added to each channel.
         gate: See ``BatchNorm.__call__``.
         relu: Apply a ReLU to the result.
@@ -155,7 +156,7 @@ def _by_group(
     bias: Float[Array, " c"],
     gate: Gate | None,
     relu: bool,
-    dtype: Any,
+    dtype: DTypeLike,
     *,
     shift: Float[Array, " c"],
 ) -> tuple[Float[Array, "n *space c"], Float[Array, "groups 1 c"], Float[Array, "groups 1 c"]]:
@@ -164,7 +165,7 @@ def _by_group(
     Args:
         x: Feature maps, or vectors.
         groups: Number of groups, each of as many samples.
-        factor_of: Maps variances to the factors of the normalised maps.
+        factor_of: Maps variances to the factors of the normalized maps.
         bias: Added to each channel.
         gate: See ``BatchNorm.__call__``.
         relu: Apply a ReLU to the result.
@@ -190,27 +191,3 @@ def _by_group(
         )
     y = gpu_moments.affine(x, mean, factor, offset, gates, relu, dtype)
     return y, mean[:, None], var[:, None]
-
-
-def batch_norm(
-    train: bool,
-    *,
-    zero_scale: bool = False,
-    epsilon: float = 1e-5,
-    group: int | None = None,
-    dtype: Any = None,
-    name: str | None = None,
-) -> BatchNorm:
-    """Builds a batch norm; under ``jax.jit`` over a mesh the batch is the global one.
-
-    Args:
-        train: See ``BatchNorm.train``.
-        zero_scale: Start the scale at zero, which makes a residual block the identity at first
-            (Goyal et al., arXiv 1706.02677, section 5.1).
-        epsilon: See ``BatchNorm.epsilon``.
-        group: See ``BatchNorm.group``.
-        dtype: See ``BatchNorm.dtype``.
-        name: Name of the submodule.
-    """
-    init = nn.initializers.zeros_init() if zero_scale else nn.initializers.ones_init()
-    return BatchNorm(train, epsilon, group, dtype, init, name=name)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from senet_jax.ops.target import for_gpu
 
@@ -192,8 +192,8 @@ def _max_pool_by_pixel_backward(
 
 
 def _spread(
-    x: Float[Array, "n h2 w2 c"], windows: _Windows, back: tuple[int, int]
-) -> Float[Array, "n h w c"]:
+    x: Num[Array, "n h2 w2 c"], windows: _Windows, back: tuple[int, int]
+) -> Num[Array, "n h w c"]:
     """For each pixel the number of a window that holds it.
 
     Args:

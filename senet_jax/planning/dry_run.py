@@ -13,6 +13,7 @@ import os
 import re
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -205,14 +206,19 @@ def compile_step(run: Run) -> StepCost:
     began = time.perf_counter()
     lowered = run.programs.train.lower(run.abstract, largest, key_data(config.seed))
     # Code that is never run need not be good; the division of the work comes before.
-    quick = {"xla_backend_optimization_level": 0} if device.platform == "cpu" else {}
+    quick: dict[str, Any] = (
+        {"xla_backend_optimization_level": 0} if device.platform == "cpu" else {}
+    )
     try:
         compiled = lowered.compile(compiler_options=quick)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise UsageError(_too_large(str(error), device.device_kind)) from error
-    memory, counts = compiled.memory_analysis(), compiled.cost_analysis()
+    memory, counts, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
+    assert memory is not None, "every platform of XLA has an analysis"
+    assert counts is not None
+    assert text is not None
     macs = cost(run.model, max(shape[:2]), shape[2], run.programs.other_inputs).macs
     return StepCost(
         platform=device.platform,
@@ -229,7 +235,7 @@ def compile_step(run: Run) -> StepCost:
         flops=counts["flops"],
         model_flops=6 * macs * batch / run.mesh.size,
         bytes_accessed=counts["bytes accessed"],
-        collectives=tuple(read_collectives(compiled.as_text())),
+        collectives=tuple(read_collectives(text)),
         compile_s=time.perf_counter() - began,
     )
 

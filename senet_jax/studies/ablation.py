@@ -22,7 +22,7 @@ def ablation(base: TrainConfig, variants: Mapping[str, TrainConfig]) -> dict[str
     Raises:
         UsageError: The base names no network of the zoo.
     """
-    own = getattr(zoo.create_model(base.model.name), "attention", None)
+    own = zoo.find(base.model.name).fields["attention"]
     if base.data.name == "imagenet2012" and isinstance(own, SqueezeExciteConfig):
         variants = {name: with_attention(each, bias=False) for name, each in variants.items()}
     return {"plain": without_attention(base), **variants}

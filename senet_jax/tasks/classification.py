@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from senet_jax.config import ModelConfig, TrainConfig
@@ -21,7 +20,8 @@ from senet_jax.data.examples import ArraySpec, Batch, Draws, Examples
 from senet_jax.data.normalization import Normalization
 from senet_jax.data.transforms import EvalTransform, TrainTransform
 from senet_jax.errors import UsageError
-from senet_jax.models.configured import build_model, image_side
+from senet_jax.models.backbone import Backbone
+from senet_jax.models.configured import build_model, image_side, model_fields
 from senet_jax.tasks.base import Arrays, Measured, Task
 from senet_jax.tasks.metrics import Metric
 from senet_jax.text import printable
@@ -71,7 +71,7 @@ class Classification(Task):
     @classmethod
     def open(cls, config: TrainConfig) -> Dataset:
         # An unknown network is told before the data are opened.
-        build_model(config.model, num_classes=1)
+        model_fields(config.model, num_classes=1)
         return open_dataset(config.data.name, config.data.dir, image_side(config))
 
     @classmethod
@@ -115,7 +115,7 @@ class Classification(Task):
     def network_name(cls, config: TrainConfig) -> str:
         return config.model.name
 
-    def build(self, dataset: Dataset) -> nn.Module:
+    def build(self, dataset: Dataset) -> Backbone:
         return build_model(self.model, len(dataset.classes))
 
     def prepare(

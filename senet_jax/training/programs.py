@@ -75,12 +75,12 @@ class Programs:
         return variables
 
     @functools.cached_property
-    def _draw_program(self) -> Any:
+    def _draw_program(self) -> jax.stages.Wrapped:
         # Whole on every device at first: what is drawn depends on how the program is divided.
         return jax.jit(self._draw, out_shardings=meshes.replicated(self._network.mesh))
 
     @functools.cached_property
-    def start(self) -> Any:
+    def start(self) -> jax.stages.Wrapped:
         """The state in which training starts with some variables, laid out over the mesh."""
         return jax.jit(self._state_of, out_shardings=self.state_shardings)
 

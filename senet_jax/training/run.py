@@ -188,7 +188,7 @@ class Run:
         batch = self._abstract(without_index(batches.arrays), batches.batch_size)
         self.programs.evaluate.trace(self.abstract.eval_variables, batch)
 
-    def abstract_batch(self, form: int = 0) -> Any:
+    def abstract_batch(self, form: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
         """The shapes of a training batch over all hosts.
 
         Args:
@@ -199,7 +199,9 @@ class Run:
             arrays["stop"] = STOP
         return self._abstract(arrays, self.config.data.batch_size)
 
-    def _abstract(self, arrays: Mapping[str, ArraySpec], images: int) -> Any:
+    def _abstract(
+        self, arrays: Mapping[str, ArraySpec], images: int
+    ) -> dict[str, jax.ShapeDtypeStruct]:
         sharding = meshes.over_batch(self.mesh)
         return {
             name: jax.ShapeDtypeStruct((images, *spec.shape), spec.dtype, sharding=sharding)

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Float, Key, UInt32
 
 from senet_jax.data.augment.keys import StepKeys
+from senet_jax.models.resnet import ResNet
 from senet_jax.network import Network
 from senet_jax.tasks.base import Arrays, Measured, Task
 from senet_jax.training.distributed.mesh import over_batch, replicated
@@ -23,7 +24,7 @@ class EvalStep(Protocol):
 
     def __call__(self, variables: dict[str, Any], batch: Arrays) -> Measured: ...
 
-    def trace(self, variables: Any, batch: Arrays) -> Any:
+    def trace(self, variables: Any, batch: Any) -> jax.stages.Traced:
         """Traces without compiling; shapes are enough."""
 
 
@@ -34,10 +35,12 @@ class TrainStep(Protocol):
         self, state: TrainState, batch: Arrays, key: UInt32[np.ndarray, " words"]
     ) -> tuple[TrainState, Metrics]: ...
 
-    def trace(self, state: Any, batch: Any, key: UInt32[np.ndarray, " words"]) -> Any:
+    def trace(self, state: Any, batch: Any, key: UInt32[np.ndarray, " words"]) -> jax.stages.Traced:
         """Traces without compiling; shapes are enough."""
 
-    def lower(self, state: Any, batch: Any, key: UInt32[np.ndarray, " words"]) -> Any:
+    def lower(
+        self, state: Any, batch: Any, key: UInt32[np.ndarray, " words"]
+    ) -> jax.stages.Lowered:
         """As the method of what ``jax.jit`` returns."""
 
 
@@ -91,9 +94,10 @@ def make_train_step(
     """
 
     def scales(state: TrainState) -> dict[str, Any]:
-        if drop_block_steps is None or not getattr(network.model, "drop_block", 0):
-            return {}
-        return {"drop_block_scale": state.step / drop_block_steps}
+        model = network.model
+        if drop_block_steps is not None and isinstance(model, ResNet) and model.drop_block:
+            return {"drop_block_scale": state.step / drop_block_steps}
+        return {}
 
     mesh = network.mesh
     everywhere = replicated(mesh)

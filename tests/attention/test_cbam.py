@@ -9,6 +9,7 @@ from senet_jax import UsageError
 from senet_jax.attention import CBAMConfig
 from senet_jax.models.cost import cost
 from senet_jax.models.zoo import create_model
+from senet_jax.ops.compute import EVALUATION, Compute
 
 CHANNELS, HIDDEN = 6, 3
 KEY = jax.random.key(0)
@@ -45,7 +46,7 @@ def spatial_logits(x, kernel):
 def test_channels_then_pixels_are_rescaled(random_variables, kernel_size, bias, norm):
     x = images()
     config = CBAMConfig(reduction=2, bias=bias, kernel_size=kernel_size, norm=norm)
-    module = config.build(train=False)
+    module = config.build(EVALUATION)
     variables = random_variables(module, x)
     y, state = module.apply(variables, x, mutable="intermediates")
 
@@ -66,11 +67,11 @@ def test_channels_then_pixels_are_rescaled(random_variables, kernel_size, bias, 
 
 def test_training_takes_the_statistics_of_groups_of_the_batch(random_variables):
     x = images(4)
-    variables = random_variables(CBAMConfig(reduction=2).build(train=False), x)
+    variables = random_variables(CBAMConfig(reduction=2).build(EVALUATION), x)
 
     @functools.partial(jax.jit, static_argnums=1)
     def apply(x, norm_group=None):
-        module = CBAMConfig(reduction=2).build(train=True, norm_group=norm_group)
+        module = CBAMConfig(reduction=2).build(Compute(train=True, norm_group=norm_group))
         return module.apply(variables, x, mutable="batch_stats")
 
     groups, state = apply(x, 2)
@@ -82,7 +83,7 @@ def test_training_takes_the_statistics_of_groups_of_the_batch(random_variables):
 
 
 def test_at_first_all_pixels_have_the_same_gate():
-    module = CBAMConfig(reduction=2).build(train=True)
+    module = CBAMConfig(reduction=2).build(Compute(train=True))
 
     @jax.jit
     def sown(x):
@@ -93,7 +94,7 @@ def test_at_first_all_pixels_have_the_same_gate():
 
 def test_gates_are_float32_and_the_product_is_not():
     x = jnp.asarray(images(), jnp.bfloat16)
-    module = CBAMConfig(reduction=2).build(train=True, dtype=jnp.bfloat16)
+    module = CBAMConfig(reduction=2).build(Compute(train=True, dtype=jnp.bfloat16))
     y, state = jax.eval_shape(lambda: module.init_with_output(KEY, x, mutable=True))
     assert y.dtype == jnp.bfloat16
     gates = {name: sown[0].dtype for name, sown in state["intermediates"].items()}
@@ -121,4 +122,4 @@ def test_wrong_fields_are_refused(fields, message):
 
 def test_a_reduction_larger_than_the_channels_is_refused():
     with pytest.raises(UsageError, match="reduction 16 leaves no hidden channel of 6"):
-        CBAMConfig().build(train=False).init(KEY, images())
+        CBAMConfig().build(EVALUATION).init(KEY, images())

@@ -5,6 +5,7 @@ import pytest
 
 from senet_jax import UsageError
 from senet_jax.attention import ECAConfig
+from senet_jax.ops.compute import Compute
 
 
 def test_gate_is_a_sigmoid_of_the_weighted_neighbours():
@@ -37,7 +38,7 @@ def test_kernel_grows_with_the_channels(channels, size):
 
 def test_gate_is_float32_and_the_product_is_not():
     x = jnp.ones((1, 2, 2, 8), jnp.bfloat16)
-    module = ECAConfig().build(dtype=jnp.bfloat16)
+    module = ECAConfig().build(Compute(train=False, dtype=jnp.bfloat16))
     params = module.init(jax.random.key(0), x)
     y, state = module.apply(params, x, mutable="intermediates")
     assert y.dtype == jnp.bfloat16

@@ -11,6 +11,7 @@ from senet_jax.attention import GatherExciteConfig, SqueezeExciteConfig
 from senet_jax.attention.gather_excite import nearest
 from senet_jax.models.cost import cost
 from senet_jax.models.zoo import create_model
+from senet_jax.ops.compute import EVALUATION, Compute
 
 CHANNELS = 4
 KEY = jax.random.key(0)
@@ -82,7 +83,7 @@ def test_a_map_is_rescaled_by_what_was_gathered_around_its_pixels(
     random_variables, extent, mlp, gather
 ):
     x = images()
-    module = GatherExciteConfig(extent, gather, mlp, reduction=2).build(train=False)
+    module = GatherExciteConfig(extent, gather, mlp, reduction=2).build(EVALUATION)
     variables = random_variables(module, x)
     y, state = module.apply(variables, x, mutable="intermediates")
 
@@ -101,17 +102,17 @@ def test_the_mean_of_the_map_through_two_layers_is_squeeze_and_excitation(random
     x = images()
     se = SqueezeExciteConfig(reduction=2).build()
     variables = random_variables(se, x)
-    ge = GatherExciteConfig(mlp=True, reduction=2).build(train=True)
+    ge = GatherExciteConfig(mlp=True, reduction=2).build(Compute(train=True))
     np.testing.assert_array_equal(ge.apply(variables, x), se.apply(variables, x))
 
 
 def test_training_takes_the_statistics_of_groups_of_the_batch(random_variables):
     x, config = images(4), GatherExciteConfig(4, "conv")
-    variables = random_variables(config.build(train=False), x)
+    variables = random_variables(config.build(EVALUATION), x)
 
     @functools.partial(jax.jit, static_argnums=1)
     def apply(x, norm_group=None):
-        module = config.build(train=True, norm_group=norm_group)
+        module = config.build(Compute(train=True, norm_group=norm_group))
         return module.apply(variables, x, mutable="batch_stats")
 
     groups, state = apply(x, 2)
@@ -131,7 +132,7 @@ def test_enlarging_copies_the_nearest_pixel(size):
 def test_gate_is_float32_and_the_product_is_not():
     x = jnp.asarray(images(), jnp.bfloat16)
     config = GatherExciteConfig(2, "conv", mlp=True, reduction=2)
-    module = config.build(train=True, dtype=jnp.bfloat16)
+    module = config.build(Compute(train=True, dtype=jnp.bfloat16))
     y, state = jax.eval_shape(lambda: module.init_with_output(KEY, x, mutable=True))
     assert y.dtype == jnp.bfloat16
     assert state["intermediates"]["gate"][0].dtype == jnp.float32
@@ -165,10 +166,10 @@ def test_parameters_of_resnet50(fields, added):
 
 def test_a_gather_over_the_whole_map_is_of_one_size():
     config = GatherExciteConfig(gather="conv")
-    variables = config.build(train=True).init(KEY, images())
+    variables = config.build(Compute(train=True)).init(KEY, images())
     message = "made for maps of 9x6 pixels, not 8x6: give the network images of the size"
     with pytest.raises(UsageError, match=message):
-        config.build(train=False).apply(variables, images(height=8))
+        config.build(EVALUATION).apply(variables, images(height=8))
 
 
 @pytest.mark.parametrize(

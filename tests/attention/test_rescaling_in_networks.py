@@ -21,6 +21,7 @@ from senet_jax.models.resnet import ResNet
 from senet_jax.models.shake_shake import ShakeShake
 from senet_jax.models.shufflenet import ShuffleNetV1
 from senet_jax.models.vgg import VGG
+from senet_jax.ops.compute import EVALUATION
 
 RESIDUAL = {"blocks": (1, 1), "widths": (8, 16), "stem_width": 8}
 NETWORKS = {
@@ -54,12 +55,12 @@ NETWORKS = {
 def seen(model, attention):
     """What the attentions get and how they are built, in evaluation and then in training."""
     found = []
-    kind = type(attention.build(train=False))
+    kind = type(attention.build(EVALUATION))
 
     def record(next_fun, args, kwargs, context):
         if isinstance(context.module, kind) and context.method_name == "__call__":
-            built = [getattr(context.module, field, None) for field in ("train", "norm_group")]
-            found.append((args[0].shape, *built))
+            compute = context.module.compute
+            found.append((args[0].shape, compute.train, compute.norm_group))
         return next_fun(*args, **kwargs)
 
     def apply(images):

@@ -5,6 +5,7 @@ import pytest
 
 from senet_jax import UsageError
 from senet_jax.attention import SelectiveKernelConfig
+from senet_jax.ops.compute import EVALUATION
 
 
 def batch_norm(x, variables, *names):
@@ -28,7 +29,7 @@ def conv(x, kernel, groups, stride):
 
 
 def apply(module, variables, x):
-    return jax.jit(lambda v, x: module.apply(v, x, False))(variables, x)
+    return jax.jit(lambda v, x: module.apply(v, x))(variables, x)
 
 
 def spread(kernel, dilation):
@@ -46,8 +47,8 @@ def test_agrees_with_wide_kernels_and_an_explicit_softmax(
 ):
     x = np.random.default_rng(1).standard_normal((2, 9, 8, 36)).astype(np.float32)
     config = SelectiveKernelConfig(dilations=(1, 2, 3), min_width=4, split_input=split_input)
-    module = config.build_conv(18, stride=stride, dilation=dilation, groups=groups)
-    variables = random_variables(module, x, False)
+    module = config.build_conv(18, EVALUATION, stride=stride, dilation=dilation, groups=groups)
+    variables = random_variables(module, x)
     params = variables["params"]
 
     paths = []
@@ -69,8 +70,8 @@ def test_agrees_with_wide_kernels_and_an_explicit_softmax(
 
 def test_equal_paths_leave_nothing_to_select(random_variables):
     x = np.random.default_rng(1).standard_normal((2, 6, 6, 8)).astype(np.float32)
-    module = SelectiveKernelConfig(dilations=(1, 1)).build_conv(8)
-    variables = random_variables(module, x, False)
+    module = SelectiveKernelConfig(dilations=(1, 1)).build_conv(8, EVALUATION)
+    variables = random_variables(module, x)
     for collection in variables.values():
         collection["path2"] = collection["path1"]
     y = conv(x, variables["params"]["path1"]["conv"]["kernel"], 1, 1)
@@ -80,17 +81,17 @@ def test_equal_paths_leave_nothing_to_select(random_variables):
 
 @pytest.mark.parametrize(("features", "hidden"), [(128, 32), (512, 32), (1024, 64)])
 def test_hidden_width_is_that_of_equation_4(features, hidden):
-    module = SelectiveKernelConfig().build_conv(features, groups=32)
+    module = SelectiveKernelConfig().build_conv(features, EVALUATION, groups=32)
     x = jnp.zeros((1, 2, 2, features))
-    params = jax.eval_shape(lambda: module.init(jax.random.key(0), x, False))["params"]
+    params = jax.eval_shape(lambda: module.init(jax.random.key(0), x))["params"]
     assert params["reduce"]["kernel"].shape == (features, hidden)
     assert params["expand"]["kernel"].shape == (hidden, 2 * features)
 
 
 def test_channels_that_do_not_divide_are_refused():
-    module = SelectiveKernelConfig(split_input=True).build_conv(16)
+    module = SelectiveKernelConfig(split_input=True).build_conv(16, EVALUATION)
     with pytest.raises(UsageError, match="2 shares of the input"):
-        module.init(jax.random.key(0), jnp.zeros((1, 4, 4, 15)), False)
+        module.init(jax.random.key(0), jnp.zeros((1, 4, 4, 15)))
 
 
 @pytest.mark.parametrize(

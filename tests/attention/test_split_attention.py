@@ -8,6 +8,7 @@ import pytest
 
 from senet_jax import SqueezeExciteConfig, UsageError
 from senet_jax.attention import SplitAttentionConfig
+from senet_jax.ops.compute import EVALUATION, Compute
 
 CHANNELS, FEATURES = 24, 12
 
@@ -66,13 +67,15 @@ def naive(variables, x, groups, radix):
 
 
 def apply(module, variables, x):
-    return jax.jit(lambda v, x: module.apply(v, x, False))(variables, x)
+    return jax.jit(lambda v, x: module.apply(v, x))(variables, x)
 
 
 def build(random_variables, groups, radix):
     x = np.random.default_rng(1).standard_normal((2, 5, 6, CHANNELS)).astype(np.float32)
-    module = SplitAttentionConfig(radix=radix, min_width=8).build_conv(FEATURES, groups=groups)
-    return module, random_variables(module, x, False), x
+    module = SplitAttentionConfig(radix=radix, min_width=8).build_conv(
+        FEATURES, EVALUATION, groups=groups
+    )
+    return module, random_variables(module, x), x
 
 
 @pytest.mark.parametrize(("groups", "radix"), [(1, 1), (1, 2), (3, 1), (2, 2), (3, 2), (2, 3)])
@@ -113,16 +116,16 @@ def test_radix_one_is_squeeze_and_excitation_in_each_group(random_variables, gro
 
 def test_weights_of_the_splits_sum_to_one(random_variables):
     module, variables, x = build(random_variables, 2, 3)
-    _, state = module.apply(variables, x, False, mutable="intermediates")
+    _, state = module.apply(variables, x, mutable="intermediates")
     gate = state["intermediates"]["gate"][0]
     assert gate.shape == (2, 1, 1, 3, FEATURES)
     np.testing.assert_allclose(gate.sum(axis=3), 1, atol=1e-6)
 
 
 def test_parameters_have_the_published_names_and_shapes():
-    module = SplitAttentionConfig(radix=4).build_conv(80, groups=2)
+    module = SplitAttentionConfig(radix=4).build_conv(80, EVALUATION, groups=2)
     x = jnp.zeros((1, 4, 4, 80))
-    params = jax.eval_shape(lambda: module.init(jax.random.key(0), x, False))["params"]
+    params = jax.eval_shape(lambda: module.init(jax.random.key(0), x))["params"]
     shapes = {"/".join(k.key for k in path): leaf.shape for path, leaf in _leaves(params)}
     assert shapes == {
         "conv/kernel": (3, 3, 10, 320),
@@ -149,9 +152,9 @@ def test_hidden_width_is_whole_in_every_group():
 
 
 def test_channels_that_do_not_divide_are_refused():
-    module = SplitAttentionConfig(radix=3).build_conv(64)
+    module = SplitAttentionConfig(radix=3).build_conv(64, EVALUATION)
     with pytest.raises(UsageError, match="from 64 to 64 channels cannot have 1 groups of 3 splits"):
-        module.init(jax.random.key(0), jnp.zeros((1, 4, 4, 64)), False)
+        module.init(jax.random.key(0), jnp.zeros((1, 4, 4, 64)))
 
 
 @pytest.mark.parametrize("fields", [{"radix": -1}, {"reduction": 0}, {"min_width": 0}])
@@ -163,11 +166,11 @@ def test_wrong_fields_are_refused(fields):
 @pytest.mark.parametrize(("groups", "radix"), [(1, 2), (2, 4)])
 def test_a_training_step_moves_no_map_outside_the_convolution(groups, radix):
     x = jnp.zeros((4, 16, 16, 16))
-    module = SplitAttentionConfig(radix=radix).build_conv(16, groups=groups)
-    variables = module.init(jax.random.key(0), x, False)
+    module = SplitAttentionConfig(radix=radix).build_conv(16, Compute(train=True), groups=groups)
+    variables = module.init(jax.random.key(0), x)
 
     def loss(params, x):
-        y, new = module.apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
+        y, new = module.apply({**variables, "params": params}, x, mutable=["batch_stats"])
         return jnp.sum(jnp.sin(y)), new
 
     step = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))

@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 from senet_jax import SqueezeExciteConfig, UsageError
 from senet_jax.attention.gates import ACTIVATIONS, GATES
 from senet_jax.attention.squeeze import SQUEEZES
+from senet_jax.ops.compute import Compute
 
 CHANNELS, HIDDEN = 6, 3
 
@@ -143,7 +144,7 @@ def test_gate_is_float32_and_output_is_of_the_input_or_of_dtype(squeeze):
     np.testing.assert_allclose(gate, same, rtol=1e-6)
 
     def output(dtype, x):
-        return config.build(dtype=dtype).apply({"params": params}, x).dtype
+        return config.build(Compute(train=False, dtype=dtype)).apply({"params": params}, x).dtype
 
     assert output(None, low) == jnp.bfloat16
     assert output(None, images()) == jnp.float32

@@ -6,15 +6,13 @@ from senet_jax import cli
 from senet_jax.models import zoo
 from senet_jax.models.resnet import SE, ResNet
 
-
-def _build(**fields):
-    defaults = {"widths": (16,), "stem": "cifar", "stem_width": 16, "bottleneck": False}
-    return ResNet(**{"blocks": (1,), "attention": SE, **defaults, **fields})
+BLOCK = {"blocks": (1,), "widths": (16,), "bottleneck": False, "attention": SE}
+TINY = zoo.ZooEntry(ResNet, {**BLOCK, "stem": "cifar", "stem_width": 16}, 8)
 
 
 def _add_tiny(patch):
     """Adds a network that takes seconds, for images of 8 pixels."""
-    patch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(_build, 8))
+    patch.setitem(zoo.ZOO, "tiny", TINY)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,4 @@
 import csv
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -102,10 +101,10 @@ def test_what_cannot_be_looked_at_is_said_in_a_sentence(refused, digits, tmp_pat
 
 
 def test_weights_without_attention_are_refused(refused, monkeypatch, tmp_path, random_variables):
-    plain = functools.partial(ResNet, **PLAIN)
-    monkeypatch.setitem(zoo.ZOO, "plain", zoo.ZooEntry(plain, 8))
+    plain = zoo.ZooEntry(ResNet, PLAIN, 8)
+    monkeypatch.setitem(zoo.ZOO, "plain", plain)
     file = tmp_path / "plain.npz"
-    variables = random_variables(plain(), np.zeros((1, 8, 8, 1), np.float32), False)
+    variables = random_variables(plain.build(), np.zeros((1, 8, 8, 1), np.float32), False)
     save_weights(file, "plain", variables, channels=1)
     sentence = refused("excitation", "--weights", file, "--model", "plain", "--data", "digits")
     assert f"{file} has no attention, so no gate to look at: give a network that" in sentence

@@ -61,7 +61,7 @@ TWINS = {
             "stem_width": (32, 32, 64),
             "shortcut": "D",
             "stride_by": "pool_after",
-            "attention": zoo.find("resnest50d").build().attention,
+            "attention": zoo.find("resnest50d").fields["attention"],
         },
         {"deep_stem": True, "attention": "split"},
     ),
@@ -72,8 +72,8 @@ TWINS = {
 def small(monkeypatch):
     """A network of one block, "small", in the zoo and in plain Flax, and "small_se"."""
     one_block = {"blocks": (1,), "widths": (16,)}
-    entry = zoo.ZooEntry(functools.partial(ResNet, **one_block), 32)
-    attentive = zoo.ZooEntry(functools.partial(ResNet, **one_block, attention=SE_ROUNDED), 32)
+    entry = zoo.ZooEntry(ResNet, one_block, 32)
+    attentive = zoo.ZooEntry(ResNet, {**one_block, "attention": SE_ROUNDED}, 32)
     monkeypatch.setitem(zoo.ZOO, "small", entry)
     monkeypatch.setitem(zoo.ZOO, "small_se", attentive)
     monkeypatch.setitem(PLAIN, "small", functools.partial(PlainResNet, **one_block))

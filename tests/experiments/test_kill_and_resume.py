@@ -1,6 +1,5 @@
 """The benchmark that kills runs: it sees what must be seen, and really runs, small."""
 
-import functools
 import json
 import shutil
 import subprocess
@@ -36,8 +35,8 @@ def test_a_line_is_waited_for_whatever_the_time(tmp_path):
 
 
 def test_what_differs_from_the_undisturbed_run_is_told(tmp_path, monkeypatch):
-    build = functools.partial(ResNet, blocks=(1,), widths=(4,), stem_width=4, bottleneck=False)
-    monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(build, 8))
+    fields = {"blocks": (1,), "widths": (4,), "stem_width": 4, "bottleneck": False}
+    monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(ResNet, fields, 8))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     flags = "--model.name tiny --mesh.data 1 --epochs 1 --data.batch-size 512"
     assert main(["train", "demo", "--run-dir", str(whole), *flags.split()]) == 0

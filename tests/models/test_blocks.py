@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
+from single_blocks import block, shortcut
 
 from senet_jax import SqueezeExciteConfig, UsageError
-from senet_jax.models.blocks import BasicBlock, BlockConfig, Bottleneck, Sampling, Shortcut
+from senet_jax.models.blocks import BasicBlock, Bottleneck, Sampling
+from senet_jax.models.resnet import ResNet
+from senet_jax.ops.compute import Compute
 
 PLACEMENTS = ("standard", "pre", "post", "identity", "conv3x3")
 SE = SqueezeExciteConfig(reduction=2)
@@ -91,7 +94,7 @@ def noise(channels, size=(6, 5)):
 def random_variables(block, channels):
     """Variables in which nothing is zero or one; the running variances are positive."""
     x = jax.ShapeDtypeStruct((1, 6, 5, channels), jnp.float32)
-    shapes = jax.eval_shape(functools.partial(block.init, train=False), jax.random.key(0), x)
+    shapes = jax.eval_shape(block.init, jax.random.key(0), x)
     rng = np.random.default_rng(1)
 
     def draw(path, leaf):
@@ -103,7 +106,7 @@ def random_variables(block, channels):
 
 
 def apply(block, variables, x):
-    return block.apply(jax.tree.map(jnp.float32, variables), jnp.float32(x), train=False)
+    return block.apply(jax.tree.map(jnp.float32, variables), jnp.float32(x))
 
 
 def assert_close(actual, expected):
@@ -116,9 +119,9 @@ def assert_close(actual, expected):
     [*itertools.product(PLACEMENTS, [WIDTH], [1, 2]), *[(place, 6, 1) for place in PLACEMENTS]],
 )
 def test_basic_block_is_the_figure(placement, channels, stride):
-    block = BasicBlock(BlockConfig(attention=SE, placement=placement), WIDTH, Sampling(stride))
-    variables, x = random_variables(block, channels), noise(channels)
-    assert_close(apply(block, variables, x), Reference(variables, placement).basic(x, stride))
+    module = block(BasicBlock, WIDTH, Sampling(stride), attention=SE, placement=placement)
+    variables, x = random_variables(module, channels), noise(channels)
+    assert_close(apply(module, variables, x), Reference(variables, placement).basic(x, stride))
 
 
 @pytest.mark.parametrize(
@@ -129,11 +132,11 @@ def test_basic_block_is_the_figure(placement, channels, stride):
     ],
 )
 def test_bottleneck_is_the_figure(placement, channels, stride, stride_on):
-    config = BlockConfig(attention=SE, placement=placement, stride_on=stride_on)
-    block = Bottleneck(config, WIDTH, Sampling(stride))
-    variables, x = random_variables(block, channels), noise(channels)
+    fields = {"placement": placement, "stride_on": stride_on}
+    module = block(Bottleneck, WIDTH, Sampling(stride), attention=SE, **fields)
+    variables, x = random_variables(module, channels), noise(channels)
     expected = Reference(variables, placement).bottleneck(x, stride, stride_on)
-    assert_close(apply(block, variables, x), expected)
+    assert_close(apply(module, variables, x), expected)
 
 
 def mean_pool(x):
@@ -144,22 +147,22 @@ def mean_pool(x):
 
 @pytest.mark.parametrize("stride_by", ["pool_before", "pool_after"])
 def test_a_pool_that_strides_counts_its_padding(stride_by):
-    block = BasicBlock(BlockConfig(stride_by=stride_by), WIDTH, Sampling(2))
-    variables, x = random_variables(block, 6), noise(6)
+    module = block(BasicBlock, WIDTH, Sampling(2), stride_by=stride_by)
+    variables, x = random_variables(module, 6), noise(6)
     reference = Reference(variables, None)
     y = mean_pool(x) if stride_by == "pool_before" else x
     y = relu(reference.conv_bn(y, 1))
     y = mean_pool(y) if stride_by == "pool_after" else y
     expected = relu(reference.conv_bn(y, 2) + reference.shortcut(x, 2))
-    assert_close(apply(block, variables, x), expected)
+    assert_close(apply(module, variables, x), expected)
 
 
 def test_relu_before_attention():
-    block = BasicBlock(BlockConfig(attention=SE, relu_before_attention=True), WIDTH)
-    variables, x = random_variables(block, WIDTH), noise(WIDTH)
+    module = block(BasicBlock, WIDTH, attention=SE, relu_before_attention=True)
+    variables, x = random_variables(module, WIDTH), noise(WIDTH)
     reference = Reference(variables, "standard")
     y = relu(reference.conv_bn(relu(reference.conv_bn(x, 1)), 2))
-    assert_close(apply(block, variables, x), relu(reference.se("standard", y) + x))
+    assert_close(apply(module, variables, x), relu(reference.se("standard", y) + x))
 
 
 @pytest.mark.parametrize(
@@ -167,8 +170,8 @@ def test_relu_before_attention():
     [("standard", 16), ("pre", 6), ("post", 16), ("identity", 16), ("conv3x3", 4)],
 )
 def test_attention_has_the_width_of_its_place(placement, width):
-    block = Bottleneck(BlockConfig(attention=SE, placement=placement), WIDTH, Sampling(2))
-    assert random_variables(block, 6)["params"]["se"]["expand"]["kernel"].shape[1] == width
+    module = block(Bottleneck, WIDTH, Sampling(2), attention=SE, placement=placement)
+    assert random_variables(module, 6)["params"]["se"]["expand"]["kernel"].shape[1] == width
 
 
 # ResNeXt: 8 groups of width 8 // 16; SENet-154: a halved first 1x1 and a 3x3 projection.
@@ -184,18 +187,18 @@ def test_attention_has_the_width_of_its_place(placement, width):
     ],
 )
 def test_bottlenecks_of_other_families_are_the_figure(fields, kernels):
-    block = Bottleneck(BlockConfig(**fields), WIDTH, Sampling(2))
-    variables, x = random_variables(block, 6), noise(6)
+    module = block(Bottleneck, WIDTH, Sampling(2), **fields)
+    variables, x = random_variables(module, 6), noise(6)
     params = variables["params"]
     assert [params[f"conv{index}"]["kernel"].shape for index in (1, 2, 3)] == kernels
     side = fields.get("projection_kernel", 1)
     assert params["shortcut"]["conv"]["kernel"].shape == (side, side, 6, 16)
-    assert_close(apply(block, variables, x), Reference(variables, None).bottleneck(x, 2))
+    assert_close(apply(module, variables, x), Reference(variables, None).bottleneck(x, 2))
 
 
 def test_a_projection_without_stride_is_1x1():
-    block = Bottleneck(BlockConfig(projection_kernel=3), WIDTH)
-    kernel = random_variables(block, 6)["params"]["shortcut"]["conv"]["kernel"]
+    module = block(Bottleneck, WIDTH, projection_kernel=3)
+    kernel = random_variables(module, 6)["params"]["shortcut"]["conv"]["kernel"]
     assert kernel.shape == (1, 1, 6, 16)
 
 
@@ -203,7 +206,7 @@ def test_a_projection_without_stride_is_1x1():
 @pytest.mark.parametrize("stride", [1, 2])
 def test_shortcut_a_subsamples_and_pads_with_zeros_on_both_sides(channels, before, after, stride):
     x = noise(channels)
-    y = apply(Shortcut(BlockConfig(shortcut="A"), 6, Sampling(stride)), {}, x)
+    y = apply(shortcut("A", 6, Sampling(stride)), {}, x)
     pad = ((0, 0), (0, 0), (0, 0), (before, after))
     np.testing.assert_array_equal(y, np.float32(np.pad(x[:, ::stride, ::stride], pad)))
 
@@ -211,34 +214,34 @@ def test_shortcut_a_subsamples_and_pads_with_zeros_on_both_sides(channels, befor
 @pytest.mark.parametrize("option", ["A", "B", "D"])
 def test_a_shortcut_that_changes_no_shape_is_the_identity(option):
     x = np.float32(noise(6))
-    np.testing.assert_array_equal(apply(Shortcut(BlockConfig(shortcut=option), 6), {}, x), x)
+    np.testing.assert_array_equal(apply(shortcut(option, 6), {}, x), x)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_shortcut_c_projects_always(stride):
-    shortcut = Shortcut(BlockConfig(shortcut="C"), 6, Sampling(stride))
-    variables, x = random_variables(shortcut, 6), noise(6)
+    module = shortcut("C", 6, Sampling(stride))
+    variables, x = random_variables(module, 6), noise(6)
     wrapped = {name: {"shortcut": tree} for name, tree in variables.items()}
     assert variables["params"]["conv"]["kernel"].shape == (1, 1, 6, 6)
-    assert_close(apply(shortcut, variables, x), Reference(wrapped, None).shortcut(x, stride))
+    assert_close(apply(module, variables, x), Reference(wrapped, None).shortcut(x, stride))
 
 
 def test_shortcut_d_averages_before_a_projection_of_stride_1():
-    shortcut = Shortcut(BlockConfig(shortcut="D"), 8, Sampling(2))
-    variables, x = random_variables(shortcut, 6), noise(6)
+    module = shortcut("D", 8, Sampling(2))
+    variables, x = random_variables(module, 6), noise(6)
     wrapped = {name: {"shortcut": tree} for name, tree in variables.items()}
     # The fifth column stands alone: what hangs over the edge is not counted.
     pairs = (x[:, :, :4:2] + x[:, :, 1:4:2]) / 2
     columns = np.concatenate([pairs, x[:, :, 4:]], 2)
     pooled = (columns[:, ::2] + columns[:, 1::2]) / 2
-    assert_close(apply(shortcut, variables, x), Reference(wrapped, None).shortcut(pooled, 1))
+    assert_close(apply(module, variables, x), Reference(wrapped, None).shortcut(pooled, 1))
 
 
-@pytest.mark.parametrize(("block", "channels"), [(BasicBlock, WIDTH), (Bottleneck, 4 * WIDTH)])
-def test_a_zero_last_scale_makes_a_fresh_block_the_identity(block, channels):
+@pytest.mark.parametrize(("kind", "channels"), [(BasicBlock, WIDTH), (Bottleneck, 4 * WIDTH)])
+def test_a_zero_last_scale_makes_a_fresh_block_the_identity(kind, channels):
     x = jnp.float32(relu(noise(channels)))
-    module = block(BlockConfig(attention=SE, zero_init_last=True), WIDTH)
-    y, _ = jax.jit(module.init_with_output, static_argnums=2)(jax.random.key(0), x, True)
+    module = block(kind, WIDTH, compute=Compute(train=True), attention=SE, zero_init_last=True)
+    y, _ = jax.jit(module.init_with_output)(jax.random.key(0), x)
     np.testing.assert_array_equal(y, x)
 
 
@@ -254,11 +257,11 @@ def test_a_zero_last_scale_makes_a_fresh_block_the_identity(block, channels):
         ({"projection_kernel": 0}, "projection_kernel must be odd, at least 1, not 0"),
     ],
 )
-def test_a_description_that_makes_no_sense_is_refused(fields, message):
+def test_fields_that_make_no_sense_are_refused(fields, message):
     with pytest.raises(UsageError, match=message):
-        BlockConfig(**fields)
+        ResNet(blocks=(1,), widths=(4,), **fields)
 
 
 def test_shortcut_a_cannot_shrink():
     with pytest.raises(UsageError, match="cannot go from 6 to 4"):
-        apply(Shortcut(BlockConfig(shortcut="A"), 4, Sampling(2)), {}, noise(6))
+        apply(shortcut("A", 4, Sampling(2)), {}, noise(6))

@@ -5,6 +5,7 @@ import pytest
 from flax import linen as nn
 
 from senet_jax.models.branches import Conv, Fork, Path, Pool, UnitConfig, chain, follow, side_after
+from senet_jax.ops.compute import EVALUATION
 
 STEPS = (
     Conv("c", 2, 7, 2),
@@ -20,11 +21,11 @@ STEPS = (
 
 class Follow(nn.Module):
     steps: Path
-    config: UnitConfig = UnitConfig()
+    config: UnitConfig = UnitConfig(EVALUATION)
 
     @nn.compact
     def __call__(self, x):
-        return follow(self.steps, x, False, self.config)
+        return follow(self.steps, x, self.config)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=str)
@@ -63,7 +64,7 @@ def test_a_fork_concatenates_in_order_what_numpy_computes(random_variables, bias
     x = np.random.default_rng(0).normal(size=(2, 5, 5, 3)).astype(np.float32)
     inner = Fork(((Conv("third", 2),), ()))
     path = (Fork(((Conv("first", 4),), (Pool("avg"), Conv("second", 3), inner))),)
-    model = Follow(path, UnitConfig(use_bias=bias, epsilon=0.1))
+    model = Follow(path, UnitConfig(EVALUATION, use_bias=bias, epsilon=0.1))
     variables = random_variables(model, x)
     assert ("bias" in variables["params"]["first"]["conv"]) == bias
 

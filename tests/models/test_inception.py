@@ -22,9 +22,10 @@ from senet_jax.models.inception import REDUCE, Inception, ModuleSpec
 from senet_jax.models.inception_resnet import (
     INCEPTION_RESNET_V2,
     InceptionResNet,
-    ResidualBlock,
+    ResidualModule,
     ResidualSpec,
 )
+from senet_jax.ops.compute import EVALUATION
 
 SE = SqueezeExciteConfig(reduction=4)
 STEM = (Conv("conv1", 6, 3, 2), Pool("max", 2, ceil_mode=True))
@@ -212,11 +213,9 @@ def test_fields_that_make_no_sense_are_refused(model, fields, message):
 def test_a_block_adds_its_scaled_branch(random_variables, attention, placement):
     x = images(6, channels=8)
     spec = RESIDUAL_LAYERS[3]
-    block = ResidualBlock(spec, UnitConfig(), attention, placement == "after_scale")
-    variables = random_variables(block, x, False)
-    y, state = block.apply(
-        variables, x, False, capture_intermediates=True, mutable=["intermediates"]
-    )
+    block = ResidualModule(spec, UnitConfig(EVALUATION), attention, placement == "after_scale")
+    variables = random_variables(block, x)
+    y, state = block.apply(variables, x, capture_intermediates=True, mutable=["intermediates"])
     branch = state["intermediates"]["expansion"]["__call__"][0]
     if attention is None:
         expected = spec.scale * branch
@@ -226,7 +225,7 @@ def test_a_block_adds_its_scaled_branch(random_variables, attention, placement):
         expected = attended * spec.scale if placement == "before_scale" else attended
     np.testing.assert_allclose(y, np.maximum(x + expected, 0), rtol=1e-5, atol=1e-6)
     linear = dataclasses.replace(block, spec=dataclasses.replace(spec, relu=False))
-    without_relu = linear.apply(variables, x, False)
+    without_relu = linear.apply(variables, x)
     assert (without_relu < 0).any()
     np.testing.assert_allclose(without_relu, x + expected, rtol=1e-5, atol=1e-6)
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy_layers import conv, norm, relu, squeeze_excite
+from single_blocks import block
 
 from senet_jax import SqueezeExciteConfig, UsageError, create_model
-from senet_jax.models.blocks import BasicBlock, BlockConfig, Bottleneck, Sampling
+from senet_jax.models.blocks import BasicBlock, Bottleneck, Sampling
 from senet_jax.models.cost import cost
 
 SE = SqueezeExciteConfig(reduction=2)
@@ -49,22 +50,21 @@ def test_plain_networks_for_cifar_have_the_parameters_of_residual_ones(depth):
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("attention", [None, SE])
-@pytest.mark.parametrize("block", [BasicBlock, Bottleneck])
-def test_a_plain_block_is_its_branch_and_a_relu(random_variables, block, attention, stride):
-    config = BlockConfig(attention=attention, residual=False)
-    module = block(config, 4, Sampling(stride))
+@pytest.mark.parametrize("kind", [BasicBlock, Bottleneck])
+def test_a_plain_block_is_its_branch_and_a_relu(random_variables, kind, attention, stride):
+    module = block(kind, 4, Sampling(stride), attention=attention, residual=False)
     x = np.random.default_rng(0).standard_normal((2, 6, 6, 8)).astype(np.float32)
-    variables = random_variables(module, x, False)
+    variables = random_variables(module, x)
     params, stats = variables["params"], variables["batch_stats"]
     assert "shortcut" not in params
-    strides = (stride, 1) if block is BasicBlock else (1, stride, 1)
+    strides = (stride, 1) if kind is BasicBlock else (1, stride, 1)
     y = x.astype(np.float64)
     for index, step in enumerate(strides, 1):
         y = relu(y) if index > 1 else y
         y = conv(y, params[f"conv{index}"], step)
         y = norm(y, params[f"bn{index}"], stats[f"bn{index}"])
     expected = relu(squeeze_excite(y, params["se"]) if attention else y)
-    np.testing.assert_allclose(module.apply(variables, x, False), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(module.apply(variables, x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_training_reaches_every_layer_of_a_plain_network(random_variables):

@@ -12,6 +12,7 @@ from numpy_layers import conv, norm, relu, squeeze_excite
 from senet_jax import SqueezeExciteConfig, UsageError, create_model
 from senet_jax.models.cost import cost
 from senet_jax.models.preact_resnet import PREACT_RESNETS, PreactBlock
+from senet_jax.ops.compute import EVALUATION, Compute
 
 SE = SqueezeExciteConfig(reduction=2)
 
@@ -111,9 +112,9 @@ def test_the_stride_on_the_first_1x1_is_cheaper():
     ],
 )
 def test_a_block_is_the_figure(random_variables, bottleneck, inputs, stride, leads, stride_on):
-    block = PreactBlock(4, bottleneck, stride_on, SE, 0.0, None, stride, leads)
+    block = PreactBlock(4, bottleneck, stride_on, SE, 0.0, EVALUATION, stride, leads)
     x = np.random.default_rng(0).standard_normal((2, 6, 5, inputs)).astype(np.float32)
-    variables = random_variables(block, x, False)
+    variables = random_variables(block, x)
     params, stats = variables["params"], variables["batch_stats"]
 
     def layer(x, index, stride):
@@ -131,7 +132,7 @@ def test_a_block_is_the_figure(random_variables, bottleneck, inputs, stride, lea
     if projects:
         shortcut = conv(activated, params["shortcut"], stride)
     expected = shortcut + squeeze_excite(y, params["se"])
-    found = jax.jit(lambda tree: block.apply(tree, x, False))(variables)
+    found = jax.jit(lambda tree: block.apply(tree, x))(variables)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -151,8 +152,8 @@ def test_the_first_unit_alone_leads():
 
 def test_block_dropout_zeroes_the_input_of_the_last_convolution_alone(random_variables):
     x = np.ones((4, 6, 6, 4), np.float32)
-    block = PreactBlock(4, False, "conv1", None, 0.5, None)
-    variables = random_variables(block, x, False)
+    block = PreactBlock(4, False, "conv1", None, 0.5, Compute(train=True))
+    variables = random_variables(block, x)
     seen = {}
 
     def record(next_fun, args, kwargs, context):
@@ -161,12 +162,10 @@ def test_block_dropout_zeroes_the_input_of_the_last_convolution_alone(random_var
         return next_fun(*args, **kwargs)
 
     with nn.intercept_methods(record):
-        block.apply(
-            variables, x, True, rngs={"dropout": jax.random.key(1)}, mutable=["batch_stats"]
-        )
+        block.apply(variables, x, rngs={"dropout": jax.random.key(1)}, mutable=["batch_stats"])
         dropped = dict(seen)
-        plain = PreactBlock(4, False, "conv1", None, 0.0, None)
-        plain.apply(variables, x, True, mutable=["batch_stats"])
+        plain = PreactBlock(4, False, "conv1", None, 0.0, Compute(train=True))
+        plain.apply(variables, x, mutable=["batch_stats"])
     np.testing.assert_array_equal(dropped["conv1"], seen["conv1"])
     kept = dropped["conv2"] != 0
     np.testing.assert_allclose(dropped["conv2"], np.where(kept, 2 * seen["conv2"], 0), rtol=1e-5)

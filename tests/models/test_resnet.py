@@ -12,6 +12,7 @@ from senet_jax.models.cost import cost
 from senet_jax.models.resnet import CIFAR_RESNETS, ResNet
 from senet_jax.models.stem import Stem
 from senet_jax.models.zoo import find
+from senet_jax.ops.compute import EVALUATION
 
 PLACEMENTS = ("standard", "pre", "post", "identity", "conv3x3")
 SE = SqueezeExciteConfig(reduction=4)
@@ -43,7 +44,8 @@ def init(model):
 
 def init_shapes(model, size=8):
     x = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), x)
+    arguments = {} if isinstance(model, Stem) else {"train": False}
+    variables = jax.eval_shape(functools.partial(model.init, **arguments), jax.random.key(0), x)
     return {path: leaf.shape for path, leaf in flatten_dict(variables, sep="/").items()}
 
 
@@ -243,7 +245,7 @@ def test_stride_on_changes_the_network_and_not_its_parameters():
     ],
 )
 def test_stem_is_convolution_norm_relu_and_pool(kind, size, stride, pool):
-    stem, x = Stem(kind, 4), images(size)
+    stem, x = Stem(kind, 4, EVALUATION), images(size)
     variables = random_variables(stem, size)
     kernel, norm = variables["params"]["conv"]["kernel"], variables["params"]["bn"]
     stats = variables["batch_stats"]["bn"]
@@ -264,7 +266,7 @@ def test_stem_is_convolution_norm_relu_and_pool(kind, size, stride, pool):
         for axis in (1, 2):
             windows = np.lib.stride_tricks.sliding_window_view(y, 3, axis)
             y = windows.max(-1).take(range(0, windows.shape[axis], 2), axis)
-    np.testing.assert_allclose(stem.apply(variables, x, False)[1], y, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(stem.apply(variables, x)[1], y, rtol=1e-4, atol=1e-5)
 
 
 def test_head_is_the_mean_and_one_matrix():
@@ -417,7 +419,7 @@ def test_blocks_and_widths_go_together():
 @pytest.mark.parametrize(
     ("shape", "dtype", "message"),
     [
-        ((2, 8, 8, 3), jnp.uint8, "images must be float, not uint8: normalise"),
+        ((2, 8, 8, 3), jnp.uint8, "images must be float, not uint8: normalize"),
         ((8, 8, 3), jnp.float32, r"images must be \(n, h, w, c\), not \(8, 8, 3\)"),
         ((1, 2, 8, 8, 3), jnp.float32, r"images must be \(n, h, w, c\), not \(1, 2, 8"),
         ((2, 0, 8, 3), jnp.float32, r"images must be \(n, h, w, c\), not \(2, 0, 8, 3\)"),

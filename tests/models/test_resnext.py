@@ -2,9 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from single_blocks import block
 
 from senet_jax import create_model
-from senet_jax.models.blocks import BlockConfig, Bottleneck
+from senet_jax.models.blocks import Bottleneck
 
 BRANCHES = 4
 
@@ -57,10 +58,10 @@ class Forms:
 @pytest.mark.parametrize("form", ["sum_of_branches", "early_concatenation"])
 def test_the_three_forms_are_one_function(random_variables, form):
     x = np.random.default_rng(1).standard_normal((2, 5, 6, 32)).astype(np.float32)
-    block = Bottleneck(BlockConfig(cardinality=BRANCHES, base_width=24), 8)
-    variables = random_variables(block, x, False)
+    module = block(Bottleneck, 8, cardinality=BRANCHES, base_width=24)
+    variables = random_variables(module, x)
     assert variables["params"]["conv2"]["kernel"].shape == (3, 3, 3, 12)
-    grouped = jax.jit(lambda v, x: block.apply(v, x, False))(variables, x)
+    grouped = jax.jit(module.apply)(variables, x)
     np.testing.assert_allclose(getattr(Forms(variables), form)(x), grouped, atol=5e-6)
 
 
@@ -71,7 +72,7 @@ def test_senet154_differs_from_resnext152_as_published():
     params = jax.tree.map(jnp.shape, shapes["params"])
     assert [params["stem"][f"conv{i}"]["kernel"][-1] for i in (1, 2, 3)] == [64, 64, 128]
     for stage, width in ((2, 128), (3, 256), (4, 512), (5, 1024)):
-        block = params[f"stage{stage}"]["block1"]
-        assert block["conv1"]["kernel"][-1] == width
-        assert block["conv2"]["kernel"][-2:] == (width // 64, 2 * width)
-        assert block["shortcut"]["conv"]["kernel"][0] == (1 if stage == 2 else 3)
+        found = params[f"stage{stage}"]["block1"]
+        assert found["conv1"]["kernel"][-1] == width
+        assert found["conv2"]["kernel"][-2:] == (width // 64, 2 * width)
+        assert found["shortcut"]["conv"]["kernel"][0] == (1 if stage == 2 else 3)

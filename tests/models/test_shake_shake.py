@@ -10,6 +10,7 @@ from numpy_layers import conv, norm, relu, squeeze_excite
 from senet_jax import SqueezeExciteConfig, UsageError, create_model
 from senet_jax.models.cost import cost
 from senet_jax.models.shake_shake import ShakeBlock, ShakeShake, ShiftedShortcut
+from senet_jax.ops.compute import EVALUATION, Compute
 
 SE = SqueezeExciteConfig(reduction=2)
 
@@ -65,14 +66,14 @@ def noise(size, channels):
 
 @pytest.mark.parametrize(("size", "stride"), [((6, 6), 2), ((7, 5), 2), ((4, 5), 1), ((1, 1), 2)])
 def test_the_second_half_of_the_shortcut_sees_the_pixel_before(random_variables, size, stride):
-    module, x = ShiftedShortcut(6, stride, None), noise(size, 3)
-    variables = random_variables(module, x, False)
+    module, x = ShiftedShortcut(6, stride, EVALUATION), noise(size, 3)
+    variables = random_variables(module, x)
     params, stats = variables["params"], variables["batch_stats"]
     shifted = np.zeros_like(x)
     shifted[:, 1:, 1:] = x[:, :-1, :-1]
     halves = [conv(part, params[f"conv{i}"], stride) for i, part in enumerate((x, shifted), 1)]
     expected = norm(np.concatenate(halves, -1), params["bn"], stats["bn"])
-    found = jax.jit(lambda tree: module.apply(tree, x, False))(variables)
+    found = jax.jit(lambda tree: module.apply(tree, x))(variables)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
@@ -82,9 +83,9 @@ def test_the_second_half_of_the_shortcut_sees_the_pixel_before(random_variables,
 )
 def test_a_block_is_the_author_s(random_variables, bottleneck, inputs, stride):
     groups = 2 if bottleneck else 1
-    block = ShakeBlock(4, bottleneck, groups, "shake", "shake", SE, None, stride)
+    block = ShakeBlock(4, bottleneck, groups, "shake", "shake", SE, EVALUATION, stride)
     x = noise((6, 5), inputs)
-    variables = random_variables(block, x, False)
+    variables = random_variables(block, x)
     params, stats = variables["params"], variables["batch_stats"]
 
     def layer(x, name, index, stride=1):
@@ -103,12 +104,12 @@ def test_a_block_is_the_author_s(random_variables, bottleneck, inputs, stride):
         shortcut = layer(x, "shortcut", 1, stride)
     elif inputs == 6:
         tree = {kind: variables[kind]["shortcut"] for kind in variables}
-        shortcut = ShiftedShortcut(4, stride, None).apply(tree, jax.nn.relu(x), False)
+        shortcut = ShiftedShortcut(4, stride, EVALUATION).apply(tree, jax.nn.relu(x))
     expected = shortcut + squeeze_excite(y, params["se"])
     expected = relu(expected) if bottleneck else expected
     if bottleneck:
         assert params["branch1"]["conv2"]["kernel"].shape == (3, 3, 4, 8)
-    found = jax.jit(lambda tree: block.apply(tree, x, False))(variables)
+    found = jax.jit(lambda tree: block.apply(tree, x))(variables)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
@@ -122,9 +123,9 @@ def test_a_network_is_stem_block_relu_and_head(random_variables, bottleneck):
     stem = params["stem"]
     y = norm(conv(x, stem["conv1"]), stem["bn1"], stats["stem"]["bn1"])
     y = relu(y) if bottleneck else y
-    block = ShakeBlock(4, bottleneck, 1, "shake", "shake", None, None)
+    block = ShakeBlock(4, bottleneck, 1, "shake", "shake", None, EVALUATION)
     tree = {kind: variables[kind]["stage2"]["block1"] for kind in variables}
-    y = jax.jit(lambda y: block.apply(tree, y, False))(y.astype(np.float32))
+    y = jax.jit(lambda y: block.apply(tree, y))(y.astype(np.float32))
     expected = relu(np.asarray(y)).mean((1, 2)) @ params["head"]["kernel"] + params["head"]["bias"]
     found = jax.jit(lambda tree: model.apply(tree, x, train=False))(variables)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
@@ -138,14 +139,14 @@ def test_branches_are_mixed_in_training_by_the_fields(
     random_variables, forward, backward, value_drawn, gradient_drawn
 ):
     x = noise((5, 5), 4)
-    block = ShakeBlock(4, False, 1, forward, backward, None, None)
-    variables = random_variables(block, x, False)
+    block = ShakeBlock(4, False, 1, forward, backward, None, Compute(train=True))
+    variables = random_variables(block, x)
 
     @jax.jit
     def train(seed):
         def loss(params):
             tree, rngs = {**variables, "params": params}, {"dropout": jax.random.key(seed)}
-            y, _ = block.apply(tree, x, True, rngs=rngs, mutable=["batch_stats"])
+            y, _ = block.apply(tree, x, rngs=rngs, mutable=["batch_stats"])
             return jnp.sum(y * jnp.sin(jnp.arange(y.size)).reshape(y.shape)), y
 
         grads, y = jax.grad(loss, has_aux=True)(variables["params"])

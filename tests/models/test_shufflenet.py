@@ -9,6 +9,7 @@ from senet_jax import create_model
 from senet_jax.models.cost import cost
 from senet_jax.models.shufflenet import Unit, channel_shuffle
 from senet_jax.models.zoo import find
+from senet_jax.ops.compute import EVALUATION
 
 WIDTHS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
 NAMES = {f"shufflenet_v1_g{groups}": groups for groups in (1, 2, 4, 8)} | {"shufflenet_v1": 3}
@@ -105,16 +106,14 @@ def test_channel_shuffle_is_undone_by_that_into_the_other_factor(channels, group
 
 def test_after_the_shuffle_every_group_sees_every_group(random_variables):
     """Without it a unit would be as many separate networks as it has groups."""
-    unit = Unit(36, 3, first_groups=3, stride=1, attention=None)
+    unit = Unit(36, 3, first_groups=3, stride=1, attention=None, compute=EVALUATION)
     x = jax.random.normal(jax.random.key(0), (1, 1, 1, 36))
-    variables = random_variables(unit, x, False)
+    variables = random_variables(unit, x)
     # So that the ReLU stops nothing.
     variables["params"]["bn1"]["bias"] = jnp.full(9, 10.0)
 
     def branch(x):
-        _, state = unit.apply(
-            variables, x, False, capture_intermediates=True, mutable=["intermediates"]
-        )
+        _, state = unit.apply(variables, x, capture_intermediates=True, mutable=["intermediates"])
         return state["intermediates"]["conv3"]["__call__"][0][0, 0, 0]
 
     jacobian = np.asarray(jax.jit(jax.jacrev(branch))(x))[:, 0, 0, 0]

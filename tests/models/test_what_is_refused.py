@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from senet_jax import UsageError, create_model
-from senet_jax.ops.conv import conv
+from senet_jax.ops.compute import EVALUATION
 
 SMALL = {"blocks": (1, 1, 1), "widths": (2, 4, 8), "stem_width": 2}
 NETWORK = create_model("cifar_resnet8", **SMALL)
@@ -67,8 +67,8 @@ def test_fields_out_of_range_are_refused_by_name(name, fields, message):
         (jnp.zeros((0, 8, 8, 3)), r"must be \(n, h, w, c\)"),
         (jnp.zeros((2, 3, 8, 8)), r"which is \(n, c, h, w\), PyTorch's layout"),
         (jnp.zeros((2, 1, 8, 8)), r"which is \(n, c, h, w\), PyTorch's layout"),
-        (np.zeros((2, 8, 8, 3), np.uint8), "must be float, not uint8: normalise"),
-        (jnp.zeros((2, 8, 8, 3), jnp.int32), "must be float, not int32: normalise"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "must be float, not uint8: normalize"),
+        (jnp.zeros((2, 8, 8, 3), jnp.int32), "must be float, not int32: normalize"),
         (jnp.zeros((2, 8, 8, 3), bool), "must be float, not bool"),
         (None, "must be an array .*, not a NoneType"),
         (0.5, "must be an array .*, not a float"),
@@ -100,7 +100,7 @@ def test_other_channels_than_those_of_the_kernels_are_refused(name, shape):
 
 @pytest.mark.parametrize(("channels", "features", "groups"), [(4, 6, 4), (6, 4, 4), (3, 3, 2)])
 def test_groups_that_do_not_divide_the_channels_are_refused(channels, features, groups):
-    module = conv(features, 3, groups=groups, name="conv2")
+    module = EVALUATION.conv(features, 3, groups=groups, name="conv2")
     with pytest.raises(UsageError, match=f"cannot have {groups} groups: choose a cardinality"):
         jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 4, 4, channels))))
 
@@ -108,7 +108,7 @@ def test_groups_that_do_not_divide_the_channels_are_refused(channels, features, 
 @pytest.mark.parametrize("features", [0, -1, 2**16 + 1])
 def test_a_convolution_of_no_channel_is_refused(features):
     with pytest.raises(UsageError, match="a convolution must have at least 1"):
-        conv(features, 3)
+        EVALUATION.conv(features, 3)
 
 
 def test_groups_of_one_image_are_refused_where_a_map_is_one_pixel():

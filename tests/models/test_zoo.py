@@ -147,6 +147,13 @@ def test_fields_override_those_of_the_name():
     assert create_model("seresnet50", attention=None) == create_model("resnet50")
 
 
+@pytest.mark.parametrize("name", ["cifar_seresnet8", "resnest50d", "se_vgg16_bn", "mobilenet_v1"])
+def test_fields_are_known_without_building(name):
+    model = create_model(name)
+    fields = {field.name for field in dataclasses.fields(model)} - {"parent", "name"}
+    assert find(name).fields == {field: getattr(model, field) for field in fields}
+
+
 def test_models_are_values():
     assert create_model("seresnet18") == create_model("seresnet18")
     assert hash(create_model("seresnet18")) == hash(create_model("seresnet18"))

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from senet_jax.ops.conv import conv
+from senet_jax.ops.compute import EVALUATION, Compute
 
 
 def naive(x, kernel, stride, dilation, groups, pad=None):
@@ -42,7 +42,7 @@ def test_conv_equals_the_naive_loop(kernel_size, stride, dilation, groups):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 6, 9, 4))
     kernel = rng.normal(size=(kernel_size, kernel_size, 4 // groups, 8))
-    module = conv(8, kernel_size, stride=stride, dilation=dilation, groups=groups)
+    module = EVALUATION.conv(8, kernel_size, stride=stride, dilation=dilation, groups=groups)
     y = module.apply({"params": {"kernel": jnp.float32(kernel)}}, jnp.float32(x))
     expected = naive(x, kernel, stride, dilation, groups)
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
@@ -54,14 +54,14 @@ def test_kernels_that_are_not_square_and_other_paddings(kernel_size, pad):
     x = rng.normal(size=(2, 6, 9, 4))
     sides = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
     kernel = rng.normal(size=(*sides, 4, 8))
-    module = conv(8, kernel_size, pad=pad)
+    module = EVALUATION.conv(8, kernel_size, pad=pad)
     y = module.apply({"params": {"kernel": jnp.float32(kernel)}}, jnp.float32(x))
     np.testing.assert_allclose(y, naive(x, kernel, 1, 1, 1, pad), rtol=1e-4, atol=1e-5)
 
 
 def test_bias_starts_at_zero_and_is_added():
     x = jnp.zeros((1, 2, 2, 1))
-    module = conv(3, 3, use_bias=True)
+    module = EVALUATION.conv(3, 3, use_bias=True)
     params = module.init(jax.random.key(0), x)["params"]
     np.testing.assert_array_equal(params["bias"], np.zeros(3))
     bias = jnp.arange(3.0)
@@ -71,7 +71,9 @@ def test_bias_starts_at_zero_and_is_added():
 
 @pytest.mark.parametrize("groups", [1, 8])
 def test_he_initialisation_is_normal_with_variance_2_over_fan_out(groups):
-    params = conv(128, 3, groups=groups).init(jax.random.key(0), jnp.zeros((1, 2, 2, 256)))
+    params = EVALUATION.conv(128, 3, groups=groups).init(
+        jax.random.key(0), jnp.zeros((1, 2, 2, 256))
+    )
     standard = np.asarray(params["params"]["kernel"]) / np.sqrt(2 / (9 * 128))
     assert abs(standard.mean()) < 5 / np.sqrt(standard.size)
     assert abs(standard.var() - 1) < 5 * np.sqrt(2 / standard.size)
@@ -80,8 +82,10 @@ def test_he_initialisation_is_normal_with_variance_2_over_fan_out(groups):
 
 
 def test_dtype_is_that_of_the_computation_alone():
-    y, variables = conv(2, 3, dtype=jnp.bfloat16).init_with_output(
-        jax.random.key(0), jnp.ones((1, 3, 3, 2))
+    y, variables = (
+        Compute(train=False, dtype=jnp.bfloat16)
+        .conv(2, 3)
+        .init_with_output(jax.random.key(0), jnp.ones((1, 3, 3, 2)))
     )
     assert y.dtype == jnp.bfloat16
     assert variables["params"]["kernel"].dtype == jnp.float32

@@ -16,7 +16,7 @@ from jax.extend import core
 from senet_jax.errors import UsageError
 from senet_jax.models.cost import cost
 from senet_jax.ops import conv_forms
-from senet_jax.ops.conv import conv
+from senet_jax.ops.compute import EVALUATION, Compute
 from senet_jax.ops.conv_forms import Geometry
 from senet_jax.ops.conv_lowering import FORMS, applicable, best, lowering
 from senet_jax.planning.collectives import by_kind, read_collectives
@@ -246,7 +246,7 @@ def test_bfloat16_has_no_winograd_even_if_forced():
     x = jnp.zeros((1, 8, 8, 4), jnp.bfloat16)
     assert not {"winograd_gradient", "winograd_all"} & {*applicable(x[:3, :3], Geometry())}
     with lowering("winograd_all"):
-        layer = conv(4, 3, dtype=jnp.bfloat16)
+        layer = Compute(train=False, dtype=jnp.bfloat16).conv(4, 3)
         assert convolutions(layer, x) == [1]
 
 
@@ -268,6 +268,7 @@ def groups_in(jaxpr):
 
 def test_one_context_forces_the_form_of_all_convolutions_where_it_applies():
     x = jnp.zeros((1, 5, 5, 64))
+    conv = EVALUATION.conv
     dense, grouped, each = conv(64, 1), conv(64, 3, groups=16), conv(64, 3, groups=64)
     with lowering("native"):
         assert [convolutions(layer, x) for layer in (dense, grouped, each)] == [[1], [16], [64]]
@@ -288,7 +289,7 @@ def test_the_cost_of_a_layer_does_not_depend_on_its_form(kernel_size, groups, ex
     class Model(nn.Module):
         @nn.compact
         def __call__(self, x, train):
-            return conv(8, kernel_size, groups=groups)(x)
+            return EVALUATION.conv(8, kernel_size, groups=groups)(x)
 
     with lowering(name):
         assert cost(Model(), 6, channels=8).macs == expected
@@ -319,7 +320,7 @@ def on_mesh(layer, variables, x, name, mesh):
 )
 def test_a_convolution_stays_on_its_device(name, groups, stride):
     x, _ = arrays((16, 8, 8, 16), (1, 1, 1, 1))
-    layer = conv(16, 3, groups=groups, stride=stride)
+    layer = EVALUATION.conv(16, 3, groups=groups, stride=stride)
     variables = layer.init(jax.random.key(0), x[:1])
     one, eight = (on_mesh(layer, variables, x, name, meshes.make_mesh(n)) for n in (1, 8))
     assert not re.search("all-gather|all-to-all|collective-permute", eight.as_text())
@@ -335,7 +336,7 @@ def test_a_convolution_stays_on_its_device(name, groups, stride):
 
 
 def test_what_the_mesh_does_not_divide_is_computed_as_without_one():
-    layer, mesh = conv(8, 3, groups=2), meshes.make_mesh(8)
+    layer, mesh = EVALUATION.conv(8, 3, groups=2), meshes.make_mesh(8)
     x, _ = arrays((3, 4, 4, 8), (1, 1, 1, 1))
     variables = layer.init(jax.random.key(0), x)
     with jax.set_mesh(mesh), lowering("native"):

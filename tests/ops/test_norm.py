@@ -8,7 +8,8 @@ from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from senet_jax import UsageError
-from senet_jax.ops.norm import batch_norm
+from senet_jax.ops.compute import Compute
+from senet_jax.ops.norm import BatchNorm
 from senet_jax.ops.target import compiled_for
 
 RNG = np.random.default_rng(0)
@@ -35,14 +36,14 @@ def normalised(x, mean, var, params, epsilon=1e-5):
 
 def test_training_uses_the_biased_statistics_of_the_batch():
     state = variables()
-    y, _ = batch_norm(True).apply(state, jnp.float32(X), mutable=["batch_stats"])
+    y, _ = BatchNorm(True).apply(state, jnp.float32(X), mutable=["batch_stats"])
     expected = normalised(X, X.mean(AXES), X.var(AXES), state["params"])
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_running_statistics_keep_nine_tenths_of_themselves():
     state = variables()
-    _, new = batch_norm(True).apply(state, jnp.float32(X), mutable=["batch_stats"])
+    _, new = BatchNorm(True).apply(state, jnp.float32(X), mutable=["batch_stats"])
     for name, batch in (("mean", X.mean(AXES)), ("var", X.var(AXES))):
         expected = 0.9 * np.asarray(state["batch_stats"][name]) + 0.1 * batch
         np.testing.assert_allclose(new["batch_stats"][name], expected, rtol=1e-5)
@@ -51,9 +52,7 @@ def test_running_statistics_keep_nine_tenths_of_themselves():
 @pytest.mark.parametrize("epsilon", [1e-5, 1e-3])
 def test_evaluation_uses_the_running_statistics_and_keeps_them(epsilon):
     state = variables()
-    y, new = batch_norm(False, epsilon=epsilon).apply(
-        state, jnp.float32(X), mutable=["batch_stats"]
-    )
+    y, new = BatchNorm(False, epsilon=epsilon).apply(state, jnp.float32(X), mutable=["batch_stats"])
     expected = normalised(X, *state["batch_stats"].values(), state["params"], epsilon)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
     for name, before in state["batch_stats"].items():
@@ -62,7 +61,7 @@ def test_evaluation_uses_the_running_statistics_and_keeps_them(epsilon):
 
 @pytest.mark.parametrize("zero_scale", [False, True])
 def test_scale_starts_at_one_or_at_zero(zero_scale):
-    module = batch_norm(True, zero_scale=zero_scale)
+    module = Compute(train=True).norm(zero_scale=zero_scale)
     y, state = module.init_with_output(jax.random.key(0), jnp.float32(X))
     np.testing.assert_array_equal(state["params"]["scale"], np.full(2, float(not zero_scale)))
     np.testing.assert_array_equal(state["params"]["bias"], np.zeros(2))
@@ -71,7 +70,7 @@ def test_scale_starts_at_one_or_at_zero(zero_scale):
 
 def test_statistics_of_bfloat16_are_float32():
     low = jnp.bfloat16(X)
-    y, new = batch_norm(True, dtype=jnp.bfloat16).apply(variables(), low, mutable=["batch_stats"])
+    y, new = BatchNorm(True, dtype=jnp.bfloat16).apply(variables(), low, mutable=["batch_stats"])
     assert y.dtype == jnp.bfloat16
     mean, old = new["batch_stats"]["mean"], variables()["batch_stats"]["mean"]
     assert mean.dtype == jnp.float32
@@ -91,7 +90,7 @@ def test_agrees_with_flax_in_value_statistics_and_gradient():
         jax.jit(jax.value_and_grad(functools.partial(loss, m), argnums=(0, 1), has_aux=True))(
             state["params"], x
         )
-        for m in (batch_norm(True), other)
+        for m in (BatchNorm(True), other)
     )
     close(found, expected)
 
@@ -99,7 +98,7 @@ def test_agrees_with_flax_in_value_statistics_and_gradient():
 def test_groups_have_statistics_of_their_own_and_the_running_ones_their_mean():
     rng = np.random.default_rng(1)
     x, state = rng.normal(rng.normal(0, 5, (6, 1, 1, 2)), 2, (6, 4, 5, 2)), variables()
-    y, new = batch_norm(True, group=2).apply(state, jnp.float32(x), mutable=["batch_stats"])
+    y, new = BatchNorm(True, group=2).apply(state, jnp.float32(x), mutable=["batch_stats"])
     parts = np.split(x, 3)
     expected = [normalised(p, p.mean(AXES), p.var(AXES), state["params"]) for p in parts]
     np.testing.assert_allclose(y, np.concatenate(expected), rtol=1e-4, atol=1e-5)
@@ -111,7 +110,7 @@ def test_groups_have_statistics_of_their_own_and_the_running_ones_their_mean():
 
 def test_groups_that_do_not_divide_the_batch_are_refused():
     with pytest.raises(UsageError, match="a batch of 3 cannot be divided into groups of 2"):
-        batch_norm(True, group=2).apply(variables(), jnp.float32(X), mutable=["batch_stats"])
+        BatchNorm(True, group=2).apply(variables(), jnp.float32(X), mutable=["batch_stats"])
 
 
 class _Block(nn.Module):
@@ -119,7 +118,7 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        return batch_norm(train, group=self.group, name="bn1")(x)
+        return BatchNorm(train, group=self.group, name="bn1")(x)
 
 
 @pytest.mark.parametrize(
@@ -152,13 +151,13 @@ def test_a_gate_is_applied_as_if_after_the_norm(group):
     weights = jnp.float32(np.random.default_rng(2).standard_normal((2, 2)))
 
     def joined(state, x):
-        module = batch_norm(True, group=group)
+        module = BatchNorm(True, group=group)
         return module.apply(
             state, x, lambda mean: jax.nn.sigmoid(mean @ weights), mutable=["batch_stats"]
         )
 
     def apart(state, x):
-        y, new = batch_norm(True, group=group).apply(state, x, mutable=["batch_stats"])
+        y, new = BatchNorm(True, group=group).apply(state, x, mutable=["batch_stats"])
         return y * jax.nn.sigmoid(y.mean((1, 2)) @ weights)[:, None, None], new
 
     def both(function):
@@ -183,7 +182,7 @@ def test_the_form_for_gpus_is_equal_to_that_for_cpus(group, gated, relu, dtype):
     cotangent = jnp.asarray(rng.standard_normal(x.shape), dtype)
 
     def loss(params, x):
-        module = batch_norm(True, group=group)
+        module = BatchNorm(True, group=group)
         gate = (lambda mean: jax.nn.sigmoid(mean @ weights)) if gated else None
         variables_ = {**variables(), "params": params}
         y, new = module.apply(variables_, x, gate, relu=relu, mutable=["batch_stats"])
@@ -211,7 +210,7 @@ def test_both_forms_treat_nan_and_inf_alike(number):
 
     def run(target):
         def loss(x):
-            return batch_norm(True).apply(variables(), x, relu=True, mutable=["batch_stats"])
+            return BatchNorm(True).apply(variables(), x, relu=True, mutable=["batch_stats"])
 
         with compiled_for(target):
             (y, new), back = jax.vjp(loss, x)
@@ -234,7 +233,7 @@ def test_a_running_mean_far_above_the_deviation_costs_no_accuracy():
     for target, mean in (("cpu", 0.0), ("gpu", 9_999.0)):
         state["batch_stats"]["mean"] = jnp.full(2, mean)
         with compiled_for(target):
-            y, _ = batch_norm(True).apply(state, x, mutable=["batch_stats"])
+            y, _ = BatchNorm(True).apply(state, x, mutable=["batch_stats"])
         np.testing.assert_allclose(y, expected, rtol=5e-3, atol=5e-3)
 
 
@@ -244,7 +243,7 @@ def test_a_relu_is_part_of_the_result(train):
     for target in ("cpu", "gpu"):
         with compiled_for(target):
             y, found = (
-                batch_norm(train).apply(state, x, relu=relu, mutable=["batch_stats"])[0]
+                BatchNorm(train).apply(state, x, relu=relu, mutable=["batch_stats"])[0]
                 for relu in (False, True)
             )
         np.testing.assert_array_equal(found, np.maximum(y, 0))
@@ -259,7 +258,7 @@ def test_groups_of_a_device_need_no_word_from_the_others(target):
 
     def of(group):
         def function(x):
-            module = batch_norm(True, group=group)
+            module = BatchNorm(True, group=group)
             return jax.grad(
                 lambda x: jnp.sum(jnp.sin(module.apply(variables(), x, mutable=["batch_stats"])[0]))
             )(x)

@@ -2,10 +2,8 @@
 
 import dataclasses
 import re
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
@@ -15,6 +13,7 @@ from senet_jax.data.card import known_card
 from senet_jax.data.config import DataConfig
 from senet_jax.errors import ExitCode, UsageError
 from senet_jax.models import zoo
+from senet_jax.models.backbone import Backbone
 from senet_jax.planning import dry_run
 from senet_jax.planning.collectives import Collective, by_kind
 from senet_jax.planning.dry_run import StepCost, bound, collective_seconds, compile_step, set_up
@@ -25,12 +24,14 @@ PARAMS = 3 * 3 * 1 * 4 + 4 * 10 + 10
 METRICS = 2
 
 
-class Plain(nn.Module):
+class Plain(Backbone):
     """A convolution and a classifier."""
 
-    num_classes: int = 10
-    dtype: Any = jnp.float32
     normed: bool = False
+
+    @property
+    def stage_numbers(self):
+        return ()
 
     @nn.compact
     def __call__(self, images, train):
@@ -43,7 +44,7 @@ class Plain(nn.Module):
 @pytest.fixture
 def plain(tiny, monkeypatch) -> TrainConfig:
     """64 digits a step on 8 devices."""
-    monkeypatch.setitem(zoo.ZOO, "plain", zoo.ZooEntry(Plain, 8))
+    monkeypatch.setitem(zoo.ZOO, "plain", zoo.ZooEntry(Plain, {}, 8))
     return dataclasses.replace(
         tiny,
         model=ModelConfig(name="plain"),
@@ -59,7 +60,7 @@ def compiled(config: TrainConfig) -> StepCost:
 
 @pytest.mark.parametrize("normed", [False, True])
 def test_a_step_reduces_the_gradients_and_little_else(plain, monkeypatch, normed):
-    entry = zoo.ZooEntry(lambda **fields: Plain(normed=normed, **fields), 8)
+    entry = zoo.ZooEntry(Plain, {"normed": normed}, 8)
     monkeypatch.setitem(zoo.ZOO, "plain", entry)
     # Of a batch norm the sums of x and x squared, and in the backward pass their gradients.
     statistics = 4 * 4 if normed else 0

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 import json
 import math
 import os
@@ -20,6 +19,7 @@ from senet_jax.training import loop
 from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.loop import Diverged, Preempted, train
 from senet_jax.training.records.metrics import read_metrics
+from senet_jax.training.run import Run
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -50,12 +50,24 @@ def at_step(wanted, action):
 
 
 def test_a_network_without_batch_norm_trains_and_is_restored(tiny, monkeypatch):
-    build = functools.partial(VGG, blocks=(1,), widths=(4,), fc_width=8)
-    monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(build, 8))
+    fields = {"blocks": (1,), "widths": (4,), "fc_width": 8}
+    monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(VGG, fields, 8))
     last = train(dataclasses.replace(tiny, epochs=1))
     _, restored = evaluate_run(tiny.run_dir)
     assert restored["val/top1"] == last["val/top1"]
     assert restored["val/loss"] == pytest.approx(last["val/loss"], rel=1e-5)
+
+
+def test_a_run_builds_its_network_once(tiny, monkeypatch):
+    built, build = [], zoo.ZooEntry.build
+
+    def count(entry, **fields):
+        built.append(fields["num_classes"])
+        return build(entry, **fields)
+
+    monkeypatch.setattr(zoo.ZooEntry, "build", count)
+    Run(tiny).fresh_state()
+    assert built == [10]
 
 
 def test_a_run_leaves_what_the_readme_says(tiny):

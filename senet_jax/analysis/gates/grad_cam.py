@@ -5,6 +5,7 @@ which is added to them through ``nn.intercept_methods``: no network needs code f
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -14,7 +15,6 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, UInt8
 
 from senet_jax.inference.ensemble import Member
-from senet_jax.models.backbone import Backbone
 from senet_jax.network import Network
 from senet_jax.training.distributed.mesh import make_mesh
 
@@ -47,12 +47,13 @@ def grad_cam(
         label: The class that is looked for in each image; None means the most probable one.
     """
     network = member.on(make_mesh(1))
+    forward = functools.partial(_forward, network, member.model.head_modules[0])
 
     def explain(variables: Any, images: Array, label: Array | None) -> tuple[Array, ...]:
-        shape = jax.eval_shape(lambda: _forward(network, variables, images, 0))[1]
+        shape = jax.eval_shape(lambda: forward(variables, images, 0))[1]
 
         def score(shift: Array) -> tuple[Array, tuple[Array, ...]]:
-            logits, maps = _forward(network, variables, images, shift)
+            logits, maps = forward(variables, images, shift)
             looked_for = jnp.argmax(logits, axis=-1) if label is None else label
             of_class = jnp.take_along_axis(logits, looked_for[:, None], axis=-1)
             return of_class.sum(), (looked_for, maps, jax.nn.softmax(logits))
@@ -68,15 +69,20 @@ def grad_cam(
 
 
 def _forward(
-    network: Network, variables: Any, images: UInt8[Array, "n h w c"], shift: Array | int
+    network: Network, head: str, variables: Any, images: UInt8[Array, "n h w c"], shift: Array | int
 ) -> Any:
-    """The logits with the last feature maps shifted, and these maps before."""
-    model = network.model
-    assert isinstance(model, Backbone)
+    """The logits with the last feature maps shifted, and these maps before.
+
+    Args:
+        network: The network.
+        head: The first of its ``head_modules``.
+        variables: ``params`` and ``batch_stats``.
+        images: Pixels.
+        shift: Added to the maps.
+    """
     # The head of most networks takes means of the maps, which ``classify`` computes; that of VGG
     # has layers before it that take the maps themselves.
-    first = model.head_modules[0]
-    path, method = ((), "classify") if first == "head" else ((first,), "__call__")
+    path, method = ((), "classify") if head == "head" else ((head,), "__call__")
     maps = []
 
     def add(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:

@@ -1,7 +1,7 @@
 """A trained network that is shown images while its gates are read or replaced.
 
 Gates are read through Linen's intermediates. The network runs as in evaluation, where attention is
-never fused with a batch norm (see ``BlockConfig.fused``): every gate is computed and applied in a
+never joined to a batch norm (``norm_with_attention``): every gate is computed and applied in a
 module of its own.
 """
 

@@ -1,6 +1,6 @@
 """Where a network has attention, what its gates cost, and how they are replaced.
 
-Gates are found and replaced through ``nn.intercept_methods`` on ``Gated.gated``, which every
+Gates are found and replaced through ``nn.intercept_methods`` on ``Gated.expose_gate``, which every
 attention passes its gate through: no backbone knows of it.
 """
 
@@ -76,7 +76,7 @@ def zeroed(shut: Bool[np.ndarray, "*paths c"]) -> Edit:
     return Edit(~shut, np.zeros(shut.shape, np.float32))
 
 
-def find_blocks(name: str, model: nn.Module, image_shape: tuple[int, int, int]) -> list[Block]:
+def find_blocks(name: str, model: Backbone, image_shape: tuple[int, int, int]) -> list[Block]:
     """The places of attention, from the image on.
 
     Args:
@@ -87,7 +87,6 @@ def find_blocks(name: str, model: nn.Module, image_shape: tuple[int, int, int]) 
     Raises:
         UsageError: There is none.
     """
-    assert isinstance(model, Backbone)
     # What is computed again in a backward pass cannot be looked into.
     model = model.clone(remat=False)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
@@ -147,11 +146,11 @@ def replacing(gates: Mapping[Place, Callable[[Array], Array]]) -> AbstractContex
 
 
 def _is_gate(context: nn.module.InterceptorContext) -> bool:
-    return isinstance(context.module, Gated) and context.method_name == "gated"
+    return isinstance(context.module, Gated) and context.method_name == "expose_gate"
 
 
 def _place(context: nn.module.InterceptorContext, gate: Array, sown: str = "gate") -> Place:
-    """Where a call of ``Gated.gated`` is, from its arguments."""
+    """Where a call of ``Gated.expose_gate`` is, from its arguments."""
     return context.module.path, sown
 
 

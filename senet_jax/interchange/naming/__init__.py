@@ -2,17 +2,16 @@
 
 from collections.abc import Callable
 
-from flax import linen as nn
-
 from senet_jax.interchange.naming import densenet, inception, inception_resnet, resnet, vgg
 from senet_jax.interchange.naming.rules import Naming
+from senet_jax.models.backbone import Backbone
 from senet_jax.models.densenet import DenseNet
 from senet_jax.models.inception import Inception
 from senet_jax.models.inception_resnet import InceptionResNet
 from senet_jax.models.resnet import ResNet
 from senet_jax.models.vgg import VGG
 
-FAMILIES: dict[type[nn.Module], Callable[[str, nn.Module], tuple[Naming, ...]]] = {
+FAMILIES: dict[type[Backbone], Callable[[str, Backbone], tuple[Naming, ...]]] = {
     ResNet: resnet.namings,
     DenseNet: densenet.namings,
     VGG: vgg.namings,
@@ -21,11 +20,11 @@ FAMILIES: dict[type[nn.Module], Callable[[str, nn.Module], tuple[Naming, ...]]] 
 }
 """The namings of a network, by its class, from its name in the zoo and its module."""
 
-TRAINING_ONLY: dict[type[nn.Module], tuple[str, ...]] = {Inception: inception.TRAINING_ONLY}
+TRAINING_ONLY: dict[type[Backbone], tuple[str, ...]] = {Inception: inception.TRAINING_ONLY}
 """Modules of PyTorch's networks that only their training uses and that the networks here lack."""
 
 
-def namings(name: str, model: nn.Module) -> tuple[Naming, ...]:
+def namings(name: str, model: Backbone) -> tuple[Naming, ...]:
     """The namings that a network's weights may come in, first the one that they are written in.
 
     A family that no PyTorch repository is followed for keeps its own names, with dots for slashes.
@@ -38,6 +37,6 @@ def namings(name: str, model: nn.Module) -> tuple[Naming, ...]:
     return family(name, model) if family else (lambda path: path.replace("/", "."),)
 
 
-def training_only(model: nn.Module) -> tuple[str, ...]:
+def training_only(model: Backbone) -> tuple[str, ...]:
     """Modules whose weights may come with a network's and are not part of it."""
     return TRAINING_ONLY.get(type(model), ())

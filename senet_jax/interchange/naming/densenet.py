@@ -6,9 +6,8 @@ The CIFAR networks have no names in common use and keep their own.
 import functools
 import re
 
-from flax import linen as nn
-
 from senet_jax.interchange.naming.rules import Naming, Rules, apply
+from senet_jax.models.backbone import Backbone
 
 TIMM: Rules = (
     ("stem/conv", "features.conv0"),
@@ -36,7 +35,7 @@ RELEASED: Rules = (
 _COUNTED = re.compile(r"(stage|transition)(\d+)")
 
 
-def namings(name: str, model: nn.Module) -> tuple[Naming, ...]:
+def namings(name: str, model: Backbone) -> tuple[Naming, ...]:
     """The namings of a network, first that in which it is published."""
     if getattr(model, "stem", None) == "cifar":
         return (functools.partial(apply, ()),)

@@ -7,9 +7,8 @@ less the means 104, 117 and 128; those of torchvision's Inception-v3 take (x - 0
 
 import functools
 
-from flax import linen as nn
-
 from senet_jax.interchange.naming.rules import Naming, Rules, apply
+from senet_jax.models.backbone import Backbone
 
 TRAINING_ONLY = ("AuxLogits",)
 """The auxiliary classifier of Inception-v3, on mixed_6e."""
@@ -38,7 +37,7 @@ V3: Rules = (
 V3_CADENE: Rules = (("head", "last_linear"), *V3)
 
 
-def namings(name: str, model: nn.Module) -> tuple[Naming, ...]:
+def namings(name: str, model: Backbone) -> tuple[Naming, ...]:
     """The namings of a network."""
     if name.startswith("cifar_"):
         # The small one, whose weights nobody has published.

@@ -3,9 +3,8 @@
 import functools
 import re
 
-from flax import linen as nn
-
 from senet_jax.interchange.naming.rules import Naming, Rules, apply
+from senet_jax.models.backbone import Backbone
 
 TIMM: Rules = (
     ("(.+)/expansion", r"\1.conv2d"),
@@ -27,7 +26,7 @@ _COUNTERS = {
 }
 
 
-def namings(name: str, model: nn.Module) -> tuple[Naming, ...]:
+def namings(name: str, model: Backbone) -> tuple[Naming, ...]:
     """The namings of a network."""
     return tuple(functools.partial(_module_name, rules) for rules in (TIMM, CADENE))
 

@@ -6,10 +6,10 @@ A rule rewrites the path of a module inside its block (or of the stem or head).
 import functools
 import re
 
-from flax import linen as nn
-
 from senet_jax.attention import SelectiveKernelConfig
 from senet_jax.interchange.naming.rules import Naming, Rules, apply
+from senet_jax.models.backbone import Backbone
+from senet_jax.models.resnet import ResNet
 
 TIMM: Rules = (
     ("stem/conv", "conv1"),
@@ -90,12 +90,12 @@ _COUNTERS = {"stage": "layer", "block": "", "path": "paths."}
 _IN_BLOCK = re.compile(r"(layer\d+/\d+/)?(.+)")
 
 
-def namings(name: str, model: nn.Module) -> tuple[Naming, ...]:
+def namings(name: str, model: Backbone) -> tuple[Naming, ...]:
     """The namings of a network, first that in which it is published."""
     shape = TIMM
-    if getattr(model, "shortcut", None) == "D":
+    if isinstance(model, ResNet) and model.shortcut == "D":
         shape = AVERAGED_SHORTCUT + shape
-    if isinstance(getattr(model, "attention", None), SelectiveKernelConfig):
+    if isinstance(model.attention, SelectiveKernelConfig):
         shape = SELECTIVE_KERNEL + shape
     dialects = sorted(DIALECTS, key=lambda dialect: dialect is not _own_dialect(name))
     return tuple(functools.partial(_module_name, dialect + shape) for dialect in dialects)

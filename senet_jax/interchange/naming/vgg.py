@@ -8,9 +8,8 @@ names of everything else are those of the plain network.
 import functools
 import re
 
-from flax import linen as nn
-
 from senet_jax.interchange.naming.rules import Naming, Rules, apply
+from senet_jax.models.backbone import Backbone
 from senet_jax.models.vgg import VGG
 
 TIMM: Rules = (
@@ -30,7 +29,7 @@ TORCHVISION: Rules = (
 _IN_LAYER = re.compile(r"(stage\d+/layer\d+)/(\w+)(.*)")
 
 
-def namings(name: str, model: nn.Module) -> tuple[Naming, ...]:
+def namings(name: str, model: Backbone) -> tuple[Naming, ...]:
     """The namings of a network, timm's first."""
     assert isinstance(model, VGG)
     first, index = {}, 0

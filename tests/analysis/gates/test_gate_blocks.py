@@ -77,8 +77,8 @@ class TwiceModule(Gated):
     @nn.compact
     def __call__(self, x):
         squeezed = x.mean(axis=(1, 2), keepdims=True)
-        x = x * self.gated(nn.sigmoid(nn.Dense(x.shape[-1], name="channels")(squeezed)))
-        return x * self.gated(nn.sigmoid(nn.Dense(1, name="pixels")(x)), "spatial_gate")
+        x = x * self.expose_gate(nn.sigmoid(nn.Dense(x.shape[-1], name="channels")(squeezed)))
+        return x * self.expose_gate(nn.sigmoid(nn.Dense(1, name="pixels")(x)), "spatial_gate")
 
 
 def test_two_gates_of_one_attention_are_told_apart(network, probe):

@@ -22,9 +22,9 @@ from senet_jax import cli
 from senet_jax.data import datasets
 from senet_jax.models import zoo
 from senet_jax.training import loop
-from tests.tiny_runs import random_digits, shared_run, tiny_network
+from tests.tiny_runs import TINY, random_digits, shared_run
 
-zoo.ZOO["tiny"] = zoo.ZooEntry(tiny_network, 8)
+zoo.ZOO["tiny"] = TINY
 datasets.DATASETS["digits"] = random_digits
 loop.Run = shared_run
 number, at = int(sys.argv[1]), int(sys.argv[2])

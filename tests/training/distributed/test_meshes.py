@@ -140,8 +140,8 @@ def test_what_lies_where_is_drawn(capsys):
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch_without_batch_norm(monkeypatch, tiny):
-    build = functools.partial(VGG, blocks=(1,), widths=(4,), fc_width=8)
-    monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(build, 8))
+    fields = {"blocks": (1,), "widths": (4,), "fc_width": 8}
+    monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(VGG, fields, 8))
     data = dataclasses.replace(tiny.data, augment=AugmentConfig(mixup=0.3))
     optimizer = OptimizerConfig(learning_rate=1.0, momentum=0, nesterov=False)
     model = dataclasses.replace(tiny.model, dropout=0.0)
