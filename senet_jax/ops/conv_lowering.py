@@ -108,7 +108,9 @@ FEWEST_CHANNELS = 16
 """Input channels from which on another kernel gradient pays."""
 
 
-def _best_dense(x: Array, kernel: Array, geometry: Geometry) -> Lowering:
+def _best_dense(
+    x: Array | jax.ShapeDtypeStruct, kernel: Array | jax.ShapeDtypeStruct, geometry: Geometry
+) -> Lowering:
     """The form of a dense convolution of more than one tap: XLA's but for the kernel gradient.
 
     Winograd's domain for all passes is no choice of this function. It saves another 3 to 10 % of a
