@@ -5,8 +5,9 @@ import jaxtyping
 import numpy as np
 from beartype import BeartypeConf, beartype
 
-# Where a function of arrays takes JAX's, it takes NumPy's. Modules import the name from here on.
-jaxtyping.Array = jax.Array | np.ndarray
+# Where a function of arrays takes JAX's, it takes NumPy's, and one that reads a shape alone takes a
+# shape. Modules import the name from here on.
+jaxtyping.Array = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
 # An int is a float, as for static checkers.
 _beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))

@@ -77,9 +77,7 @@ def windows(
     ]
 
 
-def is_pointwise(
-    kernel: Float[Array | jax.ShapeDtypeStruct, "kh kw c_g c2"], geometry: Geometry
-) -> bool:
+def is_pointwise(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
     """Whether :func:`pointwise` applies: one tap, one group, no padding."""
     unpadded = geometry.padding == ((0, 0), (0, 0))
     return kernel.shape[:2] == (1, 1) and geometry.groups == 1 and unpadded

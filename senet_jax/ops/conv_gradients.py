@@ -62,9 +62,7 @@ _OVER_PIXELS = (((0, 1, 2), (0, 1, 2)), ((), ()))
 """Contracts images, rows and columns, as ``lax.dot_general`` names them."""
 
 
-def is_dense(
-    kernel: Float[Array | jax.ShapeDtypeStruct, "kh kw c_g c2"], geometry: Geometry
-) -> bool:
+def is_dense(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
     """Tells whether :data:`patches` applies: one group, and more than one tap."""
     return geometry.groups == 1 and kernel.shape[:2] != (1, 1)
 

@@ -63,9 +63,7 @@ def lowering(name: str | None) -> Iterator[None]:
         _forced.reset(token)
 
 
-def applicable(
-    kernel: Float[Array | jax.ShapeDtypeStruct, "kh kw c_g c2"], geometry: Geometry
-) -> list[Lowering]:
+def applicable(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> list[Lowering]:
     """The forms that a convolution can take."""
     forms: list[Lowering] = ["native"]
     if conv_forms.is_pointwise(kernel, geometry):
@@ -84,8 +82,8 @@ def applicable(
 
 
 def best(
-    x: Float[Array | jax.ShapeDtypeStruct, "n h w c"],
-    kernel: Float[Array | jax.ShapeDtypeStruct, "kh kw c_g c2"],
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "kh kw c_g c2"],
     geometry: Geometry,
     backend: Target,
 ) -> Lowering:

@@ -14,6 +14,7 @@ from senet_jax.attention import gates
 from senet_jax.models.mobilenet import Block, MobileNetV1
 from senet_jax.models.shufflenet import ShuffleNetV1, Unit
 from senet_jax.models.vgg import VGG, Layer
+from senet_jax.ops.compute import EVALUATION
 
 KEY = jax.random.key(0)
 MODELS = {
@@ -54,27 +55,26 @@ def without_se(variables):
 def test_attention_rescales_what_the_non_linearity_gives(random_variables, monkeypatch, block):
     # Before the non-linearity a negative gate would give zeros and never negative numbers.
     monkeypatch.setitem(gates.GATES, "minus_one", lambda x: -jnp.ones_like(x))
-    se, x = block(SqueezeExciteConfig(gate="minus_one", reduction=2)), images()
-    variables = random_variables(se, x, False)
-    plain = apply_block(block(None), without_se(variables), x)
+    se, x = block(SqueezeExciteConfig(gate="minus_one", reduction=2), EVALUATION), images()
+    variables = random_variables(se, x)
+    plain = apply_block(block(None, EVALUATION), without_se(variables), x)
     assert np.max(plain) > 0.1
     np.testing.assert_allclose(apply_block(se, variables, x), -plain, rtol=1e-5, atol=1e-6)
 
 
 def apply_block(block, variables, x):
-    return jax.jit(lambda v, x: block.apply(v, x, False))(variables, x)
+    return jax.jit(lambda v, x: block.apply(v, x))(variables, x)
 
 
 def test_attention_of_a_shuffle_unit_leaves_the_shortcut_alone(random_variables, monkeypatch):
     monkeypatch.setitem(gates.GATES, "zero", jnp.zeros_like)
-    unit = functools.partial(
-        Unit, groups=3, first_groups=3, attention=SqueezeExciteConfig(gate="zero", reduction=2)
-    )
+    se = SqueezeExciteConfig(gate="zero", reduction=2)
+    unit = functools.partial(Unit, groups=3, first_groups=3, attention=se, compute=EVALUATION)
     x = images(channels=12)
     identity, strided = unit(12, stride=1), unit(24, stride=2)
-    y = apply_block(identity, random_variables(identity, x, False), x)
+    y = apply_block(identity, random_variables(identity, x), x)
     np.testing.assert_array_equal(y, np.maximum(x, 0))
-    y = apply_block(strided, random_variables(strided, x, False), x)
+    y = apply_block(strided, random_variables(strided, x), x)
     # The zeros of the padding count, as in the released network.
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2]

@@ -19,9 +19,11 @@ from senet_jax.attention import (
     SqueezeExciteConfig,
 )
 from senet_jax.errors import UsageError
+from senet_jax.models.backbone import Backbone
 from senet_jax.models.cost import cost
 from senet_jax.models.vgg import VGG
 from senet_jax.models.zoo import create_model
+from senet_jax.ops.compute import EVALUATION
 
 
 def test_parameters_of_gates_are_what_the_network_has_more_than_the_plain_one():
@@ -69,7 +71,7 @@ class Twice(Attention):
 
     name = "twice"
 
-    def build(self, *, train=False, norm_group=None, dtype=None):
+    def build(self, compute):
         return TwiceModule(name="twice")
 
 
@@ -106,8 +108,9 @@ def test_names_are_those_of_other_families_too():
 
 
 def applied(model, variables, images, gates):
+    arguments = {"train": False} if isinstance(model, Backbone) else {}
     with replacing(gates):
-        return np.asarray(jax.jit(lambda x: model.apply(variables, x, train=False))(images))
+        return np.asarray(jax.jit(lambda x: model.apply(variables, x, **arguments))(images))
 
 
 @pytest.mark.parametrize("placement", ["standard", "pre", "post", "identity"])
@@ -133,9 +136,9 @@ def without(tree, name):
 
 @pytest.mark.parametrize("attention", [SelectiveKernelConfig(), SplitAttentionConfig()])
 def test_weights_of_paths_are_replaced_each_for_itself(random_variables, pixels, attention):
-    module = attention.build_conv(6)
+    module = attention.build_conv(6, EVALUATION)
     x = np.repeat(pixels, 4, axis=-1)
-    variables = random_variables(module, x[:1], False)
+    variables = random_variables(module, x[:1])
 
     def with_weights(*weights):
         value = jnp.asarray(weights)[:, None]
