@@ -1,0 +1,157 @@
+"""COCO's protocol for boxes and masks, by pycocotools: twelve numbers, and AP by class."""
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from senet_jax.errors import UsageError
+from senet_jax.files import read_json_object
+
+Kind = Literal["bbox", "segm"]
+
+MAX_DETECTIONS = 100
+"""Detections of an image that COCO counts, of all classes together those with the best scores."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CocoScores:
+    """Average precision and recall, in [0, 1]; NaN where the ground truth has no object of a kind.
+
+    Where no threshold is named, it is the mean over the IoU thresholds 0.5, 0.55, ..., 0.95.
+    """
+
+    numbers: dict[str, float]
+    """COCO's twelve: "AP", "AP50", "AP75", "APs", "APm", "APl" (areas below 32^2, to 96^2 and
+    above), "AR1", "AR10", "ARmax" (for so many detections an image), "ARs", "ARm", "ARl"."""
+    by_class: dict[str, float]
+    """AP of each class."""
+    warnings: tuple[str, ...] = ()
+
+
+def results_of_image(
+    image_id: int,
+    boxes: np.ndarray,
+    category_ids: np.ndarray,
+    scores: np.ndarray,
+    masks: np.ndarray | None = None,
+) -> list[dict[str, Any]]:
+    """Detections of one image in COCO's results format, which JSON can hold.
+
+    Args:
+        image_id: Of the file of annotations.
+        boxes: (k, 4) x1, y1, x2, y2 in pixels of the original image.
+        category_ids: (k,) of the file of annotations.
+        scores: (k,).
+        masks: (k, height, width) bool, of the original image. If None, there are boxes alone.
+    """
+    found: list[dict[str, Any]] = []
+    for number, (box, category, score) in enumerate(zip(boxes, category_ids, scores, strict=True)):
+        x1, y1, x2, y2 = (float(each) for each in box)
+        row: dict[str, Any] = {
+            "image_id": int(image_id),
+            "category_id": int(category),
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": float(score),
+        }
+        if masks is not None:
+            code = coco_mask.encode(np.asfortranarray(masks[number], np.uint8))
+            row["segmentation"] = {
+                "size": [int(side) for side in code["size"]],
+                "counts": code["counts"].decode("ascii"),
+            }
+        found.append(row)
+    return found
+
+
+def coco_scores(
+    annotations: Path,
+    results: Sequence[dict[str, Any]],
+    kind: Kind,
+    max_detections: int = MAX_DETECTIONS,
+) -> CocoScores:
+    """Scores detections of all images of a file by COCO's protocol.
+
+    Args:
+        annotations: A JSON file in COCO's format. Crowd regions are neither found nor missed.
+        results: Detections in COCO's results format; images without one count as missed.
+        kind: Whether boxes or masks are compared.
+        max_detections: Of an image, at least 10.
+
+    Raises:
+        UsageError: The file is no such JSON, fewer detections than 10, results of images or
+            categories that the file lacks, or, for masks, without masks.
+    """
+    if max_detections < 10:
+        raise UsageError(f"max_detections must be at least 10, not {max_detections}.")
+    truth = _coco(read_json_object(annotations, "annotations in COCO's format"))
+    _check(annotations, truth, results, kind)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
+        # Without results there is nothing to load.
+        found = (
+            truth.loadRes(list(results)) if results else _coco({**truth.dataset, "annotations": []})
+        )
+        evaluation = COCOeval(truth, found, kind)
+        evaluation.params.maxDets = [1, 10, max_detections]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
+    # Thresholds, recalls, categories, areas, numbers of detections.
+    numbers = {"AP": _mean(precision[..., 0, -1])}
+    numbers |= {name: _mean(precision[row, ..., 0, -1]) for name, row in (("AP50", 0), ("AP75", 5))}
+    areas = list(zip("sml", (1, 2, 3), strict=True))
+    numbers |= {f"AP{name}": _mean(precision[..., area, -1]) for name, area in areas}
+    counts = zip(("1", "10", "max"), range(3), strict=True)
+    numbers |= {f"AR{name}": _mean(recall[..., 0, count]) for name, count in counts}
+    numbers |= {f"AR{name}": _mean(recall[..., area, -1]) for name, area in areas}
+    by_class = {
+        truth.cats[category]["name"]: _mean(precision[:, :, place, 0, -1])
+        for place, category in enumerate(evaluation.params.catIds)
+    }
+    return CocoScores(numbers, by_class, _crowded(truth, max_detections))
+
+
+def _coco(data: dict[str, Any]) -> COCO:
+    coco = COCO()
+    coco.dataset = data
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+    return coco
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean over what there is ground truth for; pycocotools marks the rest by -1."""
+    there = values[values > -1]
+    return float(there.mean()) if there.size else float("nan")
+
+
+def _check(path: Path, truth: COCO, results: Sequence[dict[str, Any]], kind: Kind) -> None:
+    for field, known in (("image_id", truth.imgs), ("category_id", truth.cats)):
+        if strange := sorted({row[field] for row in results} - set(known)):
+            raise UsageError(
+                f"{len(strange)} values of {field} in the results are not in {path}, such as "
+                f"{strange[0]}: evaluate on the annotations of the images that were detected."
+            )
+    if kind == "segm" and any("segmentation" not in row for row in results):
+        raise UsageError("results without masks can be scored as boxes alone: ask for bbox.")
+
+
+def _crowded(truth: COCO, most: int) -> tuple[str, ...]:
+    counts = {
+        image: sum(not each.get("iscrowd") for each in objects)
+        for image, objects in truth.imgToAnns.items()
+    }
+    crowded = {image: count for image, count in counts.items() if count > most}
+    if not crowded:
+        return ()
+    return (
+        f"{len(crowded)} images have more objects than the {most} detections that count, at most "
+        f"{max(crowded.values())}: the others count as missed; raise the detections per image.",
+    )
