@@ -13,7 +13,7 @@ from senet_jax.ops import roi_forms
 from senet_jax.ops.boxes import areas
 from senet_jax.ops.roi_forms import Pooling
 from senet_jax.ops.roi_samples import Sampling
-from senet_jax.ops.target import for_gpu
+from senet_jax.ops.target import target
 
 LevelStyle = Literal["torchvision", "detectron2"]
 
@@ -96,7 +96,7 @@ def roi_align(
             f"bins {size}, sampling {sampling} and most {most} must each be at least 1."
         )
     if form is None:
-        form = roi_forms.best(levels, len(boxes), size, for_gpu())
+        form = roi_forms.best(levels, len(boxes), size, target())
     choose("form of RoIAlign", form, roi_forms.FORMS)
     pooling = Pooling(size, tuple(scales), Sampling(sampling, most, aligned))
     arrays = [jnp.asarray(level) for level in levels]

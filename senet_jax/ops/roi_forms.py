@@ -1,10 +1,10 @@
 """Two forms of RoIAlign, each with its gradient, which are equal up to rounding.
 
-``dense`` multiplies the maps by matrices of weights, one for each axis: fast on CPUs, whose
-gathers and scatters are slow, and repeatable to the bit everywhere. It works on blocks of RoIs, so
-that what it keeps at a time is little next to the result. ``gather`` adds up the four neighbours of
-each sample, for which GPUs need no memory but the sum; its gradient scatters, whose sums are not
-repeatable on GPUs unless XLA's operations are deterministic (``--xla_gpu_deterministic_ops``).
+``gather`` adds up the four neighbours of each sample. Its gradient scatters: sums that GPUs repeat
+to the bit only with deterministic operations (``--xla_gpu_deterministic_ops``). ``dense``
+multiplies the maps by matrices of weights, one for each axis, and repeats to the bit everywhere.
+Both work on blocks of RoIs where that saves memory. CPUs and GPUs take ``gather``; TPUs, where
+neither was measured, ``dense``. ``experiments/benchmarks/roi_align.py`` compares the two.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from senet_jax.ops.boxes import in_full_precision
 from senet_jax.ops.roi_samples import Axis, Sampling, axes_of, matrix
+from senet_jax.ops.target import Target
 
 Levels = Sequence[Float[Array, "_ _ c"]]
 
@@ -237,6 +238,6 @@ FORMS: dict[str, tuple[Callable, Callable]] = {
 }
 
 
-def best(levels: Levels, rois: int, bins: tuple[int, int], gpu: bool) -> str:
+def best(levels: Levels, rois: int, bins: tuple[int, int], device: Target) -> str:
     """The name of the form that suits the device and keeps little memory."""
-    return "gather" if gpu or not block(levels, rois, bins) else "dense"
+    return "dense" if device == "tpu" and block(levels, rois, bins) else "gather"

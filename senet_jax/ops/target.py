@@ -2,8 +2,9 @@
 
 Some operations have two forms, which are equal up to rounding: one that XLA compiles to a fast
 program for CPUs, and one for GPUs. :func:`for_gpu` says which one to trace, in ``norm``,
-``pooling``, ``moments`` and ``relu``; :func:`target` is what ``conv_lowering`` asks for. TPUs have
-XLA's own convolutions and otherwise the forms for CPUs, since theirs were not measured.
+``pooling``, ``moments`` and ``relu``; :func:`target` is what ``conv_lowering`` and
+``roi_align`` ask for. TPUs have XLA's own convolutions, RoIAlign as products, and otherwise the
+forms for CPUs, since theirs were not measured.
 """
 
 import contextlib
