@@ -14,6 +14,9 @@ from senet_jax.ops.runs import run_sums, runs_of
 
 Pair = tuple[int, int]
 
+Shaped = Array | jax.ShapeDtypeStruct
+"""An array, or its shape and precision alone."""
+
 Form = Callable[[Array, Array, "Geometry"], Array]
 """``(images, kernel, geometry) -> output``."""
 
@@ -77,9 +80,7 @@ def windows(
     ]
 
 
-def is_pointwise(
-    kernel: Float[Array | jax.ShapeDtypeStruct, "kh kw c_g c2"], geometry: Geometry
-) -> bool:
+def is_pointwise(kernel: Float[Shaped, "kh kw c_g c2"], geometry: Geometry) -> bool:
     """Whether :func:`pointwise` applies: one tap, one group, no padding."""
     unpadded = geometry.padding == ((0, 0), (0, 0))
     return kernel.shape[:2] == (1, 1) and geometry.groups == 1 and unpadded
@@ -153,7 +154,7 @@ def chunked(
     return jnp.concatenate([form(part, weights, plain) for part, weights in parts], axis=-1)
 
 
-def is_depthwise(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
+def is_depthwise(kernel: Float[Shaped, "kh kw c_g c2"], geometry: Geometry) -> bool:
     """Whether :func:`depthwise` applies: each channel by itself gives one channel."""
     return 1 < geometry.groups == kernel.shape[3] and kernel.shape[2] == 1
 

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from senet_jax.ops import winograd
-from senet_jax.ops.conv_forms import Form, Geometry, native, padded, windows
+from senet_jax.ops.conv_forms import Form, Geometry, Shaped, native, padded, windows
 
 KernelGradient = Callable[[Array, Array, tuple[int, ...], Geometry], Array]
 """``(images, gradient of the output, shape of the kernel, geometry) -> gradient of the kernel``."""
@@ -62,9 +62,7 @@ _OVER_PIXELS = (((0, 1, 2), (0, 1, 2)), ((), ()))
 """Contracts images, rows and columns, as ``lax.dot_general`` names them."""
 
 
-def is_dense(
-    kernel: Float[Array | jax.ShapeDtypeStruct, "kh kw c_g c2"], geometry: Geometry
-) -> bool:
+def is_dense(kernel: Float[Shaped, "kh kw c_g c2"], geometry: Geometry) -> bool:
     """Tells whether :data:`patches` applies: one group, and more than one tap."""
     return geometry.groups == 1 and kernel.shape[:2] != (1, 1)
 
@@ -96,7 +94,7 @@ patches_all: Form = _with_gradient(_patches_gradient, _convolve_patches)
 
 
 def is_small(
-    x: Float[Array, "n h w c"], kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry
+    x: Float[Shaped, "n h w c"], kernel: Float[Shaped, "kh kw c_g c2"], geometry: Geometry
 ) -> bool:
     """Tells whether the images, or the output, are smaller than the kernel.
 
@@ -112,7 +110,7 @@ def is_small(
     return False
 
 
-def is_unstrided(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
+def is_unstrided(kernel: Float[Shaped, "kh kw c_g c2"], geometry: Geometry) -> bool:
     """Tells whether :data:`crossed` applies: :func:`is_dense` without a stride."""
     return is_dense(kernel, geometry) and geometry.strides == (1, 1)
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from senet_jax.axes import BATCH_AXES
 from senet_jax.errors import choose
 from senet_jax.ops import conv_forms, conv_gradients, winograd
-from senet_jax.ops.conv_forms import Form, Geometry
+from senet_jax.ops.conv_forms import Form, Geometry, Shaped
 from senet_jax.ops.lowerings import Lowering
 from senet_jax.ops.target import Target, target
 
@@ -63,9 +63,7 @@ def lowering(name: str | None) -> Iterator[None]:
         _forced.reset(token)
 
 
-def applicable(
-    kernel: Float[Array | jax.ShapeDtypeStruct, "kh kw c_g c2"], geometry: Geometry
-) -> list[Lowering]:
+def applicable(kernel: Float[Shaped, "kh kw c_g c2"], geometry: Geometry) -> list[Lowering]:
     """The forms that a convolution can take."""
     forms: list[Lowering] = ["native"]
     if conv_forms.is_pointwise(kernel, geometry):
@@ -84,8 +82,8 @@ def applicable(
 
 
 def best(
-    x: Float[Array | jax.ShapeDtypeStruct, "n h w c"],
-    kernel: Float[Array | jax.ShapeDtypeStruct, "kh kw c_g c2"],
+    x: Float[Shaped, "n h w c"],
+    kernel: Float[Shaped, "kh kw c_g c2"],
     geometry: Geometry,
     backend: Target,
 ) -> Lowering:
@@ -108,7 +106,7 @@ FEWEST_CHANNELS = 16
 """Input channels from which on another kernel gradient pays."""
 
 
-def _best_dense(x: Array, kernel: Array, geometry: Geometry) -> Lowering:
+def _best_dense(x: Shaped, kernel: Shaped, geometry: Geometry) -> Lowering:
     """The form of a dense convolution of more than one tap: XLA's but for the kernel gradient.
 
     Winograd's domain for all passes is no choice of this function. It saves another 3 to 10 % of a

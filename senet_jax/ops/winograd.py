@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from senet_jax.ops.conv_forms import Geometry, padded
+from senet_jax.ops.conv_forms import Geometry, Shaped, padded
 
 TILE = 4
 """Side of a tile of the output, pixels."""
@@ -59,7 +59,7 @@ _KERNELS = np.einsum("qb,pa->qpab", _KERNEL, _KERNEL).reshape(_SIDE * _SIDE, 9)
 """Maps the 9 taps of a kernel to its 36 elements, of which the column changes slower."""
 
 
-def applies(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
+def applies(kernel: Float[Shaped, "kh kw c_g c2"], geometry: Geometry) -> bool:
     """Tells whether a kernel has 3x3 taps of float32, one group, and no stride or dilation.
 
     In bfloat16 the sums of a tile would lose most of their digits.
@@ -69,12 +69,12 @@ def applies(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
     return square and geometry.groups == 1 and plain
 
 
-def _output_sides(x: Array, geometry: Geometry) -> tuple[int, int]:
+def _output_sides(x: Shaped, geometry: Geometry) -> tuple[int, int]:
     (above, below), (left, right) = geometry.padding
     return x.shape[1] + above + below - 2, x.shape[2] + left + right - 2
 
 
-def tiles_of(x: Float[Array, "n h w c"], geometry: Geometry) -> tuple[int, int]:
+def tiles_of(x: Float[Shaped, "n h w c"], geometry: Geometry) -> tuple[int, int]:
     """The tiles that cover the output, vertically and horizontally."""
     height, width = _output_sides(x, geometry)
     return -(-height // TILE), -(-width // TILE)
