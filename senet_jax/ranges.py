@@ -240,6 +240,16 @@ RANGES: dict[str, dict[str, Range]] = {
         # Processes of one machine.
         "workers": _count(0, 1024),
         "max_corrupt": Range(0, 1),
+        # Each is a compiled program.
+        "eval_shapes": _count(1, 1000),
+        # Labels have 16 bits at the most.
+        "ignore_label": _count(0, 2**16 - 1, none="255"),
+    },
+    "CropConfig": {
+        "size": Range(1, MOST_SIDE, whole=True, count=(0, 2)),
+        "base": _count(1, MOST_SIDE, none="the image's own side"),
+        # An image is scaled to no more than the largest side of this table times 16.
+        "scale": Range(1 / 16, 16, count=(2, 2)),
     },
     "AugmentConfig": {
         # Pixels of images in memory, whose sides are below 100.

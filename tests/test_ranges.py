@@ -20,7 +20,7 @@ from senet_jax.config import (
     OptimizerConfig,
     TrainConfig,
 )
-from senet_jax.data.config import AugmentConfig, DataConfig
+from senet_jax.data.config import AugmentConfig, CropConfig, DataConfig
 from senet_jax.models.backbone import Backbone
 from senet_jax.models.blocks import BlockConfig
 from senet_jax.models.zoo import create_model, list_models
@@ -32,6 +32,7 @@ from senet_jax.training.presets import PRESETS
 CONFIGS = (
     *(TrainConfig, ModelConfig, AttentionOverrides, DataConfig, AugmentConfig, OptimizerConfig),
     *(CheckpointConfig, MeshConfig, HostsConfig, Invocation, ShowDataConfig, SlurmOptions, Options),
+    CropConfig,
 )
 FAMILIES = {type(create_model(name)) for name in list_models()}
 MODULES = (

@@ -108,6 +108,42 @@ def _changed(config: Any, *fields: str) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
+class CropConfig:
+    """How the images and labels of scenes are scaled and cropped together in training."""
+
+    size: tuple[int, ...] = ()
+    """Height and width of the crops, or one number for both, pixels; empty means the size of the
+    images, which must have the same."""
+    base: int | None = None
+    """Side that ``scale`` is a multiple of, pixels (ResNeSt, torchvision: 520); None means the
+    image's own."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Least and greatest scale, which is drawn for each image (ResNeSt, torchvision: 0.5 2)."""
+    side: Literal["long", "short"] = "long"
+    """Side of an image that ``base`` is for: the longer one (ResNeSt's authors), or the shorter
+    (torchvision)."""
+    padding: Literal["black", "mean"] = "black"
+    """Colour of what an image lacks to fill a crop or a shape of evaluation: black, as in
+    PyTorch code, or the mean of the data set, which is zero after normalisation. Its label is
+    ignored."""
+
+    def validate(self) -> None:
+        """Checks what a type cannot say.
+
+        Raises:
+            UsageError: A field that is outside its range.
+        """
+        least, greatest = self.scale
+        allowed = "the least and the greatest, in this order"
+        require(least <= greatest, "data.crop.scale", self.scale, allowed)
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Height and width of the crops, pixels; None means the images' own."""
+        return (self.size[0], self.size[-1]) if self.size else None
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """The images."""
 
@@ -146,6 +182,16 @@ class DataConfig:
     of ImageNet, or what released Inceptions (-1 to 1) and BN-Inceptions (BGR, 0 to 255 less the
     mean) were trained with."""
     augment: AugmentConfig = AugmentConfig()
+    crop: CropConfig = CropConfig()
+    eval_shapes: int = 8
+    """Segmentation: shapes that images of different sizes are padded to in evaluation, at the
+    most. Each is a compiled program; with as many as there are sizes nothing is padded."""
+    val_split: str | None = None
+    """Segmentation: the held-out split, such as "val" or "test"; None means that of the set:
+    "test" of CamVid, "val" of others."""
+    ignore_label: int | None = None
+    """Segmentation on "masks": the value of pixels that have no class; None means 255. The classes
+    have the other values, from 0 on."""
 
     def validate(self) -> None:
         """Checks what a type cannot say.
@@ -155,6 +201,7 @@ class DataConfig:
         """
         check_numbers(self, "data.")
         self.augment.validate()
+        self.crop.validate()
 
     def check_images(self, photographs: bool) -> None:
         """Refuses what does nothing for a data set.
