@@ -118,7 +118,7 @@ class ArrayScenes:
     @property
     def sizes(self) -> Int[np.ndarray, "n 2"]:
         """As ``Scenes.sizes``."""
-        return np.broadcast_to(np.int32(self.image_shape[:2]), (len(self), 2))
+        return np.broadcast_to(np.array(self.image_shape[:2], np.int32), (len(self), 2))
 
     def name(self, index: int) -> str:
         """The place of a scene: it has no other name."""

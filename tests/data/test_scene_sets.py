@@ -32,11 +32,9 @@ def ade(tmp_path):
                 values=(0, 1, 150),
                 seed=index,
             )
-    rows = [f"{i}\t0.1\t10\t1\t0\tname{i}, other" for i in range(1, 151)]
-    rows[4], rows[6] = "5\t0.1\t10\t1\t0\tscreen, a", "7\t0.1\t10\t1\t0\tscreen, b"
-    (root / "objectInfo150.txt").write_text(
-        "Idx\tRatio\tTrain\tVal\tStuff\tName\n" + "\n".join(rows)
-    )
+    rows = [f"{i}\t0.1\t10\t1\tname{i}, other" for i in range(1, 151)]
+    rows[4], rows[6] = "5\t0.1\t10\t1\tscreen, a", "7\t0.1\t10\t1\tscreen, b"
+    (root / "objectInfo150.txt").write_text("Idx\tRatio\tTrain\tVal\tName\n" + "\n".join(rows))
     return tmp_path
 
 
