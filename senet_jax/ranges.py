@@ -201,6 +201,7 @@ RANGES: dict[str, dict[str, Range]] = {
         "log_every_steps": _count(1, MOST_STEPS, none="a line for each epoch only"),
         "accumulate": _count(1, MOST_BATCH),
     },
+    "SegmentationConfig": {"aux_weight": Range(0, 1e6)},
     "ShowDataConfig": {
         "step": _count(0, MOST_STEPS),
         "images": _count(1, MOST_BATCH),
@@ -231,7 +232,7 @@ RANGES: dict[str, dict[str, Range]] = {
     },
     "DataConfig": {
         "fraction": Range(0, 1, open_below=True),
-        "image_size": _count(1, MOST_SIDE, none="that of the network"),
+        "image_size": _count(1, MOST_SIDE, none="that of the network or of the set"),
         "train_sizes": Range(1, MOST_SIDE, whole=True, count=(0, 1000)),
         "batch_size": _count(1, MOST_BATCH),
         "eval_batch_size": _count(1, MOST_BATCH),

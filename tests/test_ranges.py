@@ -18,6 +18,7 @@ from senet_jax.config import (
     MeshConfig,
     ModelConfig,
     OptimizerConfig,
+    SegmentationConfig,
     TrainConfig,
 )
 from senet_jax.data.config import AugmentConfig, CropConfig, DataConfig
@@ -32,7 +33,7 @@ from senet_jax.training.presets import PRESETS
 CONFIGS = (
     *(TrainConfig, ModelConfig, AttentionOverrides, DataConfig, AugmentConfig, OptimizerConfig),
     *(CheckpointConfig, MeshConfig, HostsConfig, Invocation, ShowDataConfig, SlurmOptions, Options),
-    CropConfig,
+    *(CropConfig, SegmentationConfig),
 )
 FAMILIES = {type(create_model(name)) for name in list_models()}
 MODULES = (

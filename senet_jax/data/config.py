@@ -149,13 +149,18 @@ class DataConfig:
 
     name: str = "cifar10"
     """A set that `senet-jax prepare` builds ("cifar10", "imagenet2012", ...), "digits", or "folder"
-    (images in DIR/train/<class>/ and DIR/val/<class>/)."""
+    (images in DIR/train/<class>/ and DIR/val/<class>/). Of segmentation: "scenes" (digits in a
+    scene, drawn), "ade20k", "cityscapes", "voc2012", "voc2012_aug", "pascal_context", "camvid", or
+    "masks": DIR/images, DIR/annotations (for each image a PNG with the class of each pixel) and
+    DIR/classes.txt (names, one a line), with the folders train and val in both, or with lists of
+    names DIR/train.txt and DIR/val.txt."""
     dir: Path | None = None
     """Where the data set lies; for TFDS sets None means TFDS_DATA_DIR, else TFDS's default."""
     fraction: float = 1.0
     """Share of the training images that is used, the same ones for every seed."""
     image_size: int | None = None
-    """Side that photographs are scaled to, pixels; None means that of the network."""
+    """Side that photographs are scaled to, pixels, None means that of the network; or the side of
+    drawn scenes, 64 to 192, None means 64."""
     train_sizes: tuple[int, ...] = ()
     """Progressive resolution: sides of the training images, each for an equal share of the epochs;
     empty means ``image_size`` throughout."""
