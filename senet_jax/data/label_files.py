@@ -16,6 +16,7 @@ from jaxtyping import Int, Integer, UInt8, UInt16
 from PIL import Image
 
 from senet_jax.data.decode import Unreadable
+from senet_jax.data.formats import FORMATS
 from senet_jax.errors import UsageError
 
 Labels = UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"]
@@ -51,7 +52,7 @@ def decode_label(data: bytes) -> Integer[np.ndarray, "h w"]:
     if not data.startswith(_PNG):
         raise Unreadable("labels are read from PNG files of one channel, and this is another file")
     try:
-        with Image.open(BytesIO(data), formats=("PNG",)) as image:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
             mode = image.mode
             pixels = np.asarray(image)
     # Pillow raises what it likes for damaged bytes.
