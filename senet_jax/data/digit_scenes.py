@@ -17,6 +17,12 @@ from senet_jax.errors import UsageError
 CLASSES = ("background", *map(str, range(10)))
 """Names of the semantic classes; the digit d has the label d + 1."""
 
+PALETTE = (
+    *((64, 64, 64), (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189)),
+    *((140, 86, 75), (227, 119, 194), (200, 200, 200), (188, 189, 34), (23, 190, 207)),
+)
+"""A colour for each of ``CLASSES``, bright ones for the digits."""
+
 LEAST_SIDE, LONGEST_SIDE = 64, 192
 """Height and width of a scene, pixels; the longest is that of the parts of the photographs that
 belong to the validation."""

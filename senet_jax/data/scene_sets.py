@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from senet_jax.data.digit_scenes import CLASSES, LEAST_SIDE, draw_scenes
+from senet_jax.data.digit_scenes import CLASSES, LEAST_SIDE, PALETTE, draw_scenes
 from senet_jax.data.image_search import is_folder
 from senet_jax.data.label_files import LabelMap
 from senet_jax.data.pascal_scenes import pascal_context, voc
@@ -21,7 +21,7 @@ from senet_jax.data.scene_folders import (
     read_list,
     stem,
 )
-from senet_jax.data.scene_names import CAMVID, CITYSCAPES, CITYSCAPES_IDS, voc_colors
+from senet_jax.data.scene_names import CAMVID, CITYSCAPES, CITYSCAPES_IDS
 from senet_jax.data.scene_opening import SceneOptions, files_dataset, set_root
 from senet_jax.data.scenes import ArrayScenes, SceneDataset
 from senet_jax.errors import UsageError, choose
@@ -79,7 +79,7 @@ def _digits(options: SceneOptions) -> SceneDataset:
         # Of the training scenes of 64 pixels.
         mean=(0.487, 0.484, 0.466),
         std=(0.299, 0.273, 0.288),
-        palette=voc_colors(len(CLASSES)),
+        palette=PALETTE,
     )
 
 
