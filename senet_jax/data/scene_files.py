@@ -218,7 +218,7 @@ _VERSION = 1
 
 def _on_all_cores(function: Callable[[Pair], Value], pairs: Iterable[Pair]) -> list[Value]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(function, pairs, chunksize=64))
+        return list(pool.map(function, pairs))
 
 
 def _cache_folder() -> Path:

@@ -82,11 +82,28 @@ class Segmentation(Task):
 
     @classmethod
     def open(cls, config: TrainConfig) -> SceneDataset:
+        # An unknown network is told before the data are opened.
+        cls.network(config.model, 1)
         return open_scenes(config.data.name, _options(config))
 
     @classmethod
     def same_data(cls, config: TrainConfig) -> Hashable:
         return config.data.name, _options(config)
+
+    @classmethod
+    def network(cls, config: ModelConfig, classes: int) -> nn.Module:
+        """Builds the network of a config for so many classes.
+
+        Raises:
+            UsageError: There is no such network, or it is one of classification.
+        """
+        network = build_model(config, classes)
+        if isinstance(network, Backbone):
+            raise UsageError(
+                f"{config.name} is a network of the task classification: give one of "
+                "segmentation, --model.name."
+            )
+        return network
 
     @classmethod
     def of(cls, config: TrainConfig, dataset: Dataset) -> Self:
@@ -131,13 +148,7 @@ class Segmentation(Task):
         return config.model.name
 
     def build(self, dataset: Dataset) -> nn.Module:
-        network = build_model(self.model, len(dataset.classes))
-        if isinstance(network, Backbone):
-            raise UsageError(
-                f"{self.model.name} is a network of the task classification: give one of "
-                "segmentation, --model.name."
-            )
-        return network
+        return self.network(self.model, len(dataset.classes))
 
     def normalizer(self, batch: Arrays) -> Float[Array, " 2"]:
         """The sum of the weights of the pixels that have a class, and their number."""

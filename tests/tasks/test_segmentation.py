@@ -159,7 +159,9 @@ def test_the_evaluation_of_a_run_is_repeated_from_its_folder(config, capsys):
     assert found.pop("val/loss") == pytest.approx(last["val/loss"], rel=1e-6)
     assert found == {key: value for key, value in last.items() if key in found}
     assert cli.main(["evaluate", str(config.run_dir)]) == 0
-    assert f"mIoU {last['val/miou']:.2%} (9 held-out images)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"step 3: mIoU {last['val/miou']:.2%}, mIoU over all classes" in out
+    assert "(9 held-out images)" in out
     run, _, _ = restore_run(config.run_dir)
     assert run.dataset.palette == open_scenes("masks", options(config)).palette
 
@@ -294,7 +296,7 @@ def test_weights_come_from_a_file(config, tmp_path):
     file = tmp_path / "weights.txt"
     file.write_text("0.5\n\n2\n1e0\n")
     weighted = dataclasses.replace(config, segmentation=SegmentationConfig(class_weights=str(file)))
-    task = Segmentation.of(weighted, Segmentation.open(weighted))
+    task = Segmentation.of(weighted, TinySegmentation.open(weighted))
     assert task.weights().tolist() == [0.5, 2, 1]
     for text, message in (
         ("1\n2\n", "has 2 weights, and the data set has 3 classes"),
@@ -348,12 +350,14 @@ def test_classification_has_no_fields_of_segmentation(config_):
 
 def test_a_network_of_classification_is_refused(config, monkeypatch):
     monkeypatch.undo()
-    with pytest.raises(UsageError, match="cifar_resnet8 is a network of the task classification"):
-        Run(dataclasses.replace(config, model=ModelConfig(name="cifar_resnet8")))
+    message = "cifar_resnet8 is a network of the task classification"
+    elsewhere = data(config, dir=config.data.dir / "absent")
+    with pytest.raises(UsageError, match=message):
+        Run(dataclasses.replace(elsewhere, model=ModelConfig(name="cifar_resnet8")))
 
 
 def test_padding_may_have_the_mean(config):
-    dataset = Segmentation.open(config)
+    dataset = TinySegmentation.open(config)
     for padding, color in (("black", (0, 0, 0)), ("mean", (124, 116, 104))):
         crop = dataclasses.replace(config.data.crop, padding=padding)
         task = Segmentation.of(data(config, crop=crop), dataset)

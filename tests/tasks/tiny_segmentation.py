@@ -3,7 +3,6 @@
 import dataclasses
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from senet_jax.tasks.segmentation import Segmentation
 
@@ -27,23 +26,15 @@ class Tiny(nn.Module):
 class TinySegmentation(Segmentation):
     """Segmentation by ``Tiny``, whatever the name of the network."""
 
-    def build(self, dataset):
-        return Tiny(len(dataset.classes))
+    @classmethod
+    def network(cls, config, classes):
+        return Tiny(classes)
 
 
 @dataclasses.dataclass(frozen=True)
 class PointSegmentation(Segmentation):
     """Segmentation in which a pixel's class depends on its own colour alone."""
 
-    def build(self, dataset):
-        return Tiny(len(dataset.classes), kernel=1)
-
-
-class Fixed(nn.Module):
-    """Logits that do not depend on the image."""
-
-    logits: object
-
-    @nn.compact
-    def __call__(self, images, train):
-        return {"out": jnp.asarray(self.logits)}
+    @classmethod
+    def network(cls, config, classes):
+        return Tiny(classes, kernel=1)
