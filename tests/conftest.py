@@ -121,7 +121,7 @@ HEAVY = {
     "runner",
     "scene_sets",
     "scenes",
-    "segmentation",
+    "segmentation_task",
     "selective_kernel",
     "shake",
     "shake_shake",
