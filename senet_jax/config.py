@@ -148,6 +148,23 @@ class MeshConfig:
     part, and a step gathers the parameters (ZeRO, arXiv 1910.02054)."""
 
 
+MEDIAN = "median"
+"""The weights of the classes that are no file: those by median frequency."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationConfig:
+    """The loss of semantic segmentation."""
+
+    aux_weight: Annotated[float, Range(0, 1e6)] = 0.4
+    """Weight of the loss of the auxiliary head, if the network has one (PSPNet: 0.4; the command of
+    ResNeSt's authors: 0.2; torchvision: 0.5)."""
+    class_weights: str | None = None
+    """Weights of the classes in the training loss: "median", by median frequency (arXiv 1411.4734,
+    section 6.3.2), or a file of numbers, one a line, in the order of the classes; None weighs all
+    pixels alike."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Train a network, from the start or from where it stopped."""
@@ -156,7 +173,7 @@ class TrainConfig:
     """Folder of the run: config, checkpoints, metrics, TensorBoard files and curves. The same
     command on the same folder resumes."""
     task: str = "classification"
-    """The task: "classification", or one of another package that is installed."""
+    """The task: "classification", "segmentation", or one of another package that is installed."""
     epochs: Annotated[int, whole(1, MOST_EPOCHS)] = 90
     """Passes over the training images."""
     seed: Annotated[int, whole(0, MOST_SEED)] = 0
@@ -181,6 +198,7 @@ class TrainConfig:
     """Learning rate of all but the classifier, as a fraction of the classifier's."""
     label_smoothing: Annotated[float, RATE] = 0.0
     """Share of the target spread over all classes."""
+    segmentation: SegmentationConfig = SegmentationConfig()
     conv_lowering: Lowering | None = None
     """Form of the convolutions to which it applies; all others are then XLA's own, which "native"
     means. The forms are described in ops/conv_forms.py and ops/conv_gradients.py. None chooses for
@@ -233,6 +251,7 @@ class TrainConfig:
             "data.dir": (user_path, self.data.dir),
             "checkpoint.dir": (user_address, self.checkpoint.dir),
             "init_weights": (user_weights, self.init_weights),
+            "segmentation.class_weights": (user_path, self.segmentation.class_weights),
         }
         for field, (check, path) in paths.items():
             if path is None:
@@ -328,7 +347,16 @@ class TrainConfig:
             checkpoint = dataclasses.replace(checkpoint, dir=resolve(checkpoint.dir))
         if weights is not None and not weights.startswith("hf-hub:"):
             weights = resolve(weights)
-        return dataclasses.replace(self, data=data, checkpoint=checkpoint, init_weights=weights)
+        segmentation, classes = self.segmentation, self.segmentation.class_weights
+        if classes not in (None, MEDIAN):
+            segmentation = dataclasses.replace(segmentation, class_weights=resolve(classes))
+        return dataclasses.replace(
+            self,
+            data=data,
+            checkpoint=checkpoint,
+            init_weights=weights,
+            segmentation=segmentation,
+        )
 
     def differences(self, other: "TrainConfig", besides: Collection[str] = ()) -> list[str]:
         """Fields in which two experiments differ, as "field: this, not that".

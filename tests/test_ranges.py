@@ -19,9 +19,10 @@ from senet_jax.config import (
     MeshConfig,
     ModelConfig,
     OptimizerConfig,
+    SegmentationConfig,
     TrainConfig,
 )
-from senet_jax.data.config import AugmentConfig, DataConfig
+from senet_jax.data.config import AugmentConfig, CropConfig, DataConfig
 from senet_jax.models.backbone import Backbone
 from senet_jax.models.zoo import create_model, list_models
 from senet_jax.ranges import Range, check_config, check_fields, range_of
@@ -32,6 +33,7 @@ from senet_jax.training.presets import PRESETS
 CONFIGS = (
     *(TrainConfig, ModelConfig, AttentionOverrides, DataConfig, AugmentConfig, OptimizerConfig),
     *(CheckpointConfig, MeshConfig, HostsConfig, Invocation, ShowDataConfig, SlurmOptions, Options),
+    *(CropConfig, SegmentationConfig),
 )
 FAMILIES = {type(create_model(name)) for name in list_models()}
 MODULES = (

@@ -183,7 +183,7 @@ def _network(cell: Cell) -> tuple[nn.Module, tuple[jax.ShapeDtypeStruct, ...]]:
     """The network of a cell, and the shapes of its inputs besides the image."""
     dataset = _card(cell).stand_in()
     task = find_task(cell.config.task).of(cell.config, dataset)
-    (val,) = task.examples(dataset, "val")
+    val, *_ = task.examples(dataset, "val")
     return task.build(dataset), other_inputs(task, val)
 
 
