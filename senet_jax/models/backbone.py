@@ -1,7 +1,7 @@
 """What the networks of the zoo have in common: their common fields, their input, their head."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,33 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention import ConvAttention, Mechanism
 from senet_jax.attention.base import check_mechanism
-from senet_jax.errors import UsageError
+from senet_jax.errors import UsageError, choose
 from senet_jax.ops.precision import accurate
 from senet_jax.ranges import check_fields
+
+FeaturesBy = Literal["stride", "stage"]
+
+
+class FeatureMaps:
+    """The feature maps that a network collects on its way, by stride or by stage."""
+
+    def __init__(self, by: FeaturesBy) -> None:
+        self._by = by
+        self.found: dict[int, Array] = {}
+        """The maps; a later one of the same stride or stage takes the place of an earlier one."""
+
+    def add(self, x: Float[Array, "n h w c"], *, stride: int, stage: int | None = None) -> None:
+        """Adds a map.
+
+        Args:
+            x: The map.
+            stride: Pixels of the image between two of the map.
+            stage: The stage that ends in the map. If None, it ends none, and by stage it is left
+                out.
+        """
+        key = stride if self._by == "stride" else stage
+        if key is not None:
+            self.found[key] = x
 
 
 class Backbone(nn.Module, kw_only=True):
@@ -37,8 +61,12 @@ class Backbone(nn.Module, kw_only=True):
     dropout: float = 0.0
     """Rate of dropout before the classifier."""
     features_only: bool = False
-    """Return, in place of the logits, the feature maps in a dictionary by their stride, the last
-    of every stride. There is then no ``head``."""
+    """Return, in place of the logits, the feature maps in a dictionary. There is then no
+    ``head``."""
+    features_by: FeaturesBy = "stride"
+    """The keys of these maps: "stride", with the last map of every stride; or "stage", with the map
+    that each of ``stage_numbers`` ends in. In a dilated network several of these have one
+    stride."""
     remat: bool = False
     """Compute each block again in the backward pass rather than keep what is inside it: less
     memory, more time, the same results and parameters."""
@@ -53,6 +81,7 @@ class Backbone(nn.Module, kw_only=True):
     def __post_init__(self) -> None:
         check_fields(self)
         check_mechanism(self.attention)
+        choose("features_by", self.features_by, get_args(FeaturesBy))
         if isinstance(self.attention, ConvAttention) and not self.replaces_convolutions:
             raise UsageError(
                 f"{type(self.attention).__name__} replaces the 3x3 convolution of a residual block "

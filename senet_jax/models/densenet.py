@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError, choose
-from senet_jax.models.backbone import Backbone, check_images
+from senet_jax.models.backbone import Backbone, FeatureMaps, check_images
 from senet_jax.models.stem import Stem
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
@@ -211,11 +211,12 @@ class DenseNet(Backbone):
         transitions = self._transition_widths()
         # The pools of the transitions drop an odd last pixel, the strides of the stem do not.
         check_images(images, smallest=stride * (2 ** len(transitions) - 1) + 1)
-        features = {}
+        features = FeatureMaps(self.features_by)
         if self.stem == "imagenet":
-            features[2], x = Stem("imagenet", width, self.dtype, self.norm_group, name="stem")(
+            unpooled, x = Stem("imagenet", width, self.dtype, self.norm_group, name="stem")(
                 images, train
             )
+            features.add(unpooled, stride=2)
         else:
             x = conv(width, 3, dtype=self.dtype, name="stem")(images)
         layer: Any = nn.remat(DenseLayer, static_argnums=(2,)) if self.remat else DenseLayer
@@ -239,7 +240,8 @@ class DenseNet(Backbone):
                 self.norm_group,
                 name=f"stage{stage}",
             )
-            features[stride] = x = block(x, train)
+            x = block(x, train)
+            features.add(x, stride=stride, stage=stage)
             if stage < self.stage_numbers[-1]:
                 x = Transition(
                     transitions[stage - 2],
@@ -252,8 +254,8 @@ class DenseNet(Backbone):
         x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="final_bn")(
             x, relu=True
         )
-        features[stride] = x
-        return features if self.features_only else self.classify(x, train)
+        features.add(x, stride=stride, stage=self.stage_numbers[-1])
+        return features.found if self.features_only else self.classify(x, train)
 
 
 _IMAGENET: dict[int, dict[str, Any]] = {

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError
-from senet_jax.models.backbone import Backbone, check_images
+from senet_jax.models.backbone import Backbone, FeatureMaps, check_images
 from senet_jax.models.branches import (
     Conv,
     Fork,
@@ -96,16 +96,18 @@ class Inception(Backbone):
         """
         self._check_sides(images)
         config = UnitConfig(self.conv_bias, self.epsilon, self.dtype, self.norm_group)
-        x, stride, features = images, 1, {}
+        x, stride, features = images, 1, FeatureMaps(self.features_by)
         for layer in self.layers:
             if isinstance(layer, ModuleSpec):
-                x = self.module(layer, config)(x, train)
+                x, stage = self.module(layer, config)(x, train), layer.stage
             else:
-                x = follow((layer,), x, train, config)
+                x, stage = follow((layer,), x, train, config), None
             stride *= layer.stride
-            features[stride] = x
+            features.add(x, stride=stride, stage=stage)
         if self.features_only:
-            return features
+            # Convolutions behind the last module are part of its stage.
+            features.add(x, stride=stride, stage=self.stage_numbers[-1])
+            return features.found
         return self.classify(x, train)
 
     def _check_sides(self, images: Array) -> None:

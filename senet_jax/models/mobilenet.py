@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError, choose
-from senet_jax.models.backbone import Backbone, Stage, check_images
+from senet_jax.models.backbone import Backbone, FeatureMaps, Stage, check_images
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ranges import check_fields
@@ -109,7 +109,7 @@ class MobileNetV1(Backbone):
         block: Any = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         stem_width, stride = int(self.width * STEM_WIDTH), 2 if self.stem == "imagenet" else 1
         x = Stem(stem_width, stride, self.dtype, self.norm_group, name="stem")(images, train)
-        features = {}
+        features = FeatureMaps(self.features_by)
         for stage, (blocks, width) in enumerate(zip(self.blocks, WIDTHS, strict=False), 1):
             build = functools.partial(
                 block,
@@ -121,8 +121,8 @@ class MobileNetV1(Backbone):
             first = functools.partial(build, stride=1 if stage == 1 else 2)
             rest = [functools.partial(build, stride=1)] * (blocks - 1)
             x = Stage((first, *rest), name=f"stage{stage}")(x, train)
-            features[stride * 2 ** (stage - 1)] = x
-        return features if self.features_only else self.classify(x, train)
+            features.add(x, stride=stride * 2 ** (stage - 1), stage=stage)
+        return features.found if self.features_only else self.classify(x, train)
 
 
 MOBILENETS: dict[str, Callable[..., MobileNetV1]] = {

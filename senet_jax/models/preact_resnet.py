@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from senet_jax.attention import Mechanism
 from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError, choose
-from senet_jax.models.backbone import Backbone, Stage, check_images
+from senet_jax.models.backbone import Backbone, FeatureMaps, Stage, check_images
 from senet_jax.models.resnet import SE
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
@@ -124,7 +124,7 @@ class PreactResNet(Backbone):
         """
         check_images(images)
         block: Any = nn.remat(PreactBlock, static_argnums=(2,)) if self.remat else PreactBlock
-        features = {}
+        features = FeatureMaps(self.features_by)
         x = conv(self.stem_width, 3, dtype=self.dtype, name="stem")(images)
         for stage, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True), 2):
             build = functools.partial(
@@ -139,10 +139,11 @@ class PreactResNet(Backbone):
             )
             first = functools.partial(build, stride=1 if stage == 2 else 2, leads=stage == 2)
             x = Stage((first, *[build] * (blocks - 1)), name=f"stage{stage}")(x, train)
-            features[2 ** (stage - 2)] = x
+            features.add(x, stride=2 ** (stage - 2), stage=stage)
         x = batch_norm(train, group=self.norm_group, dtype=self.dtype, name="bn")(x, relu=True)
         if self.features_only:
-            return features | {max(features): x}
+            features.add(x, stride=2 ** (stage - 2), stage=stage)
+            return features.found
         return self.classify(x, train)
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention import ECAConfig, SqueezeExciteConfig
 from senet_jax.errors import UsageError, choose
-from senet_jax.models.backbone import Backbone, check_images
+from senet_jax.models.backbone import Backbone, FeatureMaps, check_images
 from senet_jax.models.blocks import (
     BasicBlock,
     BlockConfig,
@@ -175,8 +175,9 @@ class ResNet(Backbone):
 
         stem = Stem(self.stem, self.stem_width, self.dtype, self.norm_group, name="stem")
         before, stride = stem.strides
-        features = {}
-        features[before], x = stem(images, train)
+        features = FeatureMaps(self.features_by)
+        unpooled, x = stem(images, train)
+        features.add(unpooled, stride=before)
         dilation = 1
         for stage, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True), 2):
             chosen = config if self.attention_of(stage) else plain
@@ -196,9 +197,9 @@ class ResNet(Backbone):
                 name=f"stage{stage}",
             )(x, train, drop_rate if stage >= len(self.blocks) else None)
             done += blocks
-            features[stride] = x
+            features.add(x, stride=stride, stage=stage)
         if self.features_only:
-            return features
+            return features.found
         return self.classify(x, train)
 
 

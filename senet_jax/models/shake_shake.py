@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from senet_jax.attention import Mechanism
 from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError, choose
-from senet_jax.models.backbone import Backbone, Stage, check_images
+from senet_jax.models.backbone import Backbone, FeatureMaps, Stage, check_images
 from senet_jax.models.resnet import SE
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
@@ -200,7 +200,7 @@ class ShakeShake(Backbone):
         """
         check_images(images)
         block: Any = nn.remat(ShakeBlock, static_argnums=(2,)) if self.remat else ShakeBlock
-        features = {}
+        features = FeatureMaps(self.features_by)
         x = Layers(((self.stem_width, 3, 1, 1),), self.dtype, self.norm_group, name="stem")(
             images, train
         )
@@ -219,11 +219,12 @@ class ShakeShake(Backbone):
             )
             first = functools.partial(build, stride=1 if stage == 2 else 2)
             x = Stage((first, *[build] * (blocks - 1)), name=f"stage{stage}")(x, train)
-            features[2 ** (stage - 2)] = x
+            features.add(x, stride=2 ** (stage - 2), stage=stage)
         # A bottleneck has had its ReLU.
         x = x if self.bottleneck else nn.relu(x)
         if self.features_only:
-            return features | {max(features): x}
+            features.add(x, stride=2 ** (stage - 2), stage=stage)
+            return features.found
         return self.classify(x, train)
 
 

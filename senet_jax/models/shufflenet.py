@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError, choose
-from senet_jax.models.backbone import Backbone, Stage, check_images
+from senet_jax.models.backbone import Backbone, FeatureMaps, Stage, check_images
 from senet_jax.models.mobilenet import Stem, StemKind
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
@@ -154,10 +154,12 @@ class ShuffleNetV1(Backbone):
         x = Stem(self._stem_channels, stride, self.dtype, self.norm_group, name="stem")(
             images, train
         )
-        features = {stride: x}
+        features = FeatureMaps(self.features_by)
+        features.add(x, stride=stride)
         if self.stem == "imagenet":
             stride = 4
-            x = features[stride] = max_pool(x, 3, 2, pad=1)
+            x = max_pool(x, 3, 2, pad=1)
+            features.add(x, stride=stride)
         for stage, blocks in enumerate(self.blocks, 2):
             build = functools.partial(
                 unit,
@@ -173,8 +175,8 @@ class ShuffleNetV1(Backbone):
             rest = [functools.partial(build, first_groups=self.groups, stride=1)] * (blocks - 1)
             x = Stage((first, *rest), name=f"stage{stage}")(x, train)
             stride *= 2
-            features[stride] = x
-        return features if self.features_only else self.classify(x, train)
+            features.add(x, stride=stride, stage=stage)
+        return features.found if self.features_only else self.classify(x, train)
 
 
 SHUFFLENETS: dict[str, Callable[..., ShuffleNetV1]] = {

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import rescale
 from senet_jax.errors import UsageError
-from senet_jax.models.backbone import Backbone, check_images
+from senet_jax.models.backbone import Backbone, FeatureMaps, check_images
 from senet_jax.ops.conv import conv
 from senet_jax.ops.norm import batch_norm
 from senet_jax.ops.pooling import adaptive_avg_pool, max_pool
@@ -133,7 +133,7 @@ class VGG(Backbone):
         """
         check_images(images, smallest=2 ** len(self.blocks))
         layer: Any = nn.remat(Layer, static_argnums=(2,)) if self.remat else Layer
-        x, stride, features = images, 1, {}
+        x, stride, features = images, 1, FeatureMaps(self.features_by)
         for stage, (layers, width) in enumerate(zip(self.blocks, self.widths, strict=True), 1):
             x = Stage(
                 layer,
@@ -148,11 +148,11 @@ class VGG(Backbone):
                 norm_group=self.norm_group,
                 name=f"stage{stage}",
             )(x, train)
-            features[stride] = x
+            features.add(x, stride=stride, stage=stage)
             x, stride = max_pool(x, 2, 2), 2 * stride
-        features[stride] = x
+        features.add(x, stride=stride)
         if self.features_only:
-            return features
+            return features.found
 
         x = adaptive_avg_pool(x, *(max(FC_WINDOW, side) for side in x.shape[1:3]))
         fc = functools.partial(conv, self.fc_width, pad=0, use_bias=True, dtype=self.dtype)
