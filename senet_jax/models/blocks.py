@@ -33,6 +33,9 @@ class Sampling:
     """Dilation of the block's first 3x3 convolution."""
     next_dilation: int = 1
     """Dilation of what follows: the second 3x3 of a basic block and the later blocks."""
+    keeps_pool: bool = False
+    """Where dilation took the stride's place: a pool that strides stays, with stride 1, and the
+    shortcut takes its input as it is. See ``ResNet.dilated``."""
 
     @property
     def reduces(self) -> bool:
@@ -197,15 +200,18 @@ class BlockConfig:
         groups: int,
         train: bool,
         drop_rate: Rate | None,
+        keeps_pool: bool = False,
     ) -> Float[Array, "n h2 w2 c2"]:
         """Applies ``conv{index}``, batch norm and ReLU, or the attention in place of the three.
 
-        Called inside a block; ``drop_rate`` is the rate of DropBlock.
+        Called inside a block; ``drop_rate`` is the rate of DropBlock, ``keeps_pool`` that of the
+        block's ``Sampling``.
         """
-        pool = stride if self.stride_by != "conv" else 1
-        if pool > 1:
+        pool = stride
+        pools = self.stride_by != "conv" and (stride > 1 or keeps_pool)
+        if pools:
             stride = 1
-        if pool > 1 and self.stride_by == "pool_before":
+        if pools and self.stride_by == "pool_before":
             x = avg_pool(x, 3, pool, pad=1)
         name = f"conv{index}"
         if isinstance(self.attention, ConvAttention) and self.attention.replaces:
@@ -231,7 +237,7 @@ class BlockConfig:
             x = self.normalise(
                 x, f"bn{index}", "conv3x3", train=train, drop_rate=drop_rate, relu=True
             )
-        if pool > 1 and self.stride_by == "pool_after":
+        if pools and self.stride_by == "pool_after":
             x = avg_pool(x, 3, pool, pad=1)
         return x
 
@@ -264,7 +270,7 @@ class Shortcut(nn.Module):
         if option == "D" and reduces:
             if stride > 1:
                 x = avg_pool(x, 2, stride, ceil_mode=True, count_pad=False)
-            else:
+            elif not self.sampling.keeps_pool:
                 # Where dilation took the stride's place timm pads the far side and counts it.
                 x = avg_pool(jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0))), 2, 1)
             stride, kernel = 1, 1
@@ -303,6 +309,7 @@ class BasicBlock(nn.Module):
             groups=1,
             train=train,
             drop_rate=drop_rate,
+            keeps_pool=s.keeps_pool,
         )
         x = conv(self.width, 3, dilation=s.next_dilation, dtype=c.dtype, name="conv2")(x)
         x = c.normalise(
@@ -353,6 +360,7 @@ class Bottleneck(nn.Module):
             groups=c.cardinality,
             train=train,
             drop_rate=drop_rate,
+            keeps_pool=s.keeps_pool,
         )
         x = conv(outer, 1, dtype=c.dtype, name="conv3")(x)
         x = c.normalise(

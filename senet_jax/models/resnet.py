@@ -30,6 +30,8 @@ from senet_jax.models.stem import Stem, StemKind, StemWidth
 from senet_jax.ops.drop import Rate
 from senet_jax.ranges import WIDTHS, check_fields
 
+DilatedForm = Literal["timm", "authors"]
+
 
 class Stage(nn.Module):
     """Blocks of one width."""
@@ -104,6 +106,10 @@ class ResNet(Backbone):
     output_stride: int = 32
     """Largest stride, 8, 16 or 32: where a stage would pass it, its convolutions are dilated
     instead (DeepLab, arXiv 1706.05587). The parameters stay the same."""
+    dilated: DilatedForm = "timm"
+    """The first block of such a stage, where its stride would be a pool: "timm" leaves that pool
+    out, and the shortcut D averages 2x2 with stride 1; "authors" keeps the 3x3 pool with stride 1,
+    and the shortcut D does not average (ResNeSt's authors, for segmentation)."""
     stochastic_depth: float = 0.0
     """Probability to drop the residual branch of the last block; it grows linearly with depth
     from the first block's, 1 / blocks of it (arXiv 1603.09382, eq. 4)."""
@@ -115,6 +121,7 @@ class ResNet(Backbone):
         widths = self.stem_width if isinstance(self.stem_width, tuple) else (self.stem_width,)
         WIDTHS.check("stem_width", widths)
         choose("stem", self.stem, get_args(StemKind))
+        choose("dilated", self.dilated, get_args(DilatedForm))
         if self.stem == "cifar" and isinstance(self.stem_width, tuple):
             raise UsageError(
                 f"the cifar stem has one convolution: stem_width must be a number, "
@@ -184,7 +191,8 @@ class ResNet(Backbone):
             factor = 1 if stage == 2 else 2
             dilated = stride * factor > self.output_stride
             following = dilation * factor if dilated else dilation
-            first = Sampling(1 if dilated else factor, dilation, following)
+            keeps_pool = dilated and self.dilated == "authors"
+            first = Sampling(1 if dilated else factor, dilation, following, keeps_pool)
             dilation, stride = following, stride * first.stride
             x = Stage(
                 block,
