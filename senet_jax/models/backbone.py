@@ -1,5 +1,6 @@
 """What the networks of the zoo have in common: their common fields, their input, their head."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -110,6 +111,11 @@ class Backbone(nn.Module, kw_only=True):
     def head_modules(self) -> Sequence[str]:
         """Modules of the classifier, which ``features_only`` leaves out."""
         return ("head",)
+
+    def stage_of(self, module: str) -> int:
+        """The stage that a module of the network is part of, by its name; 1 is the stem's."""
+        match = re.fullmatch(r"stage(\d+)", module)
+        return int(match[1]) if match else 1
 
     def attention_of(self, stage: int) -> Mechanism | None:
         """The attention that the blocks of a stage carry."""

@@ -185,6 +185,11 @@ class DenseNet(Backbone):
     def stage_numbers(self) -> Sequence[int]:
         return range(2, len(self.blocks) + 2)
 
+    def stage_of(self, module: str) -> int:
+        if module == "final_bn":
+            return self.stage_numbers[-1]
+        return super().stage_of(module.replace("transition", "stage"))
+
     @property
     def _stem_channels(self) -> int:
         return 2 * self.growth_rate if self.stem_width is None else self.stem_width

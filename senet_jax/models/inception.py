@@ -75,6 +75,14 @@ class Inception(Backbone):
     def stage_numbers(self) -> Sequence[int]:
         return sorted({layer.stage for layer in self.layers if isinstance(layer, ModuleSpec)})
 
+    def stage_of(self, module: str) -> int:
+        stage = 1
+        for layer in self.layers:
+            stage = layer.stage if isinstance(layer, ModuleSpec) else stage
+            if getattr(layer, "name", None) == module:
+                break
+        return stage
+
     def module(self, spec: ModuleSpec, config: UnitConfig) -> nn.Module:
         """Builds a module; called in ``__call__``."""
         attention = self.attention_of(spec.stage)

@@ -112,6 +112,9 @@ class PreactResNet(Backbone):
     def stage_numbers(self) -> Sequence[int]:
         return range(2, len(self.blocks) + 2)
 
+    def stage_of(self, module: str) -> int:
+        return self.stage_numbers[-1] if module == "bn" else super().stage_of(module)
+
     @nn.compact
     def __call__(
         self, images: Float[Array, "n h w c"], train: bool
