@@ -378,6 +378,20 @@ RANGES: dict[str, dict[str, Range]] = {
     # The module says which of these numbers of groups there are.
     "ShuffleNetV1": {"groups": _count(1, 8), "width": Range(0.01, 64), "blocks": _BLOCKS},
     "Inception": {"epsilon": Range(0, 1, open_below=True)},
+    "Segmenter": {
+        "num_classes": _count(1, MOST_CLASSES),
+        "dropout": _RATE,
+        "aux_dropout": _RATE,
+        # The module says which stages there are.
+        "frozen_norms": Range(1, MOST_STAGES + 1, whole=True, count=(0, MOST_STAGES)),
+    },
+    "PSPNet": {"grids": Range(1, 64, whole=True, count=(1, 16))},
+    "DeepLabV3": {
+        "width": _WIDTH,
+        "rates": Range(1, MOST_SIDE, whole=True, count=(1, 16)),
+        "aspp_dropout": _RATE,
+    },
+    "DeepLabV3Plus": {"low_width": _WIDTH},
     "SlurmOptions": {
         # SLURM keeps minutes as uint32; a run saves its state 2 minutes before the end.
         "minutes": _count(5, MOST_STEPS),

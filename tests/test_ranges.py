@@ -23,6 +23,8 @@ from senet_jax.config import (
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.models.backbone import Backbone
 from senet_jax.models.blocks import BlockConfig
+from senet_jax.models.segmentation.named import HEADS
+from senet_jax.models.segmentation.segmenter import Segmenter
 from senet_jax.models.zoo import create_model, list_models
 from senet_jax.ranges import RANGES, Range, check_fields, check_numbers, range_of
 from senet_jax.studies.slurm import SlurmOptions
@@ -33,10 +35,12 @@ CONFIGS = (
     *(TrainConfig, ModelConfig, AttentionOverrides, DataConfig, AugmentConfig, OptimizerConfig),
     *(CheckpointConfig, MeshConfig, HostsConfig, Invocation, ShowDataConfig, SlurmOptions, Options),
 )
-FAMILIES = {type(create_model(name)) for name in list_models()}
+FAMILIES = {type(create_model(name)) for name in list_models()} - {*HEADS.values()}
 MODULES = (
     Backbone,
     BlockConfig,
+    Segmenter,
+    *HEADS.values(),
     *ATTENTIONS.values(),
     *sorted(FAMILIES, key=lambda family: family.__name__),
 )

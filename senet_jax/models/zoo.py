@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ from senet_jax.models import (
     sknet,
     vgg,
 )
+from senet_jax.models.segmentation import named
+from senet_jax.models.segmentation.segmenter import Segmenter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +45,7 @@ def _entries(
     return {name: ZooEntry(build, sizes.get(name, input_size)) for name, build in table.items()}
 
 
-ZOO: dict[str, ZooEntry] = {
+CLASSIFIERS: dict[str, ZooEntry] = {
     **_entries(resnet.IMAGENET_RESNETS, 224, resnet.RESNET_SIZES),
     **_entries(resnet.SENETS, 224),
     **_entries(resnest.RESNESTS, 224, resnest.RESNEST_SIZES),
@@ -60,28 +63,57 @@ ZOO: dict[str, ZooEntry] = {
     **_entries(preact_resnet.PREACT_RESNETS, 32),
     **_entries(shake_shake.SHAKE_SHAKES, 32),
 }
+"""The networks that classify images. They are the backbones of the others."""
+
+
+def _segmenter(head: str, backbone: str) -> ZooEntry:
+    """The entry of a network of semantic segmentation.
+
+    Raises:
+        UsageError: There is no such backbone.
+    """
+    entry = CLASSIFIERS[choose(f"backbone of {head}", backbone, CLASSIFIERS)]
+    small = entry.input_size < SMALLEST_PHOTOGRAPH
+    size = entry.input_size if small else named.SIDE
+    return ZooEntry(functools.partial(named.segmenter, head, entry.build), size)
+
+
+SMALLEST_PHOTOGRAPH = 128
+"""Side of the images, pixels, from which on a classifier is one of photographs."""
+
+ZOO: dict[str, ZooEntry] = {
+    **CLASSIFIERS,
+    **{f"{head}_{backbone}": _segmenter(head, backbone) for head, backbone in named.PUBLISHED},
+}
+"""The networks that have a name in the papers or in other codebases."""
 
 
 def create_model(name: str, **fields: Any) -> nn.Module:
     """Builds a network by name.
 
     Args:
-        name: A name of ``list_models()``; where timm has the model, timm's name for it.
+        name: A name of ``list_models()``; where timm has the model, timm's name for it. Or
+            "HEAD_BACKBONE", such as "deeplabv3_resnest50d", for semantic segmentation: a head of
+            ``segmentation.named.HEADS`` on a classifier of the list.
         **fields: Fields of the module that differ from the named network's, such as
             ``num_classes=10``, ``attention=SqueezeExciteConfig(gate="tanh")``,
-            ``placement="pre"``, ``stages=(3, 4)`` or ``dtype=jnp.bfloat16``.
+            ``placement="pre"``, ``stages=(3, 4)`` or ``dtype=jnp.bfloat16``. Of a network of
+            semantic segmentation they are those of its head and of its backbone.
 
     Returns:
         A Linen module called as ``model.apply(variables, images, train=False)`` on float images
-        (n, h, w, c), giving logits (n, num_classes); its variables are ``params`` and
-        ``batch_stats``.
+        (n, h, w, c), giving logits (n, num_classes), or those of each pixel (see ``Segmenter``);
+        its variables are ``params`` and ``batch_stats``.
 
     Raises:
         UsageError: An unknown name, field or value of a field.
     """
     entry = find(name)
     model = entry.build()
-    valid = [field.name for field in dataclasses.fields(model) if field.name not in _LINEN]
+    if isinstance(model, Segmenter):
+        valid = named.field_names(model)
+    else:
+        valid = [field.name for field in dataclasses.fields(model) if field.name not in _LINEN]
     for field in fields:
         choose(f"field of {name}", field, valid)
     return entry.build(**fields)
@@ -96,6 +128,8 @@ def find(name: str) -> ZooEntry:
     Raises:
         UsageError: An unknown name.
     """
+    if name not in ZOO and (parts := named.split(name)):
+        return _segmenter(*parts)
     return ZOO[choose("model", name, ZOO)]
 
 

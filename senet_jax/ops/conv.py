@@ -46,6 +46,7 @@ def conv(
     dilation: int = 1,
     groups: int = 1,
     use_bias: bool = False,
+    kernel_init: Any = HE_NORMAL,
     dtype: Any = None,
     name: str | None = None,
 ) -> "Conv":
@@ -62,6 +63,7 @@ def conv(
         dilation: Distance between the taps of the kernel.
         groups: Number of groups (the cardinality of ResNeXt); divides both channel counts.
         use_bias: Whether a bias is added (not where a batch norm follows).
+        kernel_init: Initialiser of the kernel.
         dtype: Compute precision; parameters stay float32.
         name: Name of the submodule.
 
@@ -85,7 +87,7 @@ def conv(
         feature_group_count=groups,
         use_bias=use_bias,
         dtype=dtype,
-        kernel_init=HE_NORMAL,
+        kernel_init=kernel_init,
         conv_general_dilated=lowered,
         name=name,
     )

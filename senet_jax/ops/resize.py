@@ -5,6 +5,7 @@ the corners.
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +17,14 @@ from senet_jax.ops.precision import accurate
 
 
 def resize_bilinear(
-    x: Float[Array, "n h w c"], size: tuple[int, int], *, align_corners: bool
+    x: Float[Array, "n h w c"], size: Sequence[int], *, align_corners: bool
 ) -> Float[Array, "n h2 w2 c"]:
     """Resizes maps linearly in both directions, without antialiasing.
 
     This is ``torch.nn.functional.interpolate(mode="bilinear", antialias=False)``. Each axis is one
-    product with a matrix of two entries a row: its gradient is a product too, where that of a
-    gather would be a scatter, which takes three times as long on a CPU and adds in any order on a
-    GPU.
+    product with a matrix of two entries a row, and so is its gradient. The gradient of a gather
+    would be a scatter, which is slower on a CPU (``experiments/benchmarks/resizing.py``) and adds
+    in any order on a GPU.
 
     Args:
         x: Maps.
@@ -40,7 +41,7 @@ def resize_bilinear(
     return x
 
 
-def resize_nearest(x: Shaped[Array, "n h w *c"], size: tuple[int, int]) -> Shaped[Array, "..."]:
+def resize_nearest(x: Shaped[Array, "n h w *c"], size: Sequence[int]) -> Shaped[Array, "..."]:
     """Resizes maps or labels by taking the nearest pixel towards the first one.
 
     This is ``torch.nn.functional.interpolate(mode="nearest")``.
@@ -66,6 +67,10 @@ def _resize_axis(
     matrix = jnp.asarray(_matrix(before, side, align_corners), x.dtype)
     interpolated: Array = interpolate(matrix, x, axis)
     return interpolated
+
+
+INTERPOLATION = "interpolate"
+"""Name of the function that multiplies, in the jaxpr of what calls it."""
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -22,6 +22,8 @@ from senet_jax.data.normalization import Normalization
 from senet_jax.data.transforms import EvalTransform, TrainTransform
 from senet_jax.errors import UsageError
 from senet_jax.models.configured import build_model, image_side
+from senet_jax.models.segmentation import named
+from senet_jax.models.segmentation.segmenter import Segmenter
 from senet_jax.tasks.base import Arrays, Measured, Task
 from senet_jax.tasks.metrics import Metric
 from senet_jax.text import printable
@@ -71,7 +73,11 @@ class Classification(Task):
     @classmethod
     def open(cls, config: TrainConfig) -> Dataset:
         # An unknown network is told before the data are opened.
-        build_model(config.model, num_classes=1)
+        if isinstance(build_model(config.model, num_classes=1), Segmenter):
+            raise UsageError(
+                f"{config.model.name} classifies pixels, and this task classifies images: choose a "
+                f"network such as {named.classifier(config.model.name)}."
+            )
         return open_dataset(config.data.name, config.data.dir, image_side(config))
 
     @classmethod
