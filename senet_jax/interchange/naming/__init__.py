@@ -4,12 +4,21 @@ from collections.abc import Callable
 
 from flax import linen as nn
 
-from senet_jax.interchange.naming import densenet, inception, inception_resnet, resnet, vgg
+from senet_jax.interchange.naming import (
+    densenet,
+    inception,
+    inception_resnet,
+    resnet,
+    segmentation,
+    vgg,
+)
 from senet_jax.interchange.naming.rules import Naming
 from senet_jax.models.densenet import DenseNet
 from senet_jax.models.inception import Inception
 from senet_jax.models.inception_resnet import InceptionResNet
 from senet_jax.models.resnet import ResNet
+from senet_jax.models.segmentation import named
+from senet_jax.models.segmentation.segmenter import Segmenter
 from senet_jax.models.vgg import VGG
 
 FAMILIES: dict[type[nn.Module], Callable[[str, nn.Module], tuple[Naming, ...]]] = {
@@ -34,10 +43,14 @@ def namings(name: str, model: nn.Module) -> tuple[Naming, ...]:
         name: Name in the zoo.
         model: The network.
     """
+    if isinstance(model, Segmenter):
+        return segmentation.namings(model, namings(named.classifier(name), model.backbone))
     family = FAMILIES.get(type(model))
     return family(name, model) if family else (lambda path: path.replace("/", "."),)
 
 
 def training_only(model: nn.Module) -> tuple[str, ...]:
     """Modules whose weights may come with a network's and are not part of it."""
+    if isinstance(model, Segmenter):
+        return () if model.aux else segmentation.AUXILIARY
     return TRAINING_ONLY.get(type(model), ())
