@@ -81,6 +81,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _named(name: str) -> ShowDataConfig:
+    from senet_jax.config import ModelConfig
     from senet_jax.data.config import DataConfig
     from senet_jax.data.datasets import DATASETS
     from senet_jax.data.scene_sets import SCENE_SETS
@@ -92,5 +93,7 @@ def _named(name: str) -> ShowDataConfig:
         fields = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)}
         return ShowDataConfig(**fields)
     if name in SCENE_SETS:
-        return ShowDataConfig(task="segmentation", data=DataConfig(name=name))
+        # Its images do not depend on the network.
+        network = ModelConfig(name="fcn_cifar_resnet8")
+        return ShowDataConfig(task="segmentation", data=DataConfig(name=name), model=network)
     return ShowDataConfig(data=DataConfig(name=name))

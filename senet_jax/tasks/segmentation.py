@@ -23,6 +23,7 @@ from senet_jax.errors import UsageError
 from senet_jax.files import read_text
 from senet_jax.models.backbone import Backbone
 from senet_jax.models.configured import build_model
+from senet_jax.models.segmentation import named
 from senet_jax.tasks.base import Arrays, Measured, Task
 from senet_jax.tasks.confusion import ConfusionMatrix, count_pixels
 from senet_jax.tasks.metrics import Metric
@@ -99,9 +100,10 @@ class Segmentation(Task):
         """
         network = build_model(config, classes)
         if isinstance(network, Backbone):
+            heads = ", ".join(named.HEADS)
             raise UsageError(
-                f"{config.name} is a network of the task classification: give one of "
-                "segmentation, --model.name."
+                f"{config.name} classifies images, and this task classifies pixels: choose a "
+                f"network such as fcn_{config.name}, --model.name; the heads are {heads}."
             )
         return network
 

@@ -350,7 +350,7 @@ def test_classification_has_no_fields_of_segmentation(config_):
 
 def test_a_network_of_classification_is_refused(config, monkeypatch):
     monkeypatch.undo()
-    message = "cifar_resnet8 is a network of the task classification"
+    message = "cifar_resnet8 classifies images, .* such as fcn_cifar_resnet8"
     elsewhere = data(config, dir=config.data.dir / "absent")
     with pytest.raises(UsageError, match=message):
         Run(dataclasses.replace(elsewhere, model=ModelConfig(name="cifar_resnet8")))
