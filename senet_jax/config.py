@@ -103,6 +103,8 @@ class OptimizerConfig:
     weight_decay: Annotated[float, Range(0, 1e6)] = 1e-4
     """Decay of the kernels; biases and batch norm have none. L2 in the gradient for SGD and LARS,
     decoupled for AdamW and LAMB."""
+    decay_all: bool = False
+    """Decay every parameter, biases and batch norm too (ResNeSt's authors, for segmentation)."""
     trust_coefficient: Annotated[float, Range(0, 1e6, open_below=True)] = 1e-3
     """LARS: the norm of an update over that of its kernel, before the learning rate."""
     b1: Annotated[float, RATE] = 0.9
