@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from senet_jax.analysis.pictures import draw_images
+from senet_jax.analysis.pictures import SIDE, draw_images
 from senet_jax.errors import UsageError
 from senet_jax.files import write_whole
 
@@ -45,6 +45,7 @@ def draw_overlays(
     titles: Sequence[str],
     names: Sequence[str],
     palette: Palette,
+    side: float = SIDE,
 ) -> Path:
     """Draws images with the classes of their pixels over them into a PNG file.
 
@@ -55,11 +56,12 @@ def draw_overlays(
         titles: The text over each image.
         names: Names of the classes; the legend has those that the images have.
         palette: The colours.
+        side: As in ``draw_images``.
     """
     shown = np.stack([overlay(*pair, palette) for pair in zip(images, labels, strict=True)])
     there = [index for index in np.unique(labels).tolist() if 0 <= index < len(names)]
     legend = [(names[index], tuple(palette[index])) for index in there]
-    return draw_images(file, shown, titles, legend)
+    return draw_images(file, shown, titles, legend, side)
 
 
 def write_label(file: Path, label: Int[np.ndarray, "h w"], palette: Palette) -> Path:

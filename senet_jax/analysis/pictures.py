@@ -39,6 +39,7 @@ def draw_images(
     images: UInt8[np.ndarray, "n h w c"],
     titles: Sequence[str],
     legend: Sequence[tuple[str, Sequence[int]]] = (),
+    side: float = SIDE,
 ) -> Path:
     """Draws images in rows, as near to a square as they go, into a PNG file.
 
@@ -47,15 +48,16 @@ def draw_images(
         images: Grey or RGB images, 0 to 255.
         titles: What stands over each; long lines are broken.
         legend: Names below the images, each with its colour, 0 to 255.
+        side: Side of the square that each image is drawn in, inches.
     """
     wrapped = ["\n".join(map(wrap, title.split("\n"))) for title in titles]
     lines = max(title.count("\n") + 1 for title in wrapped)
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     entries = [figure_text(name) for name, _ in legend]
-    across = max(1, int(columns * SIDE / ENTRY))
+    across = max(1, int(columns * side / ENTRY))
     below = 1.5 * TITLE_LINE * math.ceil(len(entries) / across)
-    size = columns * SIDE, rows * (SIDE + lines * TITLE_LINE) + below
+    size = columns * side, rows * (side + lines * TITLE_LINE) + below
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False)

@@ -271,6 +271,15 @@ class Task(Protocol):
         """
         return None
 
+    @classmethod
+    def details(cls, metrics: Mapping[str, float]) -> list[str]:
+        """Lines about the metrics of a validation besides those of ``metrics``, for people.
+
+        Args:
+            metrics: By the keys of ``metrics.jsonl``.
+        """
+        return []
+
     def titles(self, batch: Arrays, shared: Any, names: Sequence[str]) -> list[str]:
         """A title for each image of a batch of training, for people who look at them.
 

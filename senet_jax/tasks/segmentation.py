@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -190,6 +190,15 @@ class Segmentation(Task):
 
     def accumulator(self) -> ConfusionMatrix:
         return ConfusionMatrix(self.names)
+
+    @classmethod
+    def details(cls, metrics: Mapping[str, float]) -> list[str]:
+        """The IoU of each class that the labels or the predictions have."""
+        start = "val/iou/"
+        ious = {
+            key.removeprefix(start): iou for key, iou in metrics.items() if key.startswith(start)
+        }
+        return ["IoU by class:", *(f"  {iou:7.2%}  {name}" for name, iou in ious.items())]
 
     def pixel_classes(self, batch: Arrays) -> np.ndarray | None:
         return np.asarray(batch["label"])
