@@ -102,6 +102,7 @@ def run(options: argparse.Namespace) -> int:
     from senet_jax.training.distributed.mesh import make_mesh
 
     views = view_fields(options)
+    check_weights_of(options, options.weights)
     if _classifies_pixels(options):
         return _predict_pixels(options)
     if options.out is not None:
@@ -255,7 +256,6 @@ def _open(options: argparse.Namespace) -> "list[Trained]":
         raise UsageError("give the folder of a run, --run, or --weights.")
     if options.weights and not options.model:
         raise UsageError("--weights need the network's name, --model.")
-    check_weights_of(options, options.weights)
     networks = [trained_run(Path(path), options.which) for path in options.runs]
     if options.weights:
         use_compile_cache(None)
