@@ -21,7 +21,7 @@ $(BIN)/python:
 	@touch $@
 
 .venv/.torch: .venv/.setup
-	$(PIP) -c constraints.txt -e '.[dev,notebooks,torch]'
+	$(PIP) -c constraints.txt -e '.[dev,notebooks,parity]'
 	@touch $@
 
 .venv/.notebooks: .venv/.setup

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from senet_jax.data.config import DataConfig
 from senet_jax.errors import UsageError, require
 from senet_jax.fields.attention import MECHANISMS, Kind
-from senet_jax.fields.models import FAMILIES
+from senet_jax.fields.models import FAMILIES, SEGMENTERS
 from senet_jax.fields.union import union_of
 from senet_jax.files import user_address, user_path, user_weights
 from senet_jax.ops.lowerings import Lowering
@@ -33,6 +33,7 @@ from senet_jax.ranges import (
 
 _AttentionFields = union_of(MECHANISMS)
 _FamilyFields = union_of(FAMILIES)
+_SegmenterFields = union_of(SEGMENTERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +51,15 @@ class AttentionOverrides(_AttentionFields, _Kind):  # type: ignore[misc, valid-t
 @dataclasses.dataclass(frozen=True)
 class _Named:
     name: str = "cifar_seresnet20"
-    """A name that `senet-jax models` lists."""
+    """A name that `senet-jax models` lists; for semantic segmentation HEAD_BACKBONE: "fcn",
+    "deeplabv3", "deeplabv3plus" or "pspnet" on one of them, such as "deeplabv3_resnest50d"."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute precision; parameters, statistics and gates are float32 always."""
     attention: AttentionOverrides = AttentionOverrides()
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(_FamilyFields, _Named):  # type: ignore[misc, valid-type]
+class ModelConfig(_FamilyFields, _SegmenterFields, _Named):  # type: ignore[misc, valid-type]
     """The network: a named one, and what differs from it; None keeps the network's own."""
 
 
@@ -101,6 +103,8 @@ class OptimizerConfig:
     weight_decay: Annotated[float, Range(0, 1e6)] = 1e-4
     """Decay of the kernels; biases and batch norm have none. L2 in the gradient for SGD and LARS,
     decoupled for AdamW and LAMB."""
+    decay_all: bool = False
+    """Decay every parameter, biases and batch norm too (ResNeSt's authors, for segmentation)."""
     trust_coefficient: Annotated[float, Range(0, 1e6, open_below=True)] = 1e-3
     """LARS: the norm of an update over that of its kernel, before the learning rate."""
     b1: Annotated[float, RATE] = 0.9
@@ -148,6 +152,23 @@ class MeshConfig:
     part, and a step gathers the parameters (ZeRO, arXiv 1910.02054)."""
 
 
+MEDIAN = "median"
+"""The weights of the classes that are no file: those by median frequency."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationConfig:
+    """The loss of semantic segmentation."""
+
+    aux_weight: Annotated[float, Range(0, 1e6)] = 0.4
+    """Weight of the loss of the auxiliary head, if the network has one (PSPNet: 0.4; the command of
+    ResNeSt's authors: 0.2; torchvision: 0.5)."""
+    class_weights: str | None = None
+    """Weights of the classes in the training loss: "median", by median frequency (arXiv 1411.4734,
+    section 6.3.2), or a file of numbers, one a line, in the order of the classes; None weighs all
+    pixels alike."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """Train a network, from the start or from where it stopped."""
@@ -156,7 +177,7 @@ class TrainConfig:
     """Folder of the run: config, checkpoints, metrics, TensorBoard files and curves. The same
     command on the same folder resumes."""
     task: str = "classification"
-    """The task: "classification", or one of another package that is installed."""
+    """The task: "classification", "segmentation", or one of another package that is installed."""
     epochs: Annotated[int, whole(1, MOST_EPOCHS)] = 90
     """Passes over the training images."""
     seed: Annotated[int, whole(0, MOST_SEED)] = 0
@@ -181,6 +202,7 @@ class TrainConfig:
     """Learning rate of all but the classifier, as a fraction of the classifier's."""
     label_smoothing: Annotated[float, RATE] = 0.0
     """Share of the target spread over all classes."""
+    segmentation: SegmentationConfig = SegmentationConfig()
     conv_lowering: Lowering | None = None
     """Form of the convolutions to which it applies; all others are then XLA's own, which "native"
     means. The forms are described in ops/conv_forms.py and ops/conv_gradients.py. None chooses for
@@ -233,6 +255,7 @@ class TrainConfig:
             "data.dir": (user_path, self.data.dir),
             "checkpoint.dir": (user_address, self.checkpoint.dir),
             "init_weights": (user_weights, self.init_weights),
+            "segmentation.class_weights": (user_path, self.segmentation.class_weights),
         }
         for field, (check, path) in paths.items():
             if path is None:
@@ -328,7 +351,16 @@ class TrainConfig:
             checkpoint = dataclasses.replace(checkpoint, dir=resolve(checkpoint.dir))
         if weights is not None and not weights.startswith("hf-hub:"):
             weights = resolve(weights)
-        return dataclasses.replace(self, data=data, checkpoint=checkpoint, init_weights=weights)
+        segmentation, classes = self.segmentation, self.segmentation.class_weights
+        if classes not in (None, MEDIAN):
+            segmentation = dataclasses.replace(segmentation, class_weights=resolve(classes))
+        return dataclasses.replace(
+            self,
+            data=data,
+            checkpoint=checkpoint,
+            init_weights=weights,
+            segmentation=segmentation,
+        )
 
     def differences(self, other: "TrainConfig", besides: Collection[str] = ()) -> list[str]:
         """Fields in which two experiments differ, as "field: this, not that".

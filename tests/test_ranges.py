@@ -19,10 +19,13 @@ from senet_jax.config import (
     MeshConfig,
     ModelConfig,
     OptimizerConfig,
+    SegmentationConfig,
     TrainConfig,
 )
-from senet_jax.data.config import AugmentConfig, DataConfig
+from senet_jax.data.config import AugmentConfig, CropConfig, DataConfig
 from senet_jax.models.backbone import Backbone
+from senet_jax.models.segmentation.named import HEADS
+from senet_jax.models.segmentation.segmenter import Segmenter
 from senet_jax.models.zoo import create_model, list_models
 from senet_jax.ranges import Range, check_config, check_fields, range_of
 from senet_jax.studies.slurm import SlurmOptions
@@ -32,10 +35,13 @@ from senet_jax.training.presets import PRESETS
 CONFIGS = (
     *(TrainConfig, ModelConfig, AttentionOverrides, DataConfig, AugmentConfig, OptimizerConfig),
     *(CheckpointConfig, MeshConfig, HostsConfig, Invocation, ShowDataConfig, SlurmOptions, Options),
+    *(CropConfig, SegmentationConfig),
 )
-FAMILIES = {type(create_model(name)) for name in list_models()}
+FAMILIES = {type(create_model(name)) for name in list_models()} - {*HEADS.values()}
 MODULES = (
     Backbone,
+    Segmenter,
+    *HEADS.values(),
     *ATTENTIONS.values(),
     *sorted(FAMILIES, key=lambda family: family.__name__),
 )

@@ -1,7 +1,7 @@
 """What commands take that use trained networks, and how images are shown to them."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +84,28 @@ def add_view(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="processes that decode; 0 decodes in threads",
     )
+
+
+def check_only(
+    options: argparse.Namespace,
+    defaults: argparse.Namespace,
+    allowed: Collection[str],
+    reason: str,
+) -> None:
+    """Refuses flags that do nothing for what is asked.
+
+    Args:
+        options: What was given.
+        defaults: What would be there without a flag.
+        allowed: The flags that may differ.
+        reason: The end of the message.
+
+    Raises:
+        UsageError: Another flag is given.
+    """
+    for name, default in vars(defaults).items():
+        if name not in allowed and getattr(options, name) != default:
+            raise UsageError(f"leave out --{name.replace('_', '-')}: {reason}")
 
 
 def check_weights_of(options: argparse.Namespace, files: Sequence[str]) -> None:

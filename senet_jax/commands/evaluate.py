@@ -10,6 +10,7 @@ from senet_jax.command_line.arguments import path, weights
 from senet_jax.command_line.networks import (
     add_networks,
     add_views,
+    check_only,
     open_networks,
     view_fields,
 )
@@ -127,12 +128,12 @@ def _evaluate_task(options: argparse.Namespace, task: "type[Task]") -> int:
     path = options.path[0]
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    for name, default in vars(parser.parse_args([path])).items():
-        if name not in ("path", "which", "json") and getattr(options, name) != default:
-            raise UsageError(
-                f"leave out --{name.replace('_', '-')}: {path} is a run of the task {task.name}, "
-                "which is evaluated as the run itself was."
-            )
+    check_only(
+        options,
+        parser.parse_args([path]),
+        ("path", "which", "json"),
+        f"{path} is a run of the task {task.name}, which is evaluated as the run itself was.",
+    )
     step, metrics = evaluate_run(Path(path), options.which)
     if options.json:
         print(json.dumps({"step": step, **metrics}))
@@ -143,6 +144,8 @@ def _evaluate_task(options: argparse.Namespace, task: "type[Task]") -> int:
         if metric.validation in metrics
     ]
     print(f"step {step}: {', '.join(said)} ({metrics['val/count']:,} held-out images)")
+    for line in task.details(metrics):
+        print(printable(line))
     return 0
 
 

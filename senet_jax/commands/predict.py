@@ -10,16 +10,19 @@ from senet_jax.command_line.arguments import number, path, weights
 from senet_jax.command_line.networks import (
     add_networks,
     add_views,
+    check_only,
     check_weights_of,
     read_weights,
     view_fields,
 )
 from senet_jax.errors import ExitCode, UsageError
+from senet_jax.files import make_folder
 from senet_jax.ranges import CLASSES
 from senet_jax.text import printable
 
 if TYPE_CHECKING:
     from senet_jax.data.card import Card
+    from senet_jax.data.image_files import ImageFiles
     from senet_jax.inference.trained import Trained
 
 SUMMARY = "Say what images show."
@@ -30,12 +33,20 @@ EXAMPLES = """examples:
   senet-jax predict cat.jpg --run runs/a runs/b --views ten-crop  an ensemble, ten crops
   senet-jax predict cat.jpg --weights seresnet50.safetensors --model seresnet50
   senet-jax predict cat.png --weights resnet20.npz --model cifar_resnet20 --data cifar10
+  senet-jax predict photo.jpg --run runs/ade20k --out pixels/     the class of each pixel
 
 Of a folder all images are taken, those of its folders too, but nothing hidden. A run knows the
 names of its classes; its data need not be there. Weights of 1,000 classes are taken for ImageNet's,
 normalised as ImageNet's usually are; --data names another data set, which must be there. A file
 that is no image is named on standard error, the others are still predicted, and the exit code is
-2."""
+2.
+A run of semantic segmentation says the class of each pixel of an image at the image's own size: the
+folder --out then has PHOTO.overlay.png, the image in the colours of the classes with a legend, and
+PHOTO.label.png, the number of the class of each pixel. Printed are the shares of the classes."""
+
+
+LEAST_SIDE, DOTS = 4.0, 100
+"""The least side of an overlay, inches, and pixels of an image drawn in an inch."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +84,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=5,
         help="how many classes are given",
     )
+    parser.add_argument(
+        "--out",
+        type=path,
+        help="folder of the pictures of a run of semantic segmentation; default: the current one",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 
 
@@ -86,6 +102,11 @@ def run(options: argparse.Namespace) -> int:
     from senet_jax.training.distributed.mesh import make_mesh
 
     views = view_fields(options)
+    check_weights_of(options, options.weights)
+    if _classifies_pixels(options):
+        return _predict_pixels(options)
+    if options.out is not None:
+        raise UsageError("--out is for a run of semantic segmentation.")
     if options.exif_orientation:
         views["exif_orientation"] = True
     images = ImageFiles(options.image)
@@ -117,6 +138,106 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
+def _classifies_pixels(options: argparse.Namespace) -> bool:
+    """Says if one run is given, and it is one of semantic segmentation.
+
+    Raises:
+        UsageError: It is one of several, which are no ensemble.
+    """
+    from senet_jax.inference.trained import run_task
+    from senet_jax.tasks.segmentation import Segmentation
+
+    of_pixels = [path for path in options.runs if issubclass(run_task(Path(path)), Segmentation)]
+    if of_pixels and len(options.runs) + len(options.weights) > 1:
+        raise UsageError(
+            f"{of_pixels[0]} is a run of semantic segmentation, of which there are no ensembles: "
+            "give it alone."
+        )
+    return bool(of_pixels)
+
+
+def _predict_pixels(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    from senet_jax.analysis.overlays import draw_overlays, write_label
+    from senet_jax.data.decode import Unreadable, decode
+    from senet_jax.data.image_files import ImageFiles
+    from senet_jax.inference.pixels import PixelClassifier
+
+    (run,) = options.runs
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    check_only(
+        options,
+        parser.parse_args([*options.image, "--run", run]),
+        ("image", "runs", "which", "exif_orientation", "top", "out", "json"),
+        f"{run} is a run of semantic segmentation, which takes images as they are.",
+    )
+    images = ImageFiles(options.image)
+    targets = _targets(images, Path() if options.out is None else options.out)
+    network = PixelClassifier(Path(run), options.which)
+    turned = options.exif_orientation or network.exif_orientation
+    code = 0
+    for index, (drawn, label_file) in enumerate(targets):
+        try:
+            image = decode(images[index][0], turned)
+        except Unreadable as error:
+            sentence = f"senet-jax: {images.name(index)} cannot be read as an image: {error}"
+            print(printable(sentence), file=sys.stderr)
+            code = ExitCode.BAD_INPUT
+            continue
+        label = network(image)
+        make_folder(label_file.parent)
+        write_label(label_file, label, network.palette)
+        side = max(LEAST_SIDE, max(label.shape) / DOTS)
+        title = Path(images.name(index)).name
+        draw_overlays(
+            drawn, image[None], label[None], [title], network.classes, network.palette, side
+        )
+        counts = sorted(enumerate(np.bincount(label.ravel()).tolist()), key=lambda each: -each[1])
+        shares = [
+            (network.classes[c], count / label.size) for c, count in counts[: options.top] if count
+        ]
+        _print_pixels(images.name(index), shares, drawn, label_file, options)
+    return code
+
+
+def _targets(images: "ImageFiles", folder: Path) -> list[tuple[Path, Path]]:
+    """The overlay and the label file of each image.
+
+    Raises:
+        UsageError: Two images have one name.
+    """
+    found: dict[str, str] = {}
+    for index in range(len(images)):
+        name = images.name(index)
+        stem = Path(name).stem
+        if stem in found:
+            raise UsageError(
+                f"{printable(found[stem])} and {printable(name)} would have pictures of one name: "
+                "predict them one after the other, with another --out."
+            )
+        found[stem] = name
+    return [(folder / f"{stem}.overlay.png", folder / f"{stem}.label.png") for stem in found]
+
+
+def _print_pixels(
+    image: str,
+    shares: list[tuple[str, float]],
+    drawn: Path,
+    label_file: Path,
+    options: argparse.Namespace,
+) -> None:
+    if options.json:
+        classes = [{"class": name, "share": share} for name, share in shares]
+        files = {"overlay": str(drawn), "label": str(label_file)}
+        print(json.dumps({"image": image, "classes": classes, **files}))
+        return
+    print(printable(f"{image}: {drawn}, {label_file}"))
+    for name, share in shares:
+        print(f"  {share:8.2%}  {printable(name)}")
+
+
 def _print(image: str, top: list[tuple[str, float]], options: argparse.Namespace) -> None:
     if options.json:
         classes = [{"class": name, "probability": p} for name, p in top]
@@ -135,7 +256,6 @@ def _open(options: argparse.Namespace) -> "list[Trained]":
         raise UsageError("give the folder of a run, --run, or --weights.")
     if options.weights and not options.model:
         raise UsageError("--weights need the network's name, --model.")
-    check_weights_of(options, options.weights)
     networks = [trained_run(Path(path), options.which) for path in options.runs]
     if options.weights:
         use_compile_cache(None)

@@ -16,6 +16,7 @@ SUMMARY = "Draw a batch of training images, as the network is shown them."
 EXAMPLES = """examples:
   senet-jax show-data demo                                 the first batch of a preset's run
   senet-jax show-data cifar10 --data.augment.cutout 16 --data.augment.mixup 0.2 --step 100
+  senet-jax show-data camvid --data.dir DIR                scenes with their labels over them
   senet-jax show-data folder --data.dir DIR --data.image-size 224 \\
       --data.augment.policy autoaugment --images 48 --out autoaugment.png
 
@@ -51,8 +52,10 @@ def run(arguments: list[str]) -> int:
     if out.parent.is_dir():
         check_target(out)
 
+    from senet_jax.analysis.overlays import draw_overlays
     from senet_jax.analysis.pictures import draw_images
     from senet_jax.data.class_names import readable
+    from senet_jax.data.scenes import SceneDataset
     from senet_jax.training.run import Run
 
     run = Run(config)
@@ -62,8 +65,13 @@ def run(arguments: list[str]) -> int:
         print(f"senet-jax: {name} is replaced by another: {reason}", file=sys.stderr)
     shown = run.preview(config.step)
     count = min(config.images, len(shown.images))
-    titles = shown.titles([printable(name) for name in readable(run.dataset.classes)])
-    draw_images(out, shown.images[:count], titles[:count])
+    names = [printable(name) for name in readable(run.dataset.classes)]
+    titles, labels = shown.titles(names)[:count], shown.pixel_classes
+    if labels is not None and isinstance(run.dataset, SceneDataset):
+        palette = run.dataset.palette
+        draw_overlays(out, shown.images[:count], labels[:count], titles, names, palette)
+    else:
+        draw_images(out, shown.images[:count], titles)
     height, width = shown.images.shape[1:3]
     print(
         f"{out}: {count} of the {len(shown.images)} images of step {config.step:,} on "
@@ -73,13 +81,19 @@ def run(arguments: list[str]) -> int:
 
 
 def _named(name: str) -> ShowDataConfig:
+    from senet_jax.config import ModelConfig
     from senet_jax.data.config import DataConfig
     from senet_jax.data.datasets import DATASETS
+    from senet_jax.data.scene_sets import SCENE_SETS
     from senet_jax.training.presets import PRESETS
 
-    choose("preset or data set", name, {*PRESETS, *DATASETS})
+    choose("preset or data set", name, {*PRESETS, *DATASETS, *SCENE_SETS})
     if name in PRESETS:
         preset = PRESETS[name]
         fields = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)}
         return ShowDataConfig(**fields)
+    if name in SCENE_SETS:
+        # Its images do not depend on the network.
+        network = ModelConfig(name="fcn_cifar_resnet8")
+        return ShowDataConfig(task="segmentation", data=DataConfig(name=name), model=network)
     return ShowDataConfig(data=DataConfig(name=name))

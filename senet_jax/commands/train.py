@@ -16,18 +16,27 @@ EXAMPLES = """examples:
   senet-jax train imagenet-senet --data.dir DIR --data.batch-size 256
   senet-jax train cifar100 --init-weights cifar10.npz --drop-head --frozen 'stem/*' 'stage2/*' \\
       --body-rate 0.1 --run-dir runs/finetuned             fine-tuning
+  senet-jax train scenes-segmentation                      digits in a scene, a few minutes
+  senet-jax train ade20k --data.dir ADEChallengeData2016 --init-weights resnest50.pth --drop-head
+  senet-jax train --task segmentation --data.name masks --data.dir DIR --data.crop.size 256 \\
+      --model.name fcn_resnet18 --run-dir runs/mine        your images and label PNGs
 
 presets, with their epochs:
-  demo               30  handwritten digits
-  cifar10           164  the recipe of ResNet
-  cifar100          164  the same
-  imagenet-senet    100  the recipe of SENet
-  imagenet-resnest  270  the recipe of ResNeSt
-  imagenet-short     16  for one GPU
-  imagenet-mobile   400  SENet's mobile networks
-  places365-senet   100  SE-ResNet-152 on Places365
+  demo                  30  handwritten digits
+  cifar10              164  the recipe of ResNet
+  cifar100             164  the same
+  imagenet-senet       100  the recipe of SENet
+  imagenet-resnest     270  the recipe of ResNeSt
+  imagenet-short        16  for one GPU
+  imagenet-mobile      400  SENet's mobile networks
+  places365-senet      100  SE-ResNet-152 on Places365
+  scenes-segmentation   12  digits in a scene, the class of each pixel
+  ade20k               120  DeepLabV3 on ResNeSt-50, the recipe of its authors
+  cityscapes           240  the same
+  voc2012               50  the same, fine-tuned
 
-`python experiments/imagenet.py --help` says which errors the papers give for the last five.
+`python experiments/imagenet.py --help` says which errors the papers give for those of ImageNet and
+Places365.
 A preset may come first. Flags change any field of the config, and `senet-jax train PRESET --help`
 lists them. The same command on the same --run-dir resumes.
 Several hosts train together if each is started with the same command and says which it is

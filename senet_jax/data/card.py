@@ -10,6 +10,8 @@ from jaxtyping import Int
 
 from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD, STATISTICS, Dataset
 from senet_jax.data.examples import Batch, Draws
+from senet_jax.data.label_files import MOST_CLASSES, ignore_label
+from senet_jax.data.scenes import Scene, SceneDataset, Survey
 from senet_jax.data.sources import ArraySource, EncodedSource
 from senet_jax.errors import UsageError
 from senet_jax.text import printable
@@ -35,6 +37,10 @@ class Card:
     """Validation images."""
     photographs: bool
     """Whether images have sizes of their own and are scaled and cropped in evaluation."""
+    ignore_label: int | None = None
+    """Of scenes, whose pixels have classes: the label of pixels without one."""
+    palette: tuple[tuple[int, ...], ...] = ()
+    """Of scenes: a colour for each class, 0 to 255."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Card":
@@ -48,6 +54,7 @@ class Card:
             train=len(dataset.train),
             val=len(dataset.val),
             photographs=dataset.photographs,
+            **_of_scenes(dataset),
         )
 
     @classmethod
@@ -94,6 +101,20 @@ class Card:
                 "std",
                 f"a number of {LEAST_STD:g} to 1 for each channel",
             ),
+            (
+                self.ignore_label in (None, ignore_label(min(len(self.classes), MOST_CLASSES))),
+                "ignore_label",
+                "255 for up to 255 classes, 65535 for more, or null",
+            ),
+            (
+                len(self.palette) == (0 if self.ignore_label is None else len(self.classes))
+                and all(
+                    len(color) == 3 and all(0 <= level <= 255 for level in color)
+                    for color in self.palette
+                ),
+                "palette",
+                "a colour of three levels, 0 to 255, for each class of scenes",
+            ),
         ):
             if not holds:
                 value = getattr(self, field)
@@ -112,6 +133,8 @@ class Card:
 
     def stand_in(self) -> Dataset:
         """A data set of these facts, whose images cannot be read."""
+        if self.ignore_label is not None:
+            return self._absent_scenes()
         kind = _AbsentFiles if self.photographs else _AbsentArrays
         return Dataset(
             name=self.name,
@@ -122,6 +145,26 @@ class Card:
             std=self.std,
             size=self.image_shape[0],
         )
+
+    def _absent_scenes(self) -> SceneDataset:
+        shape = None if self.photographs else self.image_shape
+        height, width, _ = self.image_shape
+        return SceneDataset(
+            name=self.name,
+            train=_AbsentScenes(self.train, shape, (height, width)),
+            val=_AbsentScenes(self.val, shape, (height, width)),
+            classes=self.classes,
+            mean=self.mean,
+            std=self.std,
+            frame=(height, width),
+            palette=self.palette,
+        )
+
+
+def _of_scenes(dataset: Dataset) -> dict[str, Any]:
+    if not isinstance(dataset, SceneDataset):
+        return {}
+    return {"ignore_label": dataset.ignore_label, "palette": dataset.palette}
 
 
 MOST_IMAGES, LONGEST_SIDE, MOST_CHANNELS = 2**31 - 1, 2**15, 4
@@ -204,3 +247,34 @@ class _AbsentFiles(EncodedSource):
 
     def name(self, index: int) -> str:
         return f"image {index}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _AbsentScenes:
+    """A split of scenes of which only the number is known."""
+
+    images: int
+    image_shape: tuple[int, int, int] | None
+    size: tuple[int, int]
+    """Height and width that all are taken to have, pixels."""
+
+    @property
+    def sizes(self) -> Int[np.ndarray, "n 2"]:
+        """As ``Scenes.sizes``."""
+        return np.broadcast_to(np.array(self.size, np.int32), (self.images, 2))
+
+    def __len__(self) -> int:
+        return self.images
+
+    def name(self, index: int) -> str:
+        return f"image {index}"
+
+    def taken(self, indices: Int[np.ndarray, " n"]) -> "_AbsentScenes":
+        """As ``Scenes.taken``."""
+        return dataclasses.replace(self, images=len(indices))
+
+    def survey(self, classes: int) -> Survey:
+        raise UsageError(_ABSENT)
+
+    def scene(self, index: int) -> Scene:
+        raise UsageError(_ABSENT)

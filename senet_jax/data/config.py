@@ -115,18 +115,61 @@ def _changed(config: Any, *fields: str) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
+class CropConfig:
+    """How the images and labels of scenes are scaled and cropped together in training."""
+
+    size: Annotated[tuple[int, ...], whole(1, MOST_SIDE, count=(0, 2))] = ()
+    """Height and width of the crops, or one number for both, pixels; empty means the size of the
+    images, which must have the same."""
+    base: Annotated[int | None, whole(1, MOST_SIDE, none="the image's own side")] = None
+    """Side that ``scale`` is a multiple of, pixels (ResNeSt, torchvision: 520); None means the
+    image's own."""
+    scale: Annotated[tuple[float, float], Range(1 / 16, 16, count=(2, 2))] = (1.0, 1.0)
+    """Least and greatest scale, which is drawn for each image (ResNeSt, torchvision: 0.5 2)."""
+    side: Literal["long", "short"] = "long"
+    """Side of an image that ``base`` is for: the longer one (ResNeSt's authors), or the shorter
+    (torchvision)."""
+    padding: Literal["black", "mean"] = "black"
+    """Colour of what an image lacks to fill a crop or a shape of evaluation: black, as in
+    PyTorch code, or the mean of the data set, which is zero after normalisation. Its label is
+    ignored."""
+
+    def validate(self) -> None:
+        """Checks what a type cannot say.
+
+        Raises:
+            UsageError: A field that is outside its range.
+        """
+        least, greatest = self.scale
+        allowed = "the least and the greatest, in this order"
+        require(least <= greatest, "data.crop.scale", self.scale, allowed)
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Height and width of the crops, pixels; None means the images' own."""
+        return (self.size[0], self.size[-1]) if self.size else None
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """The images."""
 
     name: str = "cifar10"
     """A set that `senet-jax prepare` builds ("cifar10", "imagenet2012", ...), "digits", or "folder"
-    (images in DIR/train/<class>/ and DIR/val/<class>/)."""
+    (images in DIR/train/<class>/ and DIR/val/<class>/). Of segmentation: "scenes" (digits in a
+    scene, drawn), "ade20k", "cityscapes", "voc2012", "voc2012_aug", "pascal_context", "camvid", or
+    "masks": DIR/images, DIR/annotations (for each image a PNG with the class of each pixel) and
+    DIR/classes.txt (names, one a line), with the folders train and val in both, or with lists of
+    names DIR/train.txt and DIR/val.txt."""
     dir: Path | None = None
     """Where the data set lies; for TFDS sets None means TFDS_DATA_DIR, else TFDS's default."""
     fraction: Annotated[float, Range(0, 1, open_below=True)] = 1.0
     """Share of the training images that is used, the same ones for every seed."""
-    image_size: Annotated[int | None, whole(1, MOST_SIDE, none="that of the network")] = None
-    """Side that photographs are scaled to, pixels; None means that of the network."""
+    image_size: Annotated[
+        int | None, whole(1, MOST_SIDE, none="that of the network or of the set")
+    ] = None
+    """Side that photographs are scaled to, pixels, None means that of the network; or the side of
+    drawn scenes, 64 to 192, None means 64."""
     train_sizes: Annotated[tuple[int, ...], whole(1, MOST_SIDE, count=(0, 1000))] = ()
     """Progressive resolution: sides of the training images, each for an equal share of the epochs;
     empty means ``image_size`` throughout."""
@@ -155,6 +198,18 @@ class DataConfig:
     of ImageNet, or what released Inceptions (-1 to 1) and BN-Inceptions (BGR, 0 to 255 less the
     mean) were trained with."""
     augment: AugmentConfig = AugmentConfig()
+    crop: CropConfig = CropConfig()
+    # Each is a compiled program.
+    eval_shapes: Annotated[int, whole(1, 1000)] = 8
+    """Segmentation: shapes that images of different sizes are padded to in evaluation, at the
+    most. Each is a compiled program; with as many as there are sizes nothing is padded."""
+    val_split: str | None = None
+    """Segmentation: the held-out split, such as "val" or "test"; None means that of the set:
+    "test" of CamVid, "val" of others."""
+    # Labels have 16 bits at the most.
+    ignore_label: Annotated[int | None, whole(0, 2**16 - 1, none="255")] = None
+    """Segmentation on "masks": the value of pixels that have no class; None means 255. The classes
+    have the other values, from 0 on."""
 
     def validate(self) -> None:
         """Checks what a type cannot say.
@@ -164,6 +219,7 @@ class DataConfig:
         """
         check_config(self, "data.")
         self.augment.validate()
+        self.crop.validate()
 
     def check_images(self, photographs: bool) -> None:
         """Refuses what does nothing for a data set.

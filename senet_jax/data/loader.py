@@ -240,14 +240,60 @@ class EvalBatches:
             arrays["index"][row] = -2 - indices[row]
         return EvalBatch(arrays, {int(indices[row]): failed[row] for row in failed})
 
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of this host's rows of a batch."""
+        return batch_bytes(self.arrays, len(self.host.rows(self.batch_size)))
+
     def read(self, workers: int = 0) -> Iterator[EvalBatch]:
         """Yields the batches, prepared while others are used.
 
         Args:
             workers: Processes that prepare them; 0 means threads.
         """
-        size = batch_bytes(self.arrays, len(self.host.rows(self.batch_size)))
-        for batch in prefetch(
-            self, 0, threads=_CORES, buffer=_CORES, workers=workers, batch_bytes=size
-        ):
-            yield EvalBatch(*batch)
+        return _read_ahead(self, self.batch_bytes, workers)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalGroups:
+    """The batches of a split whose images are in groups, such as those of one shape each.
+
+    A batch has images of one group. Each host has as many batches of the same groups.
+    """
+
+    groups: tuple[EvalBatches, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.groups))
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return sum(len(group.examples) for group in self.groups)
+
+    def place(self, step: int) -> tuple[EvalBatches, int]:
+        """The group of a batch, and the place of the batch in it."""
+        for group in self.groups:
+            if step < len(group):
+                return group, step
+            step -= len(group)
+        raise IndexError(step)
+
+    def __getitem__(self, step: int) -> EvalBatch:
+        """Makes this host's rows of a batch; errors as ``EvalBatches``."""
+        group, place = self.place(int(step))
+        return group[place]
+
+    def read(self, workers: int = 0) -> Iterator[EvalBatch]:
+        """As ``EvalBatches.read``."""
+        return _read_ahead(self, max(group.batch_bytes for group in self.groups), workers)
+
+
+def _read_ahead(
+    batches: EvalBatches | EvalGroups, largest: int, workers: int
+) -> Iterator[EvalBatch]:
+    """Yields the batches of evaluation, of which the largest has so many bytes."""
+    for batch in prefetch(
+        batches, 0, threads=_CORES, buffer=_CORES, workers=workers, batch_bytes=largest
+    ):
+        yield EvalBatch(*batch)

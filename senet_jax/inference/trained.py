@@ -232,4 +232,9 @@ def trained_weights(
         source, network, weights_of=weights_of, channels=channels, num_classes=classes
     )
     model = zoo.create_model(network, num_classes=classes)
+    if not isinstance(model, Backbone):
+        raise UsageError(
+            f"{network} classifies pixels, and weights without a run are evaluated by the classes "
+            "of images: name a classifier, or a run of segmentation."
+        )
     return Trained(source, None, network, model, variables, data, card)

@@ -23,6 +23,7 @@ OPSET, IR_VERSION = 18, 9
 """Versions of the operators and of the file that every runtime of the last years reads."""
 
 INPUT, OUTPUT = "images", "logits"
+"""Names of the input, and of the output of a function that has one."""
 
 Dim = Any
 """A number of pixels or channels, or JAX's symbol for the batch."""
@@ -41,12 +42,13 @@ class _Value:
 
 
 def to_onnx(
-    function: Callable[[jax.Array], jax.Array], images: jax.ShapeDtypeStruct
+    function: Callable[[jax.Array], jax.Array | dict[str, jax.Array]], images: jax.ShapeDtypeStruct
 ) -> onnx.ModelProto:
     """Converts a function of images, traced for a batch of any size.
 
     Args:
-        function: What to convert: of one array, to one array.
+        function: What to convert: of one array, to one array or to several by name, which are then
+            the names of the outputs.
         images: Shape of the images; the first dimension may be ``jax.export``'s symbol.
 
     Raises:
@@ -54,12 +56,15 @@ def to_onnx(
     """
     # The runtime has its own ways with convolutions: it is given them whole.
     with lowering("native"):
-        closed = jax.make_jaxpr(function)(images)
+        closed, outputs = jax.make_jaxpr(function, return_shape=True)(images)
     graph = _Graph()
     source = _Value(tuple(images.shape), name=INPUT)
-    (result,) = _convert(graph, closed.jaxpr, closed.consts, [source])
-    shape = _shape(closed.jaxpr.outvars[0])
-    graph.add("Identity", [graph.full(result, shape)], shape, name=OUTPUT)
+    results = _convert(graph, closed.jaxpr, closed.consts, [source])
+    # jax sorts the leaves of a dictionary.
+    names = sorted(outputs) if isinstance(outputs, dict) else [OUTPUT]
+    shapes = [_shape(variable) for variable in closed.jaxpr.outvars]
+    for name, result, shape in zip(names, results, shapes, strict=True):
+        graph.add("Identity", [graph.full(result, shape)], shape, name=name)
 
     def info(name: str, shape: Sequence[Dim]) -> onnx.ValueInfoProto:
         dims = [dim if isinstance(dim, int) else "batch" for dim in shape]
@@ -70,7 +75,7 @@ def to_onnx(
             graph.nodes,
             "senet_jax",
             [info(INPUT, images.shape)],
-            [info(OUTPUT, shape)],
+            [info(name, shape) for name, shape in zip(names, shapes, strict=True)],
             initializer=graph.initializers,
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],

@@ -14,11 +14,12 @@ import numpy as np
 from flax import traverse_util
 
 from senet_jax.errors import UsageError
-from senet_jax.interchange.naming import namings, training_only
+from senet_jax.interchange.naming import namings, segmentation, training_only
 from senet_jax.interchange.state_dict import bare_name, is_no_weight, network_name
-from senet_jax.models.backbone import Backbone
 from senet_jax.models.resnet import ResNet
-from senet_jax.models.zoo import ZOO, create_model, find
+from senet_jax.models.segmentation import named
+from senet_jax.models.segmentation.segmenter import Segmenter
+from senet_jax.models.zoo import ZOO, Network, create_model, find
 from senet_jax.text import printable
 
 _LEAVES = {
@@ -28,7 +29,6 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-_HEAD = "params/head/"
 _SHOWN = 6
 """Entries of each kind that an error lists; a wrong model would list hundreds."""
 _LONGEST = 100
@@ -79,18 +79,22 @@ def from_torch(
 ) -> dict[str, Any]:
     """Flax variables of a network from the state dict of its PyTorch twin.
 
-    Names may be timm's, torchvision's, the official ResNeSt's, Cadene's or the common CIFAR ones
+    Names may be timm's, torchvision's, the official ResNeSt's, Cadene's or the common CIFAR ones,
+    those of a network of semantic segmentation torchvision's or of ResNeSt's authors
     (:mod:`senet_jax.interchange.naming`). Prefixes of modules that the network was inside, such as
     ``module.`` or ``_orig_mod.model.`` (``state_dict.PREFIXES``), are taken away from each name
     that only then is one of the network's. Names do not tell a ``legacy_seresnet50`` from a
     ``seresnet50``, which has the same shapes and other strides: ``name`` must be right. What only
-    training uses is ignored: counters (``state_dict.NO_WEIGHTS``) and auxiliary classifiers
-    (Inception-v3's ``AuxLogits``).
+    training uses is ignored: counters (``state_dict.NO_WEIGHTS``) and auxiliary classifiers that
+    the network lacks (Inception-v3's ``AuxLogits``).
 
     Args:
         name: Name in the zoo.
         state_dict: Arrays by name: NumPy's, JAX's or PyTorch's, of any floating precision.
-        drop_head: Ignore the classifier and start a fresh one, drawn with ``jax.random.key(0)``.
+        drop_head: Ignore the classifier and start a fresh one, drawn with ``jax.random.key(0)``. In
+            a network of semantic segmentation that is the last layer of each head; weights of a
+            classifier, which have nothing of its heads, become those of its backbone, and the heads
+            are fresh.
         channels: Channels of the images.
         **fields: Fields of the network that differ from the named one's (``num_classes=10``).
 
@@ -104,6 +108,8 @@ def from_torch(
     """
     model = create_model(name, **fields)
     leaves = _leaves(name, model, channels)
+    if isinstance(model, Segmenter) and not _has_heads(leaves, state_dict):
+        return _from_classifier(name, model, state_dict, drop_head, channels)
     source = _entries(state_dict, _names(name, model, leaves), training_only(model))
     if drop_head:
         leaves, source = _headless(name, model, leaves, source)
@@ -112,7 +118,7 @@ def from_torch(
         raise _misfit(name, model, leaves, source, channels, problems)
     flat = {leaf.path: leaf.from_torch(arrays[leaf.path]) for leaf in leaves}
     if drop_head:
-        flat |= _fresh_head(name, model, channels)
+        flat |= _fresh(name, model, channels, _of_classifier(model))
     return traverse_util.unflatten_dict(flat, sep="/")
 
 
@@ -153,6 +159,38 @@ def to_torch(
     return {leaf.names[0]: leaf.to_torch(np.asarray(flat[leaf.path])) for leaf in leaves}
 
 
+def _has_heads(leaves: Iterable["_Leaf"], state_dict: Mapping[str, Any]) -> bool:
+    """Says if a state dict has a classifier of a network of semantic segmentation."""
+    names = {name for leaf in leaves if leaf.is_head for name in leaf.names}
+    return any(network_name(str(key), names) for key in state_dict)
+
+
+def _from_classifier(
+    name: str, model: Segmenter, state_dict: Mapping[str, Any], drop_head: bool, channels: int
+) -> dict[str, Any]:
+    """Variables of a network whose backbone has the weights of a classifier, with fresh heads.
+
+    Raises:
+        MisfitError: The weights do not fit the backbone, or fresh heads are not asked for.
+    """
+    backbone = named.classifier(name), model.backbone
+    leaves = _leaves(*backbone, channels)
+    source = _entries(state_dict, _names(*backbone, leaves), ())
+    leaves, source = _headless(*backbone, leaves, source)
+    arrays, problems = _match(leaves, source)
+    if problems:
+        raise _misfit(*backbone, leaves, source, channels, problems)
+    if not drop_head:
+        raise MisfitError(f"the weights fit the backbone of {name} and have none of its heads.", ())
+    start = segmentation.BACKBONE
+    flat = {
+        leaf.path.replace("/", f"/{start}", 1): leaf.from_torch(arrays[leaf.path])
+        for leaf in leaves
+    }
+    flat |= _fresh(name, model, channels, lambda path: not _of_backbone(path))
+    return traverse_util.unflatten_dict(flat, sep="/")
+
+
 @dataclasses.dataclass(frozen=True)
 class _Leaf:
     """An array of a network."""
@@ -163,10 +201,8 @@ class _Leaf:
     """Shape in Flax."""
     names: tuple[str, ...]
     """Names in PyTorch, first that of the network's own dialect."""
-
-    @property
-    def is_head(self) -> bool:
-        return self.path.startswith(_HEAD)
+    is_head: bool
+    """It is part of a classifier, whose shape depends on the number of classes."""
 
     @property
     def torch_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -311,27 +347,28 @@ def _entries(
     return entries
 
 
-def _names(name: str, model: Backbone, leaves: Iterable[_Leaf]) -> set[str]:
+def _names(name: str, model: Network, leaves: Iterable[_Leaf]) -> set[str]:
     """The names of the arrays of a network, and of a classifier that it may do without."""
     return {each for leaf in leaves for each in leaf.names} | _head_names(name, model)
 
 
-def _leaves(name: str, model: Backbone, channels: int) -> list[_Leaf]:
+def _leaves(name: str, model: Network, channels: int) -> list[_Leaf]:
     """The arrays of a network, in the order of their paths."""
     shapes = _shapes(model, find(name).input_size, channels)
-    ways = namings(name, model)
+    ways, of_classifier = namings(name, model), _of_classifier(model)
     leaves = []
     for path, leaf in shapes.items():
         _, _, inner = path.partition("/")
         module, _, last = inner.rpartition("/")
         spelt = (f"{naming(module)}.{_LEAVES[last]}" for naming in ways)
-        leaves.append(_Leaf(path, leaf.shape, tuple(dict.fromkeys(spelt))))
+        names = tuple(dict.fromkeys(spelt))
+        leaves.append(_Leaf(path, leaf.shape, names, of_classifier(path)))
     return leaves
 
 
 # A network is traced once for both directions.
 @functools.lru_cache(maxsize=16)
-def _shapes(model: Backbone, size: int, channels: int) -> dict[str, jax.ShapeDtypeStruct]:
+def _shapes(model: Network, size: int, channels: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of the variables of a network by their paths."""
     shapes = jax.eval_shape(*_initialiser(model, size, channels))
     flat: dict[str, jax.ShapeDtypeStruct] = traverse_util.flatten_dict(shapes, sep="/")
@@ -339,7 +376,7 @@ def _shapes(model: Backbone, size: int, channels: int) -> dict[str, jax.ShapeDty
 
 
 def _initialiser(
-    model: Backbone, size: int, channels: int
+    model: Network, size: int, channels: int
 ) -> tuple[Callable[[jax.Array], dict[str, Any]], jax.Array]:
     """A function that initialises a network, and its key."""
 
@@ -349,20 +386,41 @@ def _initialiser(
     return init, jax.random.key(0)
 
 
-def _fresh_head(name: str, model: Backbone, channels: int) -> dict[str, np.ndarray]:
+def _fresh(
+    name: str, model: Network, channels: int, wanted: Callable[[str], bool]
+) -> dict[str, np.ndarray]:
+    """Freshly drawn variables of a network by their paths, those whose paths are wanted."""
     init, key = _initialiser(model, find(name).input_size, channels)
 
-    @jax.jit  # which leaves out all that the head does not need
-    def head(key: jax.Array) -> dict[str, Any]:
-        return init(key)["params"].get("head", {})
+    @jax.jit  # which leaves out all that the others need
+    def draw(key: jax.Array) -> dict[str, jax.Array]:
+        flat = traverse_util.flatten_dict(init(key), sep="/")
+        return {path: leaf for path, leaf in flat.items() if wanted(path)}
 
-    return {f"{_HEAD}{leaf}": np.asarray(array) for leaf, array in head(key).items()}
+    return {path: np.asarray(array) for path, array in draw(key).items()}
 
 
-def _head_names(name: str, model: Backbone) -> set[str]:
+def _of_classifier(model: Network) -> Callable[[str], bool]:
+    """Tells the paths of the variables of a network's classifiers."""
+    starts = tuple(f"params/{module}/" for module in _classifiers(model))
+    return lambda path: path.startswith(starts)
+
+
+def _of_backbone(path: str) -> bool:
+    """Tells the paths of the variables of a segmentation network's backbone."""
+    return path.partition("/")[2].startswith(segmentation.BACKBONE)
+
+
+def _classifiers(model: Network) -> Sequence[str]:
+    """The modules of a network whose outputs are logits."""
+    return model.classifiers if isinstance(model, Segmenter) else ("head",)
+
+
+def _head_names(name: str, model: Network) -> set[str]:
     """The names that a classifier of the network has in any naming."""
     # Without a classifier of its own the network has no use for any part of the source's.
-    modules = model.head_modules if getattr(model, "features_only", False) else ("head",)
+    bare = getattr(model, "features_only", False)
+    modules = model.head_modules if bare else _classifiers(model)
     return {
         f"{naming(module)}.{leaf}"
         for naming in namings(name, model)
@@ -372,7 +430,7 @@ def _head_names(name: str, model: Backbone) -> set[str]:
 
 
 def _headless(
-    name: str, model: Backbone, leaves: Iterable[_Leaf], source: Iterable[_Entry]
+    name: str, model: Network, leaves: Iterable[_Leaf], source: Iterable[_Entry]
 ) -> tuple[list[_Leaf], list[_Entry]]:
     """The leaves and the entries without those of the classifier, which either may lack."""
     heads = _head_names(name, model)
@@ -384,7 +442,7 @@ def _headless(
 
 def _misfit(
     name: str,
-    model: Backbone,
+    model: Network,
     leaves: Iterable[_Leaf],
     source: Sequence[_Entry],
     channels: int,
@@ -398,11 +456,12 @@ def _misfit(
     fits_but_head = not _match(body_leaves, body)[1]
     classes = None
     if (head or fits_but_head) and _match(head_leaves, head)[1]:
-        classes = tuple(
+        biases = (
             entry.value.shape[0]
             for entry in head
             if entry.name.endswith("bias") and not _unfit(entry.value) and len(entry.value.shape)
         )
+        classes = tuple(dict.fromkeys(biases))
     text = _complaint(f"the weights do not fit {name}", problems)
     likely = [] if fits_but_head else _likely(body, channels)
     if likely and name not in likely:

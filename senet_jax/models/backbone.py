@@ -1,8 +1,9 @@
 """What the networks of the zoo have in common: their common fields, their input, their head."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,37 @@ from senet_jax.ops.precision import accurate
 from senet_jax.ranges import CLASSES, check_fields
 
 Declaration = TypeVar("Declaration", bound=BackboneFields)
+
+FeaturesBy = Literal["stride", "stage"]
+
+
+class FeatureMaps:
+    """The feature maps that a network collects on its way, by stride and by stage."""
+
+    def __init__(self) -> None:
+        self._found: dict[FeaturesBy, dict[int, Array]] = {"stride": {}, "stage": {}}
+
+    def add(self, x: Float[Array, "n h w c"], *, stride: int, stage: int | None = None) -> None:
+        """Adds a map, which replaces one of the same stride or stage.
+
+        Args:
+            x: The map.
+            stride: Pixels of the image between two of the map.
+            stage: The stage that ends in the map; if None, none does.
+        """
+        self._found["stride"][stride] = x
+        if stage is not None:
+            self._found["stage"][stage] = x
+
+    def by(self, key: FeaturesBy) -> dict[int, Float[Array, "n h w c"]]:
+        """The maps by their stride, or by the stage that ends in them."""
+        return self._found[key]
+
+    @property
+    def last(self) -> Float[Array, "n h w c"]:
+        """The map of the largest stride that was added last."""
+        maps = self._found["stride"]
+        return maps[max(maps)]
 
 
 class Backbone(BackboneFields, nn.Module, kw_only=True):
@@ -40,8 +72,12 @@ class Backbone(BackboneFields, nn.Module, kw_only=True):
     attention: Mechanism | None = None
     """The attention of the blocks, a description such as ``SqueezeExciteConfig()``."""
     features_only: bool = False
-    """Return, in place of the logits, the feature maps in a dictionary by their stride, the last
-    of every stride. There is then no ``head``."""
+    """Return, in place of the logits, the feature maps in a dictionary. There is then no
+    ``head``."""
+    features_by: FeaturesBy = "stride"
+    """The keys of these maps: "stride", with the last map of every stride; or "stage", with the map
+    that each of ``stage_numbers`` ends in. In a dilated network several of these have one
+    stride."""
     dtype: DTypeLike | None = None
     """Compute precision, for instance ``jnp.bfloat16``; None means that of the parameters, float32,
     whatever the images are. Statistics and the attention's gate stay float32."""
@@ -78,6 +114,11 @@ class Backbone(BackboneFields, nn.Module, kw_only=True):
         """Modules of the classifier, which ``features_only`` leaves out."""
         return ("head",)
 
+    def stage_of(self, module: str) -> int:
+        """The stage that a module of the network is part of, by its name; 1 is the stem's."""
+        match = re.fullmatch(r"stage(\d+)", module)
+        return int(match[1]) if match else 1
+
     def attention_of(self, stage: int) -> Mechanism | None:
         """The attention that the blocks of a stage carry."""
         return self.attention if self.stages is None or stage in self.stages else None
@@ -91,10 +132,12 @@ class Backbone(BackboneFields, nn.Module, kw_only=True):
         return nn.remat(block) if self.remat else block
 
     def outputs(
-        self, features: dict[int, Float[Array, "n h w c"]], train: bool
+        self, features: FeatureMaps, train: bool
     ) -> Float[Array, "n {self.num_classes}"] | dict[int, Float[Array, "n h2 w2 c2"]]:
-        """The feature maps by their stride, or the logits from the last of them."""
-        return features if self.features_only else self.classify(features[max(features)], train)
+        """The feature maps by stride or by stage, or the logits from the last of them."""
+        if self.features_only:
+            return features.by(self.features_by)
+        return self.classify(features.last, train)
 
     def classify(
         self, x: Float[Array, "n h w c"], train: bool

@@ -34,6 +34,9 @@ class Sampling:
     """Dilation of the block's first 3x3 convolution."""
     next_dilation: int = 1
     """Dilation of what follows: the second 3x3 of a basic block and the later blocks."""
+    keeps_pool: bool = False
+    """Where dilation took the stride's place: a pool that strides stays, with stride 1, and the
+    shortcut takes its input as it is. See ``ResNetFields.dilated``."""
 
     @property
     def reduces(self) -> bool:
@@ -72,7 +75,7 @@ class Shortcut(nn.Module):
         if option == "D" and reduces:
             if stride > 1:
                 x = avg_pool(x, 2, stride, ceil_mode=True, count_pad=False)
-            else:
+            elif not self.sampling.keeps_pool:
                 # Where dilation took the stride's place timm pads the far side and counts it.
                 x = avg_pool(jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0))), 2, 1)
             stride, kernel = 1, 1
@@ -155,7 +158,8 @@ class ResidualBlock(nn.Module):
 
         With ``fields.stride_by``, a 3x3 average pool before or after them has the stride.
         """
-        pool = self.fields.stride_by if stride > 1 else "conv"
+        pools = stride > 1 or self.sampling.keeps_pool
+        pool = self.fields.stride_by if pools else "conv"
         if pool == "pool_before":
             x = avg_pool(x, 3, stride, pad=1)
         attention, dilation = self.attention, self.sampling.dilation

@@ -10,11 +10,10 @@ from senet_jax.attention import ATTENTIONS, Mechanism
 from senet_jax.config import AttentionOverrides, ModelConfig, TrainConfig
 from senet_jax.errors import UsageError, choose
 from senet_jax.models import zoo
-from senet_jax.models.backbone import Backbone
 from senet_jax.ranges import check_config, range_of
 
 
-def build_model(config: ModelConfig, num_classes: int) -> Backbone:
+def build_model(config: ModelConfig, num_classes: int) -> zoo.Network:
     """Builds the network that a config describes, with so many logits.
 
     Raises:

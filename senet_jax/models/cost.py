@@ -18,6 +18,7 @@ from senet_jax.models.inception_resnet import ResidualModule
 from senet_jax.models.preact_resnet import PreactBlock
 from senet_jax.models.shake_shake import ShakeBlock
 from senet_jax.ops.conv_lowering import lowering
+from senet_jax.ops.resize import INTERPOLATION
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Cost:
     params: int
     """Trainable parameters; the running statistics are not among them."""
     macs: int
-    """Multiply-accumulates of convolutions and matrix products: what the papers call FLOPs."""
+    """Multiply-accumulates of convolutions and matrix products, but for those that interpolate
+    maps: what the papers call FLOPs."""
 
 
 BLOCKS = frozenset(
@@ -98,6 +100,8 @@ def _trace(module: nn.Module, *inputs: jax.ShapeDtypeStruct, **arguments: Any) -
 def _macs(jaxpr: core.Jaxpr) -> int:
     total = 0
     for eqn in jaxpr.eqns:
+        if eqn.params.get("name") == INTERPOLATION:
+            continue
         shapes = [getattr(var.aval, "shape", ()) for var in eqn.invars]
         out = math.prod(getattr(eqn.outvars[0].aval, "shape", ())) if eqn.outvars else 0
         if eqn.primitive.name == "conv_general_dilated":

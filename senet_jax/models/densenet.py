@@ -16,7 +16,7 @@ from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import DenseNetFields
-from senet_jax.models.backbone import Backbone, check_images
+from senet_jax.models.backbone import Backbone, FeatureMaps, check_images
 from senet_jax.models.stem import Stem
 from senet_jax.ops.compute import Compute
 from senet_jax.ops.pooling import avg_pool
@@ -130,6 +130,11 @@ class DenseNet(DenseNetFields, Backbone):
     def stage_numbers(self) -> Sequence[int]:
         return range(2, len(self.blocks) + 2)
 
+    def stage_of(self, module: str) -> int:
+        if module == "final_bn":
+            return self.stage_numbers[-1]
+        return super().stage_of(module.replace("transition", "stage"))
+
     @property
     def _stem_channels(self) -> int:
         return 2 * self.growth_rate if self.stem_width is None else self.stem_width
@@ -157,9 +162,10 @@ class DenseNet(DenseNetFields, Backbone):
         # The pools of the transitions drop an odd last pixel, the strides of the stem do not.
         check_images(images, smallest=stride * (2 ** len(transitions) - 1) + 1)
         layer, compute = self.rematerialized(DenseLayer), self.compute(train)
-        features = {}
+        features = FeatureMaps()
         if self.stem == "imagenet":
-            features[2], x = Stem("imagenet", width, compute, name="stem")(images)
+            unpooled, x = Stem("imagenet", width, compute, name="stem")(images)
+            features.add(unpooled, stride=2)
         else:
             x = compute.conv(width, 3, name="stem")(images)
         for stage, layers in enumerate(self.blocks, 2):
@@ -176,12 +182,14 @@ class DenseNet(DenseNetFields, Backbone):
             block = DenseBlock(
                 layer_of_stage, layers, block_attention, compute, name=f"stage{stage}"
             )
-            features[stride] = x = block(x)
+            x = block(x)
+            features.add(x, stride=stride, stage=stage)
             if stage < self.stage_numbers[-1]:
                 width = transitions[stage - 2]
                 x = Transition(width, self.drop_rate, compute, name=f"transition{stage}")(x)
                 stride *= 2
-        features[stride] = compute.norm("final_bn")(x, relu=True)
+        x = compute.norm("final_bn")(x, relu=True)
+        features.add(x, stride=stride, stage=self.stage_numbers[-1])
         return self.outputs(features, train)
 
 

@@ -19,7 +19,7 @@ from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import InceptionFields
-from senet_jax.models.backbone import Backbone, check_images
+from senet_jax.models.backbone import Backbone, FeatureMaps, check_images
 from senet_jax.models.branches import (
     Conv,
     Fork,
@@ -71,6 +71,14 @@ class Inception(InceptionFields, Backbone):
     def stage_numbers(self) -> Sequence[int]:
         return sorted({layer.stage for layer in self.layers if isinstance(layer, ModuleSpec)})
 
+    def stage_of(self, module: str) -> int:
+        stage = 1
+        for layer in self.layers:
+            stage = layer.stage if isinstance(layer, ModuleSpec) else stage
+            if getattr(layer, "name", None) == module:
+                break
+        return stage
+
     def module(self, spec: ModuleSpec, config: UnitConfig) -> nn.Module:
         """Builds a module; called in ``__call__``."""
         attention = self.attention_of(spec.stage)
@@ -88,14 +96,16 @@ class Inception(InceptionFields, Backbone):
         """
         self._check_sides(images)
         config = UnitConfig(self.compute(train), self.conv_bias, self.epsilon)
-        x, stride, features = images, 1, {}
+        x, stride, features = images, 1, FeatureMaps()
         for layer in self.layers:
             if isinstance(layer, ModuleSpec):
-                x = self.module(layer, config)(x)
+                x, stage = self.module(layer, config)(x), layer.stage
             else:
-                x = follow((layer,), x, config)
+                x, stage = follow((layer,), x, config), None
             stride *= layer.stride
-            features[stride] = x
+            features.add(x, stride=stride, stage=stage)
+        # Convolutions behind the last module are part of its stage.
+        features.add(x, stride=stride, stage=self.stage_numbers[-1])
         return self.outputs(features, train)
 
     def _check_sides(self, images: Array) -> None:

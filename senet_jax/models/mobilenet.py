@@ -16,7 +16,7 @@ from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import MobileNetV1Fields
-from senet_jax.models.backbone import Backbone, Stage, check_images
+from senet_jax.models.backbone import Backbone, FeatureMaps, Stage, check_images
 from senet_jax.ops.compute import Compute
 
 STEM_WIDTH = 32
@@ -93,7 +93,7 @@ class MobileNetV1(MobileNetV1Fields, Backbone):
         block, compute = self.rematerialized(Block), self.compute(train)
         stem_width, stride = int(self.width * STEM_WIDTH), 2 if self.stem == "imagenet" else 1
         x = Stem(stem_width, stride, compute, name="stem")(images)
-        features = {}
+        features = FeatureMaps()
         for stage, (blocks, width) in enumerate(zip(self.blocks, WIDTHS, strict=False), 1):
             build = functools.partial(
                 block,
@@ -104,7 +104,7 @@ class MobileNetV1(MobileNetV1Fields, Backbone):
             first = functools.partial(build, stride=1 if stage == 1 else 2)
             rest = [functools.partial(build, stride=1)] * (blocks - 1)
             x = Stage((first, *rest), name=f"stage{stage}")(x)
-            features[stride * 2 ** (stage - 1)] = x
+            features.add(x, stride=stride * 2 ** (stage - 1), stage=stage)
         return self.outputs(features, train)
 
 

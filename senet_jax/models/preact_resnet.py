@@ -16,7 +16,7 @@ from senet_jax.attention import Mechanism
 from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import PreactResNetFields
-from senet_jax.models.backbone import Backbone, Stage, check_images
+from senet_jax.models.backbone import Backbone, FeatureMaps, Stage, check_images
 from senet_jax.models.resnet import SE
 from senet_jax.ops.compute import Compute
 
@@ -87,6 +87,9 @@ class PreactResNet(PreactResNetFields, Backbone):
     def stage_numbers(self) -> Sequence[int]:
         return range(2, len(self.blocks) + 2)
 
+    def stage_of(self, module: str) -> int:
+        return self.stage_numbers[-1] if module == "bn" else super().stage_of(module)
+
     @nn.compact
     def __call__(
         self, images: Float[Array, "n h w c"], train: bool
@@ -99,7 +102,7 @@ class PreactResNet(PreactResNetFields, Backbone):
         """
         check_images(images)
         block, compute = self.rematerialized(PreactBlock), self.compute(train)
-        features = {}
+        features = FeatureMaps()
         x = compute.conv(self.stem_width, 3, name="stem")(images)
         for stage, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True), 2):
             build = functools.partial(
@@ -113,8 +116,9 @@ class PreactResNet(PreactResNetFields, Backbone):
             )
             first = functools.partial(build, stride=1 if stage == 2 else 2, leads=stage == 2)
             x = Stage((first, *[build] * (blocks - 1)), name=f"stage{stage}")(x)
-            features[2 ** (stage - 2)] = x
-        features[max(features)] = compute.norm("bn")(x, relu=True)
+            stride = 2 ** (stage - 2)
+            features.add(x, stride=stride, stage=stage)
+        features.add(compute.norm("bn")(x, relu=True), stride=stride, stage=stage)
         return self.outputs(features, train)
 
 

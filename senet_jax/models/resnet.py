@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from senet_jax.attention import ConvAttention, ECAConfig, SqueezeExciteConfig
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import ResNetFields
-from senet_jax.models.backbone import Backbone, Stage, check_images, declared_values
+from senet_jax.models.backbone import Backbone, FeatureMaps, Stage, check_images, declared_values
 from senet_jax.models.blocks import BasicBlock, Bottleneck, Sampling, inner_width
 from senet_jax.models.stem import Stem
 from senet_jax.ops.drop import Rate
@@ -99,14 +99,16 @@ class ResNet(ResNetFields, Backbone):
 
         stem = Stem(self.stem, self.stem_width, compute, name="stem")
         before, stride = stem.strides
-        features = {}
-        features[before], x = stem(images)
+        features = FeatureMaps()
+        unpooled, x = stem(images)
+        features.add(unpooled, stride=before)
         stages = zip(self.widths, self._samplings(stride), strict=True)
         for stage, (width, (stride, samplings)) in enumerate(stages, 2):
             build = functools.partial(block, fields, self.attention_of(stage), compute, width)
             blocks = tuple(functools.partial(build, each, next(depth_rates)) for each in samplings)
             rate = drop_rate if stage >= len(self.blocks) else None
-            features[stride] = x = Stage(blocks, name=f"stage{stage}")(x, rate)
+            x = Stage(blocks, name=f"stage{stage}")(x, rate)
+            features.add(x, stride=stride, stage=stage)
         return self.outputs(features, train)
 
     def _samplings(self, stride: int) -> Iterator[tuple[int, tuple[Sampling, ...]]]:
@@ -120,7 +122,8 @@ class ResNet(ResNetFields, Backbone):
             factor = 1 if stage == 2 else 2
             dilated = stride * factor > self.output_stride
             following = dilation * factor if dilated else dilation
-            first = Sampling(1 if dilated else factor, dilation, following)
+            keeps_pool = dilated and self.dilated == "authors"
+            first = Sampling(1 if dilated else factor, dilation, following, keeps_pool)
             dilation, stride = following, stride * first.stride
             yield stride, (first, *[Sampling(1, dilation, dilation)] * (blocks - 1))
 

@@ -17,7 +17,7 @@ from senet_jax.attention import Mechanism
 from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import Backward, Forward, ShakeShakeFields
-from senet_jax.models.backbone import Backbone, Stage, check_images
+from senet_jax.models.backbone import Backbone, FeatureMaps, Stage, check_images
 from senet_jax.models.resnet import SE
 from senet_jax.ops.compute import Compute
 from senet_jax.ops.shake import Shake
@@ -157,7 +157,7 @@ class ShakeShake(ShakeShakeFields, Backbone):
         """
         check_images(images)
         block, compute = self.rematerialized(ShakeBlock), self.compute(train)
-        features = {}
+        features = FeatureMaps()
         x = Layers(((self.stem_width, 3, 1, 1),), compute, name="stem")(images)
         x = nn.relu(x) if self.bottleneck else x
         for stage, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True), 2):
@@ -173,9 +173,10 @@ class ShakeShake(ShakeShakeFields, Backbone):
             )
             first = functools.partial(build, stride=1 if stage == 2 else 2)
             x = Stage((first, *[build] * (blocks - 1)), name=f"stage{stage}")(x)
-            features[2 ** (stage - 2)] = x
+            stride = 2 ** (stage - 2)
+            features.add(x, stride=stride, stage=stage)
         if not self.bottleneck:  # A bottleneck has had its ReLU.
-            features[max(features)] = nn.relu(x)
+            features.add(nn.relu(x), stride=stride, stage=stage)
         return self.outputs(features, train)
 
 

@@ -15,7 +15,7 @@ from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import Groups, ShuffleNetV1Fields
-from senet_jax.models.backbone import Backbone, Stage, check_images
+from senet_jax.models.backbone import Backbone, FeatureMaps, Stage, check_images
 from senet_jax.models.mobilenet import Stem
 from senet_jax.ops.compute import Compute
 from senet_jax.ops.pooling import avg_pool, max_pool
@@ -126,10 +126,12 @@ class ShuffleNetV1(ShuffleNetV1Fields, Backbone):
         unit, compute = self.rematerialized(Unit), self.compute(train)
         stride = 2 if self.stem == "imagenet" else 1
         x = Stem(self._stem_channels, stride, compute, name="stem")(images)
-        features = {stride: x}
+        features = FeatureMaps()
+        features.add(x, stride=stride)
         if self.stem == "imagenet":
             stride = 4
-            x = features[stride] = max_pool(x, 3, 2, pad=1)
+            x = max_pool(x, 3, 2, pad=1)
+            features.add(x, stride=stride)
         for stage, blocks in enumerate(self.blocks, 2):
             build = functools.partial(
                 unit,
@@ -144,7 +146,7 @@ class ShuffleNetV1(ShuffleNetV1Fields, Backbone):
             rest = [functools.partial(build, first_groups=self.groups, stride=1)] * (blocks - 1)
             x = Stage((first, *rest), name=f"stage{stage}")(x)
             stride *= 2
-            features[stride] = x
+            features.add(x, stride=stride, stage=stage)
         return self.outputs(features, train)
 
 

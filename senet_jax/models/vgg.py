@@ -15,7 +15,7 @@ from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import VGGFields
-from senet_jax.models.backbone import Backbone, Stage, check_images
+from senet_jax.models.backbone import Backbone, FeatureMaps, Stage, check_images
 from senet_jax.ops.compute import Compute
 from senet_jax.ops.pooling import adaptive_avg_pool, max_pool
 
@@ -86,7 +86,7 @@ class VGG(VGGFields, Backbone):
         """
         check_images(images, smallest=2 ** len(self.blocks))
         layer, compute = self.rematerialized(Layer), self.compute(train)
-        x, stride, features = images, 1, {}
+        x, stride, features = images, 1, FeatureMaps()
         for stage, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True), 1):
             layers = tuple(
                 functools.partial(
@@ -99,11 +99,12 @@ class VGG(VGGFields, Backbone):
                 )
                 for index in range(1, count + 1)
             )
-            features[stride] = x = Stage(layers, "layer", name=f"stage{stage}")(x)
+            x = Stage(layers, "layer", name=f"stage{stage}")(x)
+            features.add(x, stride=stride, stage=stage)
             x, stride = max_pool(x, 2, 2), 2 * stride
-        features[stride] = x
+        features.add(x, stride=stride)
         if self.features_only:
-            return features
+            return self.outputs(features, train)
 
         x = adaptive_avg_pool(x, *(max(FC_WINDOW, side) for side in x.shape[1:3]))
         fc = functools.partial(compute.conv, self.fc_width, pad=0, use_bias=True)

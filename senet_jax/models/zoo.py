@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from flax import linen as nn
+
 from senet_jax.errors import choose
 from senet_jax.models import (
     densenet,
@@ -21,6 +23,11 @@ from senet_jax.models import (
     vgg,
 )
 from senet_jax.models.backbone import Backbone
+from senet_jax.models.segmentation import named
+from senet_jax.models.segmentation.segmenter import Segmenter
+
+Network = Backbone | Segmenter
+"""A network that classifies images, or one that classifies pixels."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,7 +35,7 @@ class ZooEntry:
     """A named network."""
 
     family: type[Backbone]
-    """Its class."""
+    """Its class, or that of its backbone."""
     own: Mapping[str, Any]
     """The fields in which it differs from the defaults of its family."""
     input_size: int
@@ -37,11 +44,9 @@ class ZooEntry:
     @property
     def fields(self) -> dict[str, Any]:
         """All its fields by name, known without building it."""
-        declared = dataclasses.fields(self.family)
-        defaults = {field.name: field.default for field in declared if field.name not in _LINEN}
-        return defaults | dict(self.own)
+        return _defaults(self.family) | dict(self.own)
 
-    def build(self, **fields: Any) -> Backbone:
+    def build(self, **fields: Any) -> Network:
         """Builds the network.
 
         Args:
@@ -53,7 +58,34 @@ class ZooEntry:
         return self.family(**{**self.own, **fields})
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class SegmenterEntry(ZooEntry):
+    """A network of semantic segmentation: a head on a named classifier."""
+
+    head: type[Segmenter]
+    """Its class."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """All fields of its backbone and its own, by name; its own go before."""
+        both = super().fields | _defaults(self.head)
+        return {name: value for name, value in both.items() if name not in _OF_SEGMENTER}
+
+    def build(self, **fields: Any) -> Segmenter:
+        own = {name: fields[name] for name in fields if name in _defaults(self.head)}
+        rest = {name: fields[name] for name in fields if name not in own}
+        return self.head(backbone=self.family(**{**self.own, **rest}), **own)
+
+
 _LINEN = ("parent", "name")
+_OF_SEGMENTER = ("backbone", "features_only", "features_by")
+"""What a ``SegmenterEntry`` or its network sets."""
+
+
+def _defaults(kind: type[nn.Module]) -> dict[str, Any]:
+    """The defaults of the fields of a module, by name."""
+    fields = dataclasses.fields(kind)
+    return {field.name: field.default for field in fields if field.name not in _LINEN}
 
 
 def _entries(
@@ -70,7 +102,7 @@ def _entries(
     return found
 
 
-ZOO: dict[str, ZooEntry] = {
+CLASSIFIERS: dict[str, ZooEntry] = {
     **_entries(resnet.IMAGENET_RESNETS, 224, resnet.RESNET_SIZES),
     **_entries(resnet.SENETS, 224),
     **_entries(resnest.RESNESTS, 224, resnest.RESNEST_SIZES),
@@ -88,21 +120,51 @@ ZOO: dict[str, ZooEntry] = {
     **_entries(preact_resnet.PREACT_RESNETS, 32),
     **_entries(shake_shake.SHAKE_SHAKES, 32),
 }
+"""The networks that classify images. They are the backbones of the others."""
+
+SMALLEST_PHOTOGRAPH = 128
+"""A classifier of images of at least this side, pixels, is one of photographs."""
+
+DENSE: dict[str, Any] = {"output_stride": 8, "dilated": "authors"}
+"""The fields of a ResNet under a head: those of torchvision and of ResNeSt's authors."""
 
 
-def create_model(name: str, **fields: Any) -> Backbone:
+def _segmenter(head: str, backbone: str) -> SegmenterEntry:
+    """The entry of a network of semantic segmentation.
+
+    Raises:
+        UsageError: There is no such backbone.
+    """
+    entry = CLASSIFIERS[choose(f"backbone of {head}", backbone, CLASSIFIERS)]
+    small = entry.input_size < SMALLEST_PHOTOGRAPH
+    own = {**(DENSE if issubclass(entry.family, resnet.ResNet) else {}), **entry.own}
+    size = entry.input_size if small else named.SIDE
+    return SegmenterEntry(entry.family, own, size, named.HEADS[head])
+
+
+ZOO: dict[str, ZooEntry] = {
+    **CLASSIFIERS,
+    **{f"{head}_{backbone}": _segmenter(head, backbone) for head, backbone in named.PUBLISHED},
+}
+"""The networks that have a name in the papers or in other codebases."""
+
+
+def create_model(name: str, **fields: Any) -> Network:
     """Builds a network by name.
 
     Args:
-        name: A name of ``list_models()``; where timm has the model, timm's name for it.
+        name: A name of ``list_models()``; where timm has the model, timm's name for it. Or
+            "HEAD_BACKBONE", such as "deeplabv3_resnest50d", for semantic segmentation: a head of
+            ``segmentation.named.HEADS`` on a classifier of the list.
         **fields: Fields of the module that differ from the named network's, such as
             ``num_classes=10``, ``attention=SqueezeExciteConfig(gate="tanh")``,
-            ``placement="pre"``, ``stages=(3, 4)`` or ``dtype=jnp.bfloat16``.
+            ``placement="pre"``, ``stages=(3, 4)`` or ``dtype=jnp.bfloat16``. Those of a network of
+            semantic segmentation are its own and those of its backbone.
 
     Returns:
         A Linen module called as ``model.apply(variables, images, train=False)`` on float images
-        (n, h, w, c), giving logits (n, num_classes); its variables are ``params`` and
-        ``batch_stats``.
+        (n, h, w, c), giving logits (n, num_classes), or those of each pixel (see ``Segmenter``);
+        its variables are ``params`` and ``batch_stats``.
 
     Raises:
         UsageError: An unknown name, field or value of a field.
@@ -132,6 +194,8 @@ def find(name: str) -> ZooEntry:
     Raises:
         UsageError: An unknown name.
     """
+    if name not in ZOO and (parts := named.split(name)):
+        return _segmenter(*parts)
     return ZOO[choose("model", name, ZOO)]
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 from flax import linen as nn
+from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -46,6 +47,7 @@ class Compute:
         dilation: int = 1,
         groups: int = 1,
         use_bias: bool = False,
+        kernel_init: Initializer = HE_NORMAL,
         name: str | None = None,
     ) -> Conv:
         """Builds a convolution padded by ``dilation * (kernel_size - 1) / 2`` on both sides.
@@ -61,6 +63,7 @@ class Compute:
             dilation: Distance between the taps of the kernel.
             groups: Number of groups (the cardinality of ResNeXt); divides both channel counts.
             use_bias: Whether a bias is added (not where a batch norm follows).
+            kernel_init: Initializer of the kernel.
             name: Name of the submodule.
 
         Raises:
@@ -83,7 +86,7 @@ class Compute:
             feature_group_count=groups,
             use_bias=use_bias,
             dtype=self.dtype,
-            kernel_init=HE_NORMAL,
+            kernel_init=kernel_init,
             conv_general_dilated=lowered,
             name=name,
         )

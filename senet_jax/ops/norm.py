@@ -1,8 +1,10 @@
 """Batch normalization with the constants of the published networks."""
 
+import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,6 +22,21 @@ MOMENTUM = 0.9
 """What a running average keeps of itself at each step (PyTorch's momentum 0.1)."""
 
 Gate = Callable[[Float[Array, "n c"]], Float[Array, "n c"]]
+
+_frozen: contextvars.ContextVar[bool] = contextvars.ContextVar("frozen", default=False)
+
+
+@contextlib.contextmanager
+def running_statistics() -> Iterator[None]:
+    """Lets batch norms that are called in this context normalise as in evaluation, in training too.
+
+    Their running statistics stay as they are. It is read while a function is traced.
+    """
+    token = _frozen.set(True)
+    try:
+        yield
+    finally:
+        _frozen.reset(token)
 
 
 class BatchNorm(nn.Module):
@@ -56,7 +73,7 @@ class BatchNorm(nn.Module):
 
         Args:
             x: Feature maps, or vectors.
-            gate: In training only: maps the mean over the pixels of the result to a factor for
+            gate: Maps the mean over the pixels of the result to a factor for
                 each sample and channel. That mean is known from the statistics, and the factor
                 joins the scale, so that neither costs a pass over the maps.
             relu: Whether a ReLU follows, which then is part of the result. On GPUs its gradient
@@ -72,9 +89,13 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
         dtype = self.dtype or x.dtype
-        if not self.train:
+        if not self.train or _frozen.get():
             factor = lax.rsqrt(var.value + self.epsilon) * scale
-            y = ((x - mean.value) * factor + bias).astype(dtype)
+            y = (x - mean.value) * factor + bias
+            if gate is not None:
+                pixels = tuple(range(1, y.ndim - 1))
+                y *= jnp.expand_dims(gate(y.mean(pixels)), pixels)
+            y = y.astype(dtype)
             return nn.relu(y) if relu else y
 
         groups = self._groups(x)

@@ -9,7 +9,10 @@ from senet_jax.errors import UsageError, choose
 from senet_jax.tasks.base import Task
 from senet_jax.tasks.metrics import Metric
 
-TASKS = {"classification": "senet_jax.tasks.classification:Classification"}
+TASKS = {
+    "classification": "senet_jax.tasks.classification:Classification",
+    "segmentation": "senet_jax.tasks.segmentation:Segmentation",
+}
 """The tasks of this package: a name, and where the class is."""
 
 GROUP = "senet_jax.tasks"

@@ -159,7 +159,8 @@ class Task(Protocol):
 
         Returns:
             For training one or several forms of the images, such as several sizes, each for an
-            equal share of the epochs and each a program of its own; for "val" one.
+            equal share of the epochs. For "val" one or several groups, such as the images of each
+            size; each image is in one of them. Each form and each group is a program of its own.
         """
 
     def classes(self, dataset: Dataset) -> np.ndarray | None:
@@ -258,6 +259,26 @@ class Task(Protocol):
     def accumulator(self) -> Accumulator:
         """An accumulator without measurements."""
         return Sums()
+
+    def pixel_classes(self, batch: Arrays) -> np.ndarray | None:
+        """The class of each pixel of a batch of training, for people who look at its images.
+
+        Args:
+            batch: The batch, after ``prepare``.
+
+        Returns:
+            Classes, (n, h, w); other values stand for none. None if the task has no such classes.
+        """
+        return None
+
+    @classmethod
+    def details(cls, metrics: Mapping[str, float]) -> list[str]:
+        """Lines about the metrics of a validation besides those of ``metrics``, for people.
+
+        Args:
+            metrics: By the keys of ``metrics.jsonl``.
+        """
+        return []
 
     def titles(self, batch: Arrays, shared: Any, names: Sequence[str]) -> list[str]:
         """A title for each image of a batch of training, for people who look at them.

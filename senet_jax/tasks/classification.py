@@ -20,8 +20,9 @@ from senet_jax.data.examples import ArraySpec, Batch, Draws, Examples
 from senet_jax.data.normalization import Normalization
 from senet_jax.data.transforms import EvalTransform, TrainTransform
 from senet_jax.errors import UsageError
-from senet_jax.models.backbone import Backbone
+from senet_jax.models import zoo
 from senet_jax.models.configured import build_model, image_side, model_fields
+from senet_jax.models.segmentation import named
 from senet_jax.tasks.base import Arrays, Measured, Task
 from senet_jax.tasks.metrics import Metric
 from senet_jax.text import printable
@@ -72,6 +73,11 @@ class Classification(Task):
     def open(cls, config: TrainConfig) -> Dataset:
         # An unknown network is told before the data are opened.
         model_fields(config.model, num_classes=1)
+        if named.split(config.model.name):
+            raise UsageError(
+                f"{config.model.name} classifies pixels, and this task classifies images: choose a "
+                f"network such as {named.classifier(config.model.name)}."
+            )
         return open_dataset(config.data.name, config.data.dir, image_side(config))
 
     @classmethod
@@ -115,7 +121,7 @@ class Classification(Task):
     def network_name(cls, config: TrainConfig) -> str:
         return config.model.name
 
-    def build(self, dataset: Dataset) -> Backbone:
+    def build(self, dataset: Dataset) -> zoo.Network:
         return build_model(self.model, len(dataset.classes))
 
     def prepare(

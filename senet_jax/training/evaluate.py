@@ -1,7 +1,7 @@
 """Evaluation: every image of a split exactly once, over any mesh and hosts."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from senet_jax.data.examples import Batch, Examples
-from senet_jax.data.loader import EvalBatch, EvalBatches, Host
+from senet_jax.data.loader import EvalBatch, EvalBatches, EvalGroups, Host
 from senet_jax.errors import UsageError
 from senet_jax.tasks.base import Task
 from senet_jax.text import printable
@@ -36,8 +36,26 @@ def eval_batches(examples: Examples, batch_size: int, mesh: Mesh) -> EvalBatches
     return EvalBatches(examples, padded, Host(jax.process_index(), jax.process_count()))
 
 
+def eval_groups(groups: Sequence[Examples], batch_size: int, mesh: Mesh) -> EvalGroups:
+    """The batches of a split in groups, as this process reads them.
+
+    Args:
+        groups: The split: each image is in one of them.
+        batch_size: As in ``eval_batches``. The batches of a smaller group, if there are several,
+            are as small as the group.
+        mesh: The devices that share a batch.
+    """
+    several = len(groups) > 1
+    return EvalGroups(
+        tuple(
+            eval_batches(group, min(batch_size, len(group)) if several else batch_size, mesh)
+            for group in groups
+        )
+    )
+
+
 def over_batches(
-    batches: EvalBatches, workers: int, dispatch: Callable[[Batch], Output]
+    batches: EvalBatches | EvalGroups, workers: int, dispatch: Callable[[Batch], Output]
 ) -> Iterator[tuple[EvalBatch, Output]]:
     """Yields the batches of a split and what was dispatched for each.
 
@@ -63,7 +81,7 @@ def evaluate(
     task: Task,
     step: EvalStep,
     variables: dict[str, Any],
-    examples: Examples,
+    groups: Sequence[Examples],
     batch_size: int,
     mesh: Mesh,
     workers: int = 0,
@@ -74,7 +92,7 @@ def evaluate(
         task: The task.
         step: From ``make_eval_step``.
         variables: ``params`` and ``batch_stats``.
-        examples: The split.
+        groups: The split: each image is in one of them.
         batch_size: Images of a step; rounded up to a multiple of the devices.
         mesh: The mesh of ``step``.
         workers: Processes that prepare the images; 0 means threads.
@@ -87,15 +105,16 @@ def evaluate(
         UsageError: Not one image of the split could be read.
         RuntimeError: Images were lost or counted twice.
     """
-    accumulator, batches = task.accumulator(), eval_batches(examples, batch_size, mesh)
+    accumulator, batches = task.accumulator(), eval_groups(groups, batch_size, mesh)
     counted, readable = 0.0, 0
 
     def dispatch(batch: Batch) -> Any:
         return step(variables, to_devices(without_index(batch), mesh))
 
-    for batch, measured in over_batches(batches, workers, dispatch):
+    for number, (batch, measured) in enumerate(over_batches(batches, workers, dispatch)):
+        group, _ = batches.place(number)
         for index, reason in batch.errors.items():
-            name = printable(examples.name(index))
+            name = printable(group.examples.name(index))
             LOGGER.warning("a broken image is not counted: %s (%s)", name, reason)
         counts = batch.arrays["weight"] > 0
         readable += int(counts.sum())
@@ -107,10 +126,10 @@ def evaluate(
     if not count:
         raise UsageError("not one image of the validation split could be read.")
     check_count(count, int(np.sum(multihost_utils.process_allgather(np.int32(readable)))))
-    if count != len(examples):
+    if count != batches.images:
         LOGGER.warning(
             "%d of %d validation images are counted, the others cannot be read",
-            *(count, len(examples)),
+            *(count, batches.images),
         )
     summary = accumulator.summary(_of_all_hosts(accumulator.part()))
     return {**{f"val/{name}": value for name, value in summary.items()}, "val/count": count}

@@ -331,7 +331,7 @@ def _forecast(run: Run) -> Forecast:
     config = run.config
     sizes = [form.arrays["image"].shape[0] for form in run.batches.examples]
     by_epoch = [sizes[epoch * len(sizes) // config.epochs] for epoch in range(config.epochs)]
-    return Forecast(config, run.batches.steps_per_epoch, len(run.val), by_epoch)
+    return Forecast(config, run.batches.steps_per_epoch, sum(map(len, run.val)), by_epoch)
 
 
 def _diverged(what: str, step: int, config: TrainConfig) -> Diverged:

@@ -115,7 +115,7 @@ def make_optimizer(
     head: Sequence[str] = ("head/*",),
     decays: Callable[[tuple[str, ...]], bool] = is_kernel,
 ) -> optax.GradientTransformation:
-    """Builds the optimizer: clipping, weight decay on the kernels, the update.
+    """Builds the optimizer: clipping, weight decay, the update.
 
     Args:
         config: Kind and constants.
@@ -123,11 +123,14 @@ def make_optimizer(
         frozen: Shell patterns of the paths of parameters that do not change.
         body_rate: Learning rate of all but the head, as a fraction.
         head: Shell patterns of the paths of the head's parameters.
-        decays: Says of the path of a parameter if weight decay applies to it.
+        decays: Says of the path of a parameter if weight decay applies to it; with
+            ``config.decay_all`` it applies to every parameter.
     """
 
     def decayed(params: PyTree[jax.Array]) -> PyTree[bool]:
-        return traverse_util.path_aware_map(lambda path, _: decays(tuple(map(str, path))), params)
+        return traverse_util.path_aware_map(
+            lambda path, _: config.decay_all or decays(tuple(map(str, path))), params
+        )
 
     update = _update(config, schedule, decayed)
     if body_rate != 1:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from senet_jax.data.augment.keys import StepKeys
 from senet_jax.data.examples import Batch
@@ -25,6 +25,11 @@ class Preview:
     """The batch after ``Task.prepare``."""
     shared: Any
     """As ``Task.prepare`` returned it."""
+
+    @property
+    def pixel_classes(self) -> Int[np.ndarray, "n h w"] | None:
+        """The class of each pixel; see ``Task.pixel_classes``."""
+        return self.task.pixel_classes(self.arrays)
 
     def titles(self, classes: Sequence[str]) -> list[str]:
         """The title of each image; see ``Task.titles``."""

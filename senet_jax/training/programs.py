@@ -29,7 +29,7 @@ class Programs:
         network: The network.
         optimizer: The optimizer.
         steps: Steps of the run.
-        val: The validation split.
+        val: The validation split, or a group of it.
     """
 
     def __init__(

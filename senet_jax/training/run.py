@@ -25,7 +25,7 @@ from senet_jax.network import Network
 from senet_jax.tasks import task_of
 from senet_jax.tasks.base import Arrays, Task
 from senet_jax.training.distributed import mesh as meshes
-from senet_jax.training.evaluate import eval_batches, evaluate, without_index
+from senet_jax.training.evaluate import eval_groups, evaluate, without_index
 from senet_jax.training.machine.compile_cache import use_compile_cache
 from senet_jax.training.optimizer import (
     make_optimizer,
@@ -96,9 +96,9 @@ class Run:
             head=self.task.head,
             decays=self.task.decays,
         )
-        (self.val,) = self.task.examples(self.dataset, "val")
+        self.val = self.task.examples(self.dataset, "val")
         self.programs = Programs(
-            config, self.task, self.network, self.optimizer, self.batches.steps, self.val
+            config, self.task, self.network, self.optimizer, self.batches.steps, self.val[0]
         )
         self.abstract = self.programs.abstract
 
@@ -184,9 +184,9 @@ class Run:
         key = key_data(self.config.seed)
         for form in range(len(self.batches.examples)):
             self.programs.train.trace(self.abstract, self.abstract_batch(form), key)
-        batches = eval_batches(self.val, self.config.data.eval_batch_size, self.mesh)
-        batch = self._abstract(without_index(batches.arrays), batches.batch_size)
-        self.programs.evaluate.trace(self.abstract.eval_variables, batch)
+        for batches in eval_groups(self.val, self.config.data.eval_batch_size, self.mesh).groups:
+            batch = self._abstract(without_index(batches.arrays), batches.batch_size)
+            self.programs.evaluate.trace(self.abstract.eval_variables, batch)
 
     def abstract_batch(self, form: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
         """The shapes of a training batch over all hosts.

@@ -2,12 +2,14 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 from senet_jax.data.card import Card, known_card
 from senet_jax.data.class_names import IMAGENET_SYNSETS, readable
 from senet_jax.data.datasets import DATASETS
+from senet_jax.data.scenes import SceneDataset, evaluation_scenes
 from senet_jax.errors import UsageError
 
 CARD = Card("x", ["a", "b"], (8, 6, 3), (0.5, 0.4, 0.3), (0.2, 0.1, 0.2), 10, 2, True)
@@ -43,6 +45,8 @@ def test_the_cards_of_published_sets_are_valid():
         ("std", (0.2, -0.1, 0.2)),
         ("std", (0.2, 0.2, math.nan)),
         ("std", (0.2, 0.2, math.inf)),
+        ("ignore_label", 11),
+        ("palette", ((0, 0, 0), (1, 1, 1))),
     ],
 )
 def test_facts_that_no_data_set_has_are_refused(field, value):
@@ -105,3 +109,31 @@ def test_statistics_of_no_image_are_refused(change):
     card = known_card("imagenet2012", 224)
     with pytest.raises(UsageError, match="must be a number of"):
         dataclasses.replace(card, **change).validate()
+
+
+SCENES = dataclasses.replace(CARD, ignore_label=255, palette=((0, 0, 0), (9, 8, 7)))
+
+
+def test_a_card_of_scenes_is_read_as_it_was_written():
+    assert Card.from_json(json.loads(json.dumps(dataclasses.asdict(SCENES)))) == SCENES
+
+
+@pytest.mark.parametrize("photographs", [True, False])
+def test_scenes_stand_in_for_those_of_a_card(photographs):
+    card = dataclasses.replace(SCENES, photographs=photographs)
+    dataset = card.stand_in()
+    assert isinstance(dataset, SceneDataset)
+    assert Card.of(dataset) == card
+    assert len(dataset.train.taken(np.arange(3))) == 3
+    (group,) = evaluation_scenes(dataset.val, 2, (0, 0, 0), 8)
+    assert group.arrays["image"].shape == (8, 6, 3)
+    with pytest.raises(UsageError, match="are not there"):
+        dataset.train.scene(0)
+
+
+@pytest.mark.parametrize(
+    "palette", [(), ((0, 0, 0),), ((0, 0, 0), (1, 2)), ((0, 0, 0), (0, 0, 256))]
+)
+def test_a_palette_has_a_colour_for_each_class(palette):
+    with pytest.raises(UsageError, match="palette must be"):
+        dataclasses.replace(SCENES, palette=palette).validate()

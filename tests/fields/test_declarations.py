@@ -15,20 +15,26 @@ from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.command_line.flags import read_config
 from senet_jax.config import AttentionOverrides, ModelConfig, TrainConfig
 from senet_jax.fields.attention import MECHANISMS
-from senet_jax.fields.models import FAMILIES, BackboneFields
+from senet_jax.fields.models import FAMILIES, SEGMENTERS, BackboneFields
 from senet_jax.models.configured import build_model
+from senet_jax.models.segmentation.named import HEADS
 from senet_jax.models.shufflenet import WIDTHS
 from senet_jax.models.zoo import create_model, list_models
 from senet_jax.ranges import choices_of, range_of
 
-PROGRAMS_OWN = {"num_classes", "attention", "features_only", "dtype", "layers", "parent", "name"}
+PROGRAMS_OWN = {
+    *("num_classes", "attention", "features_only", "features_by", "dtype", "layers", "backbone"),
+    *("parent", "name"),
+}
 """The fields of modules that a program sets and no user: a run has the classes of its data set and
-needs their logits, the attention and the precision have flags of their own, the layers of an
-Inception network are no values of a flag, and the last two are Linen's."""
+needs their logits, the name says the backbone, the attention and the precision have flags of their
+own, the layers of an Inception network are no values of a flag, and the last two are Linen's."""
+
+NETWORKS = {**FAMILIES, **SEGMENTERS}
 
 FAMILY_FIELDS = [
     (family, field.name)
-    for family, declaration in FAMILIES.items()
+    for family, declaration in NETWORKS.items()
     for field in dataclasses.fields(declaration)
 ]
 MECHANISM_FIELDS = [
@@ -50,7 +56,8 @@ def choices(declaration, field):
 @functools.cache
 def named(family):
     """The named networks of a family."""
-    models = ((name, create_model(name)) for name in list_models())
+    composed = [f"{head}_resnet18" for head in HEADS]
+    models = ((name, create_model(name)) for name in [*list_models(), *composed])
     return [(name, model) for name, model in models if type(model).__name__ == family]
 
 
@@ -93,7 +100,7 @@ def built(name, **fields):
 @pytest.mark.parametrize(("family", "field"), FAMILY_FIELDS)
 def test_every_field_of_a_family_reaches_its_module(family, field):
     for name, model in named(family):
-        for value in others(FAMILIES[family], field, getattr(model, field)):
+        for value in others(NETWORKS[family], field, getattr(model, field)):
             changed = built(name, **{field: value})
             if changed is not None:
                 assert getattr(changed, field) == value
@@ -117,7 +124,7 @@ def flag_of(prefix, field, value):
 
 
 def test_every_field_is_a_flag():
-    model = {field: next(others(FAMILIES[family], field, None)) for family, field in FAMILY_FIELDS}
+    model = {field: next(others(NETWORKS[family], field, None)) for family, field in FAMILY_FIELDS}
     attention = {
         field: next(others(MECHANISMS[kind], field, None)) for kind, field in MECHANISM_FIELDS
     }
@@ -153,10 +160,12 @@ def test_every_field_of_a_mechanism_is_checked(kind, field):
 
 
 def test_every_family_and_mechanism_is_declared():
-    models = [create_model(name) for name in list_models()]
-    assert {type(model).__name__ for model in models} == FAMILIES.keys()
+    models = [model for family in NETWORKS for _, model in named(family)]
+    assert {type(create_model(name)).__name__ for name in list_models()} <= NETWORKS.keys()
+    assert {type(model).__name__ for model in models} == NETWORKS.keys()
+    assert {head.__name__ for head in HEADS.values()} == SEGMENTERS.keys()
     for model in models:
-        declared = {field.name for field in dataclasses.fields(FAMILIES[type(model).__name__])}
+        declared = {field.name for field in dataclasses.fields(NETWORKS[type(model).__name__])}
         fields = {field.name for field in dataclasses.fields(model)}
         assert declared < fields
         assert fields - declared <= PROGRAMS_OWN

@@ -54,7 +54,7 @@ def place_by_place(logits):
     step = make_eval_step(Classification(), network)
     count = len(logits)
     source = ArraySource(np.zeros((count, 2, 2, 1), np.uint8), np.arange(count, dtype=np.int32))
-    return evaluate(Classification(), step, {}, source, count, mesh)
+    return evaluate(Classification(), step, {}, [source], count, mesh)
 
 
 def test_of_equal_logits_the_first_comes_first_and_nan_is_wrong():
@@ -81,7 +81,7 @@ def test_images_that_are_lost_on_the_way_are_an_error(tiny):
 
     variables = run.fresh_state().eval_variables
     with pytest.raises(RuntimeError, match="358 images were counted where there are 360"):
-        evaluate(run.task, forgetful, variables, run.dataset.val, 200, run.mesh)
+        evaluate(run.task, forgetful, variables, [run.dataset.val], 200, run.mesh)
 
 
 def test_what_cannot_be_read_is_not_counted(tiny):
@@ -94,15 +94,15 @@ def test_what_cannot_be_read_is_not_counted(tiny):
         run.task,
         step,
         state.eval_variables,
-        ArraySource(val.images, val.labels, dict.fromkeys(range(180), "torn")),
+        [ArraySource(val.images, val.labels, dict.fromkeys(range(180), "torn"))],
         96,
         run.mesh,
     )
-    whole = evaluate(run.task, step, state.eval_variables, rest, 96, run.mesh)
+    whole = evaluate(run.task, step, state.eval_variables, [rest], 96, run.mesh)
     assert half["val/count"] == whole["val/count"] == 180
     assert half["val/top1"] == pytest.approx(whole["val/top1"])
     assert half["val/loss"] == pytest.approx(whole["val/loss"], rel=1e-6)
 
     broken = ArraySource(val.images, val.labels, dict.fromkeys(range(len(val)), "torn"))
     with pytest.raises(UsageError, match="not one image"):
-        evaluate(run.task, step, state.eval_variables, broken, 96, run.mesh)
+        evaluate(run.task, step, state.eval_variables, [broken], 96, run.mesh)

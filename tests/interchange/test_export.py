@@ -108,6 +108,28 @@ def test_onnxruntime_gives_the_logits(case, tmp_path, random_variables):
         assert difference < 1e-4
 
 
+@pytest.mark.parametrize("head", ["deeplabv3", "deeplabv3plus", "pspnet"])
+def test_logits_of_pixels_are_exported_by_the_names_of_the_heads(head, tmp_path, random_variables):
+    fields = {**SMALL, "stem_width": (8, 8, 16), "align_corners": head == "pspnet"}
+    if head != "pspnet":
+        fields |= {"head_width": 8, "rates": (2, 3)}
+    model, variables = network(f"{head}_resnest50d", fields, random_variables)
+    path = tmp_path / "model"
+    x = np.random.default_rng(0).standard_normal((3, 21, 32, 3), np.float32)
+    expected = jax.device_get(jax.jit(lambda x: model.apply(variables, x, train=False))(x))
+
+    export_network(path, model, variables, (21, 32, 3), form="onnx")
+    onnx.checker.check_model(path, full_check=True)
+    session = onnxruntime.InferenceSession(path)
+    assert [output.shape for output in session.get_outputs()] == [["batch", 21, 32, 5]] * 2
+    found = dict(zip(("out", "aux"), session.run(["out", "aux"], {"images": x}), strict=True))
+    export_network(path, model, variables, (21, 32, 3), form="stablehlo")
+    for outputs in (found, load_stablehlo(path)(x)):
+        assert outputs.keys() == expected.keys()
+        for key, logits in expected.items():
+            assert np.abs(outputs[key] - logits).max() < 1e-4 * logits.std()
+
+
 @pytest.mark.parametrize("attention", [ECAConfig(), GatherExciteConfig(2, "conv", mlp=True)])
 def test_other_channels_and_sizes(tmp_path, random_variables, attention):
     fields = {"blocks": (1, 1), "widths": (16, 32), "attention": attention, "num_classes": 3}

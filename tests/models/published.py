@@ -179,8 +179,13 @@ PARAMS = {
     "cifar_seresnet44": 664_123,
     "cifar_seresnet56": 860_137,
     "cifar_seresnet110": 1_742_200,
+    "fcn_resnet50": 35_322_218,
+    "fcn_resnet101": 54_314_346,
+    "deeplabv3_resnet50": 42_004_074,
+    "deeplabv3_resnet101": 60_996_202,
 }
-"""Trainable parameters: timm's, and of the ablation of ResNeSt those of the authors' code."""
+"""Trainable parameters: timm's, of segmentation torchvision's, and of the ablation of ResNeSt those
+of the authors' code."""
 
 # Table of `papers.md`.
 GMACS = {
@@ -225,3 +230,11 @@ GMACS = {
     "inception_resnet_v2": 13.16,
 }
 """Multiply-accumulates as published, at the size of the network."""
+
+SEGMENTATION_GMACS = {
+    "fcn_resnet50": 152.717,
+    "fcn_resnet101": 232.738,
+    "deeplabv3_resnet50": 178.722,
+    "deeplabv3_resnet101": 258.743,
+}
+"""torchvision's, of images of 520x520 pixels."""

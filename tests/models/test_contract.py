@@ -145,6 +145,21 @@ def test_features_are_the_maps_of_every_stride_without_head(family):
     assert {path.split("/")[1] for path in left_out} == set(model.head_modules)
 
 
+@every_family
+def test_features_by_stage_are_the_maps_that_the_stages_end_in(family):
+    by_stride = dataclasses.replace(family.model, features_only=True)
+    by_stage = dataclasses.replace(by_stride, features_by="stage")
+    (maps, variables), (strided, same) = shapes(by_stage, 97), shapes(by_stride, 97)
+    assert variables == same
+    assert list(maps) == list(family.model.stage_numbers)
+    sides = [y.shape[1] for y in maps.values()]
+    assert sides == sorted(sides, reverse=True)
+    # VGG ends in a pool, which is part of no stage.
+    last = [stride for stride in strided if strided[stride].shape == maps[max(maps)].shape]
+    assert last
+    assert max(strided) in last or "fc6" in family.model.head_modules
+
+
 @dataclasses.dataclass(frozen=True)
 class Traced:
     """A training step in bfloat16 with batch norms over groups of two images, only traced."""
@@ -257,6 +272,7 @@ def evaluated(family, random_variables):
         models = {
             "logits": model,
             "maps": dataclasses.replace(model, features_only=True),
+            "stages": dataclasses.replace(model, features_only=True, features_by="stage"),
             "low": dataclasses.replace(model, dtype=jnp.bfloat16),
             "attended": dataclasses.replace(model, attention=SE),
             "gate of one": dataclasses.replace(
@@ -278,11 +294,12 @@ def evaluated(family, random_variables):
 
 @every_family
 def test_features_lead_to_the_logits(family, evaluated):
-    maps, head = evaluated["maps"], evaluated["params"]["head"]
+    head = evaluated["params"]["head"]
     assert np.isfinite(evaluated["logits"]).all()
     if family.small.head_modules == ("head",):
-        logits = maps[max(maps)].mean(axis=(1, 2)) @ head["kernel"] + head["bias"]
-        np.testing.assert_allclose(evaluated["logits"], logits, rtol=1e-4, atol=1e-5)
+        for maps in (evaluated["maps"], evaluated["stages"]):
+            logits = maps[max(maps)].mean(axis=(1, 2)) @ head["kernel"] + head["bias"]
+            np.testing.assert_allclose(evaluated["logits"], logits, rtol=1e-4, atol=1e-5)
 
 
 @every_family

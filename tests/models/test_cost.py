@@ -4,6 +4,7 @@ import pytest
 from flax import linen as nn
 
 from senet_jax.models.cost import Cost, cost
+from senet_jax.ops.resize import resize_bilinear
 
 SIZE = 8
 DENSE = SIZE * SIZE * 3 * 5
@@ -46,6 +47,7 @@ def scanned(x):
         (lambda x: jnp.einsum("nhwc,nhwd->ncd", x, x), 3, Cost(0, 3 * 3 * SIZE**2)),
         (scanned, 3, Cost(0, 7 * SIZE**2 * 3 * 3)),
         (nn.relu, 3, Cost(0, 0)),
+        (lambda x: resize_bilinear(x, (9, 9), align_corners=True), 3, Cost(0, 0)),
     ],
 )
 def test_cost_is_the_hand_formula(call, channels, expected):

@@ -434,3 +434,27 @@ def test_a_reduction_larger_than_the_channels_is_refused():
     model = create_model("cifar_resnet20", attention=SqueezeExciteConfig(reduction=32))
     with pytest.raises(UsageError, match="reduction 32 leaves no hidden channel of 16"):
         init_shapes(model)
+
+
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
+def test_a_dilated_network_has_a_map_for_every_stage(output_stride):
+    model = create_model(
+        "resnet50",
+        blocks=(1, 1, 1, 1),
+        widths=(4, 4, 4, 4),
+        features_only=True,
+        output_stride=output_stride,
+    )
+    x = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+
+    def sides(model):
+        maps, _ = jax.eval_shape(
+            lambda x: model.init_with_output(jax.random.key(0), x, train=False), x
+        )
+        return {key: y.shape[1] for key, y in maps.items()}
+
+    strides = [min(stride, output_stride) for stride in (4, 8, 16, 32)]
+    assert sides(model.clone(features_by="stage")) == {
+        stage: 64 // stride for stage, stride in enumerate(strides, 2)
+    }
+    assert sides(model) == {stride: 64 // stride for stride in [2, *strides]}

@@ -19,7 +19,7 @@ from senet_jax.models.resnet import ResNet
 from senet_jax.models.shake_shake import ShakeShake
 from senet_jax.models.shufflenet import ShuffleNetV1
 from senet_jax.models.vgg import VGG
-from senet_jax.models.zoo import find
+from senet_jax.models.zoo import CLASSIFIERS, find
 
 
 def smallest(model):
@@ -91,7 +91,7 @@ def cases():
     The small stem and the other families are in test_contract.py.
     """
     groups = {}
-    for name in sorted(PARAMS):
+    for name in sorted(CLASSIFIERS):
         groups.setdefault(plain(name), name)
     kinds = set()
     for case, name in groups.items():

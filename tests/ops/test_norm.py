@@ -9,7 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from senet_jax import UsageError
 from senet_jax.ops.compute import Compute
-from senet_jax.ops.norm import BatchNorm
+from senet_jax.ops.norm import BatchNorm, running_statistics
 from senet_jax.ops.target import compiled_for
 
 RNG = np.random.default_rng(0)
@@ -276,3 +276,25 @@ def test_groups_of_a_device_need_no_word_from_the_others(target):
 
 
 COLLECTIVES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "reduce-scatter")
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_running_statistics_in_training_with_a_gate(random_variables, relu):
+    x = np.random.default_rng(0).standard_normal((3, 4, 5, 6)).astype(np.float32)
+    variables = random_variables(BatchNorm(train=True), x)
+
+    def gate(means):
+        return jax.nn.sigmoid(means)
+
+    plain = BatchNorm(train=False).apply(variables, x)
+    expected = plain * gate(plain.mean((1, 2)))[:, None, None]
+    with running_statistics():
+        found, state = BatchNorm(train=True).apply(
+            variables, x, gate, relu=relu, mutable=["batch_stats"]
+        )
+        same = BatchNorm(train=True).apply(variables, x)
+    np.testing.assert_allclose(found, np.maximum(expected, 0) if relu else expected, rtol=1e-5)
+    np.testing.assert_array_equal(same, plain)
+    jax.tree.map(np.testing.assert_array_equal, state["batch_stats"], variables["batch_stats"])
+    changed, _ = BatchNorm(train=True).apply(variables, x, mutable=["batch_stats"])
+    assert np.abs(changed - plain).max() > 0.1

@@ -2,14 +2,24 @@
 
 from collections.abc import Callable
 
-from senet_jax.interchange.naming import densenet, inception, inception_resnet, resnet, vgg
+from senet_jax.interchange.naming import (
+    densenet,
+    inception,
+    inception_resnet,
+    resnet,
+    segmentation,
+    vgg,
+)
 from senet_jax.interchange.naming.rules import Naming
 from senet_jax.models.backbone import Backbone
 from senet_jax.models.densenet import DenseNet
 from senet_jax.models.inception import Inception
 from senet_jax.models.inception_resnet import InceptionResNet
 from senet_jax.models.resnet import ResNet
+from senet_jax.models.segmentation import named
+from senet_jax.models.segmentation.segmenter import Segmenter
 from senet_jax.models.vgg import VGG
+from senet_jax.models.zoo import Network
 
 FAMILIES: dict[type[Backbone], Callable[[str, Backbone], tuple[Naming, ...]]] = {
     ResNet: resnet.namings,
@@ -24,7 +34,7 @@ TRAINING_ONLY: dict[type[Backbone], tuple[str, ...]] = {Inception: inception.TRA
 """Modules of PyTorch's networks that only their training uses and that the networks here lack."""
 
 
-def namings(name: str, model: Backbone) -> tuple[Naming, ...]:
+def namings(name: str, model: Network) -> tuple[Naming, ...]:
     """The namings that a network's weights may come in, first the one that they are written in.
 
     A family that no PyTorch repository is followed for keeps its own names, with dots for slashes.
@@ -33,10 +43,14 @@ def namings(name: str, model: Backbone) -> tuple[Naming, ...]:
         name: Name in the zoo.
         model: The network.
     """
+    if isinstance(model, Segmenter):
+        return segmentation.namings(model, namings(named.classifier(name), model.backbone))
     family = FAMILIES.get(type(model))
     return family(name, model) if family else (lambda path: path.replace("/", "."),)
 
 
-def training_only(model: Backbone) -> tuple[str, ...]:
+def training_only(model: Network) -> tuple[str, ...]:
     """Modules whose weights may come with a network's and are not part of it."""
+    if isinstance(model, Segmenter):
+        return () if model.aux else segmentation.AUXILIARY
     return TRAINING_ONLY.get(type(model), ())

@@ -1,0 +1,61 @@
+"""Batch norms that keep their running statistics while the network around them is trained."""
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+from flax import linen as nn
+
+from senet_jax.errors import UsageError
+from senet_jax.models.backbone import Backbone
+from senet_jax.ops.norm import BatchNorm, running_statistics
+
+
+def check_stages(backbone: Backbone, stages: Collection[int]) -> None:
+    """Checks the stages whose norms are to be frozen.
+
+    Raises:
+        UsageError: The backbone has no such stage; 1 is what stands before the first.
+    """
+    allowed = sorted({1, *backbone.stage_numbers})
+    for stage in stages:
+        if stage not in allowed:
+            raise UsageError(
+                f"frozen_norms: stage {stage} does not exist: the stages are "
+                f"{', '.join(map(str, allowed))}."
+            )
+
+
+@contextlib.contextmanager
+def frozen_norms(backbone: Backbone, stages: Collection[int]) -> Iterator[None]:
+    """Applies the batch norms of some stages with their running statistics, and keeps these.
+
+    A backbone that is called in this context in training normalises in these stages as in
+    evaluation, while all that drops units there still does::
+
+        with frozen_norms(self.backbone, (1, 2)):
+            maps = self.backbone(images, train)
+
+    The scales and biases stay parameters: the optimizer says how fast they learn.
+
+    Args:
+        backbone: The network, bound: a module that the calling one has as a field.
+        stages: Numbers of its stages; 1 is the stem, or what stands before the first stage.
+    """
+
+    def intercept(
+        call: Callable[..., Any], args: tuple, kwargs: dict, context: nn.module.InterceptorContext
+    ) -> Any:
+        path, prefix = context.module.path, backbone.path
+        of_norm = isinstance(context.module, BatchNorm) and context.method_name == "__call__"
+        inside = path[: len(prefix)] == prefix and len(path) > len(prefix)
+        if of_norm and inside and backbone.stage_of(path[len(prefix)]) in stages:
+            with running_statistics():
+                return call(*args, **kwargs)
+        return call(*args, **kwargs)
+
+    if not stages:
+        yield
+        return
+    with nn.intercept_methods(intercept):
+        yield

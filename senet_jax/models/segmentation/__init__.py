@@ -1,0 +1,1 @@
+"""Networks of semantic segmentation: a head of four on any backbone of the zoo."""
