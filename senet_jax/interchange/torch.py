@@ -19,7 +19,7 @@ from senet_jax.interchange.state_dict import bare_name, is_no_weight, network_na
 from senet_jax.models.resnet import ResNet
 from senet_jax.models.segmentation import named
 from senet_jax.models.segmentation.segmenter import Segmenter
-from senet_jax.models.zoo import ZOO, Network, create_model, find
+from senet_jax.models.zoo import CLASSIFIERS, Network, create_model, find
 from senet_jax.text import printable
 
 _LEAVES = {
@@ -470,7 +470,7 @@ def _misfit(
 
 
 def _likely(source: Sequence[_Entry], channels: int) -> list[str]:
-    """Networks of the zoo with the blocks, the stem and the first block of a headless source."""
+    """Classifiers of the zoo with the blocks, the stem and the first block of a headless source."""
     found = (re.match(r"layer(\d+)\.(\d+)\.", entry.name) for entry in source)
     counts = collections.Counter(stage for stage, _ in {match.groups() for match in found if match})
     blocks = tuple(count for _, count in sorted(counts.items()))
@@ -478,7 +478,7 @@ def _likely(source: Sequence[_Entry], channels: int) -> list[str]:
     rest = re.compile(r"layer(?!1\.0\.|0)")
     first = [entry for entry in source if not rest.match(entry.name)]
     likely = []
-    for name, network in ZOO.items():
+    for name, network in CLASSIFIERS.items():
         own = network.fields
         if network.family is ResNet and (own["blocks"], own["bottleneck"]) == (blocks, bottleneck):
             # Tracing whole networks would take the user a minute.
