@@ -58,7 +58,7 @@ def squeeze_free(base: TrainConfig) -> dict[str, TrainConfig]:
 
 
 def reduction(base: TrainConfig) -> dict[str, TrainConfig]:
-    """How narrow may the hidden layer be: which ratio r (Table 10)?
+    """Ablates the ratio r: how narrow may the hidden layer be (Table 10)?
 
     The paper finds little difference:
 
@@ -91,7 +91,7 @@ def stage(base: TrainConfig) -> dict[str, TrainConfig]:
 
 
 def placement(base: TrainConfig) -> dict[str, TrainConfig]:
-    """Where in the residual block does SE stand (Figure 5, Tables 14 and 15)?
+    """Ablates the place of SE in the residual block (Figure 5, Tables 14 and 15).
 
     The paper finds the places before the addition alike and the one after it worse, and SE after
     the 3x3 convolution nearly as good with a sixteenth of SE's parameters: standard 22.28 %, before

@@ -45,7 +45,7 @@ class _Kind:
 # A type checker does not know the fields of classes that are made of others.
 @dataclasses.dataclass(frozen=True)
 class AttentionOverrides(_AttentionFields, _Kind):  # type: ignore[misc, valid-type]
-    """What differs from the attention of the named network; None keeps the network's own."""
+    """Fields that differ from the attention of the named network; None keeps the network's own."""
 
 
 @dataclasses.dataclass(frozen=True)

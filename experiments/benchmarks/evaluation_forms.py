@@ -111,7 +111,7 @@ def fold(variables: dict[str, Any], epsilon: float = 1e-5) -> dict[str, Any]:
 
 
 def _add_bias(call: Callable[..., Any], arguments: Any, options: Any, context: Any) -> Any:
-    """What is left of a batch norm that is folded; an interceptor of Linen's methods."""
+    """Adds the bias in the place of a batch norm that is folded; intercepts Linen's methods."""
     module = context.module
     if not isinstance(module, BatchNorm) or context.method_name != "__call__":
         return call(*arguments, **options)

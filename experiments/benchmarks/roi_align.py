@@ -41,13 +41,13 @@ class RoIAlignForms:
     images: int = 8
     """Images of a step."""
     side: int = 96
-    """Of the images, pixels; a multiple of 32."""
+    """Side of the images, pixels; a multiple of 32."""
     rois: int = 64
     """RoIs an image."""
     bins: int = 7
     """Rows and columns of the result."""
     channels: int = 64
-    """Of the feature maps."""
+    """Channels of the feature maps."""
     pairs: int = 15
     """Rounds of measurements."""
     sample_s: float = 0.5

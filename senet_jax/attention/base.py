@@ -28,7 +28,7 @@ class Attention(abc.ABC):
 
     @property
     def needs_only_mean(self) -> bool:
-        """Whether the gate depends on a tensor only by its mean over the pixels.
+        """The gate depends on a tensor only by its mean over the pixels.
 
         The module then has a method ``excite`` from these means (n, c) to the gate (n, c), float32,
         and a batch norm before it can apply the gate (``norm_with_attention``).

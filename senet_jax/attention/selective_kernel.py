@@ -58,7 +58,7 @@ class SelectiveKernel(Gated):
     features: int
     """Output channels."""
     compute: Compute
-    """How it computes; the attention is float32."""
+    """Precision and norms of the convolutions; the attention is float32."""
     stride: int = 1
     """Stride of the convolutions."""
     dilation: int = 1

@@ -77,7 +77,7 @@ class SplitAttention(Gated):
     features: int
     """Output channels."""
     compute: Compute
-    """How it computes; the attention is float32."""
+    """Precision and norms of the convolutions; the attention is float32."""
     stride: int = 1
     """Stride of the convolution."""
     dilation: int = 1

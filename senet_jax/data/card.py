@@ -38,9 +38,9 @@ class Card:
     photographs: bool
     """Whether images have sizes of their own and are scaled and cropped in evaluation."""
     ignore_label: int | None = None
-    """Of scenes, whose pixels have classes: the label of pixels without one."""
+    """The label of pixels without a class; scenes alone have it."""
     palette: tuple[tuple[int, ...], ...] = ()
-    """Of scenes: a colour for each class, 0 to 255."""
+    """A colour for each class, 0 to 255; scenes alone have it."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Card":

@@ -15,7 +15,7 @@ from senet_jax.errors import UsageError
 from senet_jax.files import make_folder, os_reason, read_bytes
 
 VERSION = 1
-"""Of the stored arrays: other versions are built anew."""
+"""Version of the stored arrays; an index of another version is built anew."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class CocoIndex:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the classes, in the order of the labels, which is that of the category ids."""
+        """Names of the classes, in the order of the labels, which is that of the category ids."""
         return tuple(map(str, self.arrays.category_names))
 
     @property

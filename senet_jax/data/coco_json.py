@@ -38,13 +38,13 @@ class CocoArrays:
     boxes: np.ndarray
     """x1, y1, x2, y2 in pixels, within the image, float32."""
     areas: np.ndarray
-    """Of the masks, in square pixels, as the file has them."""
+    """Areas of the masks, in square pixels, as the file has them."""
     labels: np.ndarray
     """Positions in ``category_ids``, from 0."""
     crowd: np.ndarray
-    """Whether the object is a region with many objects."""
+    """The object is a region with many objects."""
     is_runs: np.ndarray
-    """Whether a mask is a run-length code, not polygons."""
+    """The mask is a run-length code, not polygons."""
     first_part: np.ndarray
     """Number of the first part of each mask: polygons, or one run-length code; and of all."""
     first_value: np.ndarray
@@ -52,7 +52,7 @@ class CocoArrays:
     values: np.ndarray
     """x and y of polygons in turn, or lengths of runs down the columns, the first one outside."""
     category_ids: np.ndarray
-    """Of the file, sorted; there can be gaps."""
+    """Category ids of the file, sorted; there can be gaps."""
     category_names: np.ndarray
     notes: np.ndarray
     """Sentences about what was left out."""

@@ -116,7 +116,7 @@ def _changed(config: Any, *fields: str) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class CropConfig:
-    """How the images and labels of scenes are scaled and cropped together in training."""
+    """The scale and the crop of images and labels of scenes in training."""
 
     size: Annotated[tuple[int, ...], whole(1, MOST_SIDE, count=(0, 2))] = ()
     """Height and width of the crops, or one number for both, pixels; empty means the size of the

@@ -38,7 +38,7 @@ GAP = 2
 """Pixels that digits which do not touch keep between each other, at least."""
 
 _INK = 8
-"""Of 16: from this blackness on, a pixel belongs to the digit."""
+"""From this blackness on, of 16, a pixel belongs to the digit."""
 _TRIES = 40
 """Places that are tried for a digit before it is left out."""
 

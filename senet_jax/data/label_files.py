@@ -73,7 +73,7 @@ def decode_label(data: bytes) -> Integer[np.ndarray, "h w"]:
 _PNG, _MATLAB = b"\x89PNG\r\n\x1a\n", b"MATLAB"
 """The first bytes of the two kinds of files."""
 _WIDTH_AT, _HEIGHT_AT, _BITS_AT, _COLOUR_AT = slice(16, 20), slice(20, 24), 24, 25
-"""Where a PNG has them; the header is the first chunk always."""
+"""Place of the sides in a PNG; the header is always the first chunk."""
 _GREY = 0
 """The colour type without a palette."""
 _MODES = ("1", "L", "P", "I;16", "I;16B", "I")
@@ -108,7 +108,7 @@ class BadValue(ValueError):
         self.values = tuple(values)
         """The values, ascending."""
         self.pixels = pixels
-        """How many pixels have one of them."""
+        """Number of pixels that have one of them."""
 
 
 @dataclasses.dataclass(frozen=True)

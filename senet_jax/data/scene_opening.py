@@ -1,4 +1,4 @@
-"""How a segmentation set of files is opened, whatever its layout."""
+"""Opens a segmentation set of files, whatever its layout."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from senet_jax.text import printable
 
 @dataclasses.dataclass(frozen=True)
 class SceneOptions:
-    """How a set is opened."""
+    """Options with which a set is opened."""
 
     directory: Path | None = None
-    """Where the set lies."""
+    """Folder of the set."""
     frame: tuple[int, int] | None = None
     """Height and width of the training crops, pixels; None means those of the images."""
     side: int | None = None
@@ -30,7 +30,7 @@ class SceneOptions:
     val_split: str | None = None
     """The held-out split; None means that of the set."""
     ignore_label: int | None = None
-    """Of a general folder: the stored value of pixels without a class; None means 255."""
+    """Stored value of pixels without a class in a general folder; if None, 255."""
     exif_orientation: bool = False
     """Turn images, not labels, as their EXIF says."""
 

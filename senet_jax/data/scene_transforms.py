@@ -24,9 +24,9 @@ class SceneTransform:
     size: tuple[int, int]
     """Height and width of the crops, pixels."""
     crop: CropConfig
-    """How the scale is drawn."""
+    """Range from which the scale is drawn."""
     augment: AugmentConfig
-    """Whether scenes are mirrored, and the changes of colour; the label follows no others."""
+    """Mirroring and changes of colour; the label follows no other change."""
     fill: Color
     """Colour of the padding."""
     ignored: int

@@ -22,7 +22,7 @@ class Scene(NamedTuple):
 
     image: UInt8[np.ndarray, "h w 3"]
     label: Labels
-    """Of the same height and width."""
+    """Label map of the same height and width."""
 
 
 class Survey(NamedTuple):

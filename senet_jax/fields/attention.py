@@ -25,7 +25,7 @@ class SqueezeExciteFields:
     gate: str = "sigmoid"
     """The last non-linearity of the excitation: "sigmoid", "relu", "tanh" or "hard_sigmoid"."""
     activation: str = "relu"
-    """What stands between the two layers: "relu", "relu6", "silu", "gelu" or "hard_swish"."""
+    """Function between the two layers: "relu", "relu6", "silu", "gelu" or "hard_swish"."""
     reduction: Reduction = 16
     """The ratio r: the hidden width is c // r."""
     width: Annotated[int | None, whole(1, MOST_WIDTH, none="by the reduction")] = None
@@ -35,7 +35,7 @@ class SqueezeExciteFields:
     """The hidden width is rounded to the nearest multiple of this, and is at least this (timm's
     ``seresnet*`` use 8). 1 keeps c // r."""
     bias: bool = True
-    """Whether the two layers have biases."""
+    """Biases in the two layers."""
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
@@ -59,7 +59,7 @@ class CBAMFields:
     reduction: Reduction = 16
     """The ratio r: the hidden width of the channel attention is c // r."""
     bias: bool = True
-    """Whether the two layers of the channel attention have biases."""
+    """Biases in the two layers of the channel attention."""
     # A window of pixels; the authors tried 3 and 7.
     kernel_size: Annotated[int, dataclasses.replace(KERNEL, greatest=63)] = 7
     """Side of the window that the gate of a pixel sees, odd."""
@@ -88,7 +88,7 @@ class GatherExciteFields:
     reduction: Reduction = 16
     """The ratio r of ``mlp``: its hidden width is c // r."""
     bias: bool = True
-    """Whether the layers of ``mlp`` have biases."""
+    """Biases in the layers of ``mlp``."""
 
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)

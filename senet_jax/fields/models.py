@@ -66,7 +66,7 @@ class ResNetFields(BackboneFields):
     """Those of ResNet, ResNeXt, SENet, ResNeSt and SKNet."""
 
     placement: Placement = "standard"
-    """Where the attention stands (SENet, section 6.5 and Figure 5): "standard", after the last
+    """Place of the attention (SENet, section 6.5 and Figure 5): "standard", after the last
     batch norm and before the addition; "pre", before the residual unit, on its input; "post",
     after the addition and its ReLU; "identity", on the shortcut, after any projection; "conv3x3",
     after the 3x3 convolution and its batch norm, before the ReLU (in a basic block, the first).
@@ -90,7 +90,7 @@ class ResNetFields(BackboneFields):
     and pads with zero channels; "B" is a 1x1 projection; "C" projects in every block; "D" averages
     2x2 before a projection of stride 1 (ResNet-D, arXiv 1812.01187, section 4)."""
     residual: bool = True
-    """Whether blocks have shortcuts; without them their branch is all there is, as in the plain
+    """Shortcuts of the blocks; without them their branch is all there is, as in the plain
     networks (ResNet, section 3.3)."""
     projection_kernel: Annotated[int, KERNEL] = 1
     """Side of the projection's kernel where the block has a stride (SENet-154: 3)."""
@@ -104,8 +104,8 @@ class ResNetFields(BackboneFields):
     """Which convolution of a bottleneck has the stride: the first 1x1 (the paper's, Caffe's) or
     the 3x3 (torchvision's). The parameters are the same, the network is not."""
     stride_by: StrideBy = "conv"
-    """What strides where a 3x3 would: itself, or a 3x3 average pool of that stride after it
-    (ResNeSt, arXiv 2004.08955, section 4.1) or before it (its fast variants)."""
+    """The layer that strides where a 3x3 would: itself, or a 3x3 average pool of that stride after
+    it (ResNeSt, arXiv 2004.08955, section 4.1) or before it (its fast variants)."""
     zero_init_last: bool = False
     """Start the scale of the last batch norm of the residual branch at zero."""
     relu_before_attention: bool = False
@@ -165,11 +165,11 @@ class ShakeShakeFields(BackboneFields):
     cardinality: Width = 1
     """Groups of the 3x3 convolution of a bottleneck, each of the stage's width."""
     forward: Forward = "shake"
-    """How the branches are weighed in training: "shake", by numbers drawn for each image; "even",
+    """Weights of the branches in training: "shake", by numbers drawn for each image; "even",
     by halves, as in evaluation."""
     backward: Backward = "shake"
-    """How their gradients are: "shake", by numbers drawn anew; "even", by halves; "keep", by those
-    of the forward pass."""
+    """Weights of their gradients: "shake", by numbers drawn anew; "even", by halves; "keep", by
+    those of the forward pass."""
 
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
@@ -186,7 +186,7 @@ class VGGFields(BackboneFields):
     """Batch norm after every convolution of the stages, which keeps its bias (as in torchvision;
     the paper has none)."""
     pointwise_third: bool = False
-    """Whether the third convolution of a stage is 1x1 rather than 3x3 (configuration C)."""
+    """The third convolution of a stage is 1x1 rather than 3x3 (configuration C)."""
 
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
@@ -194,7 +194,7 @@ class DenseNetFields(BackboneFields):
     """Those of DenseNet."""
 
     placement: Literal["layer", "block"] = "layer"
-    """Where the attention stands: "layer", on the k new channels of each layer, before they are
+    """Place of the attention: "layer", on the k new channels of each layer, before they are
     concatenated; "block", on the whole output of each dense block, before the transition and, after
     the last block, before the last batch norm. The SENet paper has no DenseNet; "layer" is its
     standard place, on what a unit adds to the features before it."""
@@ -257,7 +257,7 @@ class InceptionFields(BackboneFields):
     """Those of BN-Inception and Inception-v3."""
 
     conv_bias: bool = False
-    """Whether convolutions have biases, though batch norms follow: BN-Inception's weights do."""
+    """Biases in the convolutions, though batch norms follow: BN-Inception's weights do."""
     epsilon: Annotated[float, Range(0, 1, open_below=True)] = 1e-5
     """Added to the variance by the batch norms."""
 
@@ -267,7 +267,7 @@ class InceptionResNetFields(InceptionFields):
     """Those of Inception-ResNet-v2."""
 
     placement: Literal["before_scale", "after_scale"] = "before_scale"
-    """Where the attention stands: "before_scale" or "after_scale". The scale belongs to the
+    """Place of the attention: "before_scale" or "after_scale". The scale belongs to the
     addition (Inception-ResNet, section 3.3: residuals are scaled down before they are added), and
     SE to the residual function, so that the default is before it: the gate then sees all blocks'
     branches at the size that batch norm gives them, and not 5 to 10 times smaller."""
@@ -294,8 +294,8 @@ class SegmenterFields:
     aux: bool = True
     """Have an auxiliary head, an FCN whose loss is added in training (PSPNet, section 3.3)."""
     align_corners: bool = False
-    """How maps are enlarged, logits too: False keeps the edges of the map where they are, True the
-    centres of the corner pixels. Weights are for one of the two: torchvision's for False, those of
+    """Enlarge maps, logits too, so that the centres of the corner pixels stay; if False, the edges
+    of the map stay. Weights are for one of the two: torchvision's for False, those of
     ResNeSt's authors for True."""
     dropout: Rate = 0.1
     """Rate of dropout before the classifier of the head."""

@@ -124,7 +124,7 @@ class Backbone(BackboneFields, nn.Module, kw_only=True):
         return self.attention if self.stages is None or stage in self.stages else None
 
     def compute(self, train: bool) -> Compute:
-        """How the layers of the network compute."""
+        """Returns the precision and the norms of the network's layers."""
         return Compute(train, self.dtype, self.norm_group)
 
     def rematerialized(self, block: type[nn.Module]) -> Callable[..., nn.Module]:
@@ -167,7 +167,7 @@ class Stage(nn.Module):
     blocks: tuple[Callable[..., nn.Module], ...]
     """Constructors that only lack a name."""
     prefix: str = "block"
-    """What the names begin with."""
+    """Beginning of the names."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], *others: Any) -> Float[Array, "n h2 w2 c2"]:

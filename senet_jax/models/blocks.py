@@ -35,7 +35,7 @@ class Sampling:
     next_dilation: int = 1
     """Dilation of what follows: the second 3x3 of a basic block and the later blocks."""
     keeps_pool: bool = False
-    """Where dilation took the stride's place: a pool that strides stays, with stride 1, and the
+    """If dilation took the stride's place: a pool that strides stays, with stride 1, and the
     shortcut takes its input as it is. See ``ResNetFields.dilated``."""
 
     @property
@@ -50,7 +50,7 @@ class Shortcut(nn.Module):
     fields: ResNetFields
     """Those of the network."""
     compute: Compute
-    """How it computes."""
+    """Precision and norms of its layers."""
     features: int
     """Channels of the block's output."""
     sampling: Sampling = Sampling()
@@ -102,7 +102,7 @@ def inner_width(fields: ResNetFields, width: int) -> int:
 
 
 class ResidualBlock(nn.Module):
-    """What basic blocks and bottlenecks share; a subclass says what its branch consists of."""
+    """A basic block or a bottleneck; a subclass says which layers its branch has."""
 
     expansion: ClassVar[int]
     """The output has this many times as many channels as the width of the stage."""
@@ -113,7 +113,7 @@ class ResidualBlock(nn.Module):
     """Stands where ``fields.placement`` says. A ``ConvAttention`` replaces the 3x3 convolution of a
     bottleneck and the first one of a basic block."""
     compute: Compute
-    """How it computes."""
+    """Precision and norms of its layers."""
     width: int
     """Width of the stage."""
     sampling: Sampling = Sampling()

@@ -49,7 +49,7 @@ class DenseLayer(nn.Module):
     attention: Mechanism | None
     """Attention of the new channels."""
     compute: Compute
-    """How it computes."""
+    """Precision and norms of its layers."""
 
     @nn.compact
     def __call__(
@@ -77,7 +77,7 @@ class DenseBlock(nn.Module):
     attention: Mechanism | None
     """Attention of the block's whole output."""
     compute: Compute
-    """How it computes."""
+    """Precision and norms of its layers."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c2"]:
@@ -96,7 +96,7 @@ class Transition(nn.Module):
     drop_rate: float
     """See ``DenseNet.drop_rate``."""
     compute: Compute
-    """How it computes."""
+    """Precision and norms of its layers."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 {self.features}"]:

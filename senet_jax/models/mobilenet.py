@@ -34,7 +34,7 @@ class Block(nn.Module):
     attention: Mechanism | None
     """What rescales the output."""
     compute: Compute
-    """How it computes."""
+    """Precision and norms of its layers."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:

@@ -35,7 +35,7 @@ class PreactBlock(nn.Module):
     dropout: float
     """See ``PreactResNet.block_dropout``."""
     compute: Compute
-    """How it computes."""
+    """Precision and norms of its layers."""
     stride: int = 1
     """Stride of the block."""
     leads: bool = False

@@ -29,7 +29,7 @@ class Layers(nn.Module):
     layers: tuple[tuple[int, int, int, int], ...]
     """Channels, side of the kernel, stride and groups of each convolution."""
     compute: Compute
-    """How it computes."""
+    """Precision and norms of its layers."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
@@ -54,7 +54,7 @@ class ShiftedShortcut(nn.Module):
     stride: int
     """Stride of the block."""
     compute: Compute
-    """How it computes."""
+    """Precision and norms of its layers."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
@@ -87,7 +87,7 @@ class ShakeBlock(nn.Module):
     attention: Mechanism | None
     """Applied to the mixed branches before the addition."""
     compute: Compute
-    """How it computes."""
+    """Precision and norms of its layers."""
     stride: int = 1
     """Stride of the block."""
 

@@ -23,7 +23,7 @@ class Stem(nn.Module):
     width: StemWidth
     """See ``ResNet.stem_width``."""
     compute: Compute
-    """How it computes."""
+    """Precision and norms of its layers."""
 
     @property
     def strides(self) -> tuple[int, int]:

@@ -35,7 +35,7 @@ class Layer(nn.Module):
     attention: Mechanism | None
     """What rescales the output."""
     compute: Compute
-    """How it computes."""
+    """Precision and norms of its layers."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c2"]:

@@ -79,7 +79,7 @@ class SegmenterEntry(ZooEntry):
 
 _LINEN = ("parent", "name")
 _OF_SEGMENTER = ("backbone", "features_only", "features_by")
-"""What a ``SegmenterEntry`` or its network sets."""
+"""Fields that a ``SegmenterEntry`` or its network sets."""
 
 
 def _defaults(kind: type[nn.Module]) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def _entries(
     sizes = exceptions or {}
     found = {}
     for name, constructor in table.items():
-        flat = functools.partial(constructor)  # Of a partial function or of the class itself.
+        flat = functools.partial(constructor)  # It may be a partial function or the class itself.
         assert isinstance(flat.func, type)
         found[name] = ZooEntry(flat.func, flat.keywords, sizes.get(name, input_size))
     return found

@@ -1,1 +1,1 @@
-"""What every backbone shares: convolution, normalization and pooling with explicit padding."""
+"""Operations that the backbones share: convolution, normalization, explicitly padded pooling."""

@@ -21,7 +21,7 @@ from senet_jax.errors import UsageError, choose
 Style = Literal["torchvision", "detectron2"]
 
 SIZES = ((32,), (64,), (128,), (256,), (512,))
-"""Of the levels 2 to 6, in pixels: the side of a square of the same area."""
+"""Sizes on the levels 2 to 6, in pixels: the side of a square of the same area."""
 RATIOS = (0.5, 1.0, 2.0)
 """Height over width."""
 

@@ -1,4 +1,4 @@
-"""How the layers of a network compute: in training or not, in which precision, with which norms."""
+"""The mode, the precision and the norms in which the layers of a network compute."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from senet_jax.ranges import MOST_WIDTH
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-    """What all convolutions and batch norms of a network share; it builds them.
+    """The mode, the precision and the groups of norms of all layers of a network; it builds them.
 
     The layers become submodules of the module in whose compact method they are built.
     """

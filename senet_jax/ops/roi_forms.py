@@ -23,7 +23,7 @@ Levels = Sequence[Float[Array, "_ _ c"]]
 
 @dataclasses.dataclass(frozen=True)
 class Pooling:
-    """How RoIs become the bins of a result."""
+    """Numbers that make RoIs the bins of a result."""
 
     bins: tuple[int, int]
     scales: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""Where RoIAlign samples the feature maps along one axis, and with which weights."""
+"""The places at which RoIAlign samples the feature maps along one axis, and their weights."""
 
 import dataclasses
 import functools
@@ -10,14 +10,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How many samples a bin has along an axis, and where a pixel lies."""
+    """The number of samples of a bin along an axis, and the place of a pixel."""
 
     per_bin: int | None
     """Samples along each axis of a bin. If None, as many as the bin has pixels, rounded up."""
     most: int
     """Upper limit of the samples along an axis where ``per_bin`` is None."""
     aligned: bool
-    """Whether the index of a pixel is that of its centre, half a pixel from its border
+    """The index of a pixel is that of its centre, half a pixel from its border
     (detectron2), and RoIs may be smaller than a pixel. If not, a RoI has at least one pixel along
     each axis, as in torchvision's detectors."""
 

@@ -150,7 +150,7 @@ def _is_gate(context: nn.module.InterceptorContext) -> bool:
 
 
 def _place(context: nn.module.InterceptorContext, gate: Array, sown: str = "gate") -> Place:
-    """Where a call of ``Gated.expose_gate`` is, from its arguments."""
+    """The path of the gate in a call of ``Gated.expose_gate``, from its arguments."""
     return context.module.path, sown
 
 

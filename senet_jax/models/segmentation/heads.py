@@ -22,7 +22,7 @@ class Layer(nn.Module):
     """A convolution without bias, batch norm and ReLU."""
 
     compute: Compute
-    """How it computes."""
+    """Precision and norms of its layers."""
     width: int
     """Output channels."""
     kernel_size: int = 3
@@ -37,14 +37,14 @@ class Layer(nn.Module):
 
 
 class Head(nn.Module, kw_only=True):
-    """What all heads have in common: layers of one precision, and the classifier."""
+    """A head: layers of one precision, and the classifier."""
 
     num_classes: int
     """Number of logits of a pixel."""
     dropout: float
     """Rate of dropout before the classifier."""
     compute: Compute
-    """How its layers compute; the classifier is at least in float32."""
+    """Precision and norms of its layers; the classifier is at least in float32."""
 
     def layer(self, width: int, kernel_size: int = 3, *, dilation: int = 1, name: str) -> Layer:
         """Builds a layer; called in ``__call__``."""
