@@ -20,8 +20,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +27,8 @@ import numpy as np
 import tyro
 from PIL import Image
 
+from experiments.benchmarks.harness.worktree import ROOT, worktree
 from senet_jax.errors import ExitCode, UsageError, choose
-
-ROOT = Path(__file__).parents[2]
 
 RUNS = {
     "plain": "demo --epochs 2",
@@ -72,7 +69,10 @@ def main(options: Options) -> int:
     for name in options.runs:
         choose("run", name, RUNS)
     differing = 0
-    with tempfile.TemporaryDirectory() as scratch, _worktree(options.before, Path(scratch)) as old:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        worktree(options.before, Path(scratch) / "tree") as old,
+    ):
         folder = Path(scratch)
         write_photographs(folder / "photographs")
         for name in options.runs:
@@ -115,20 +115,6 @@ def write_photographs(folder: Path) -> None:
                 pixels = rng.integers(0, 256, (8, 8, 3), np.uint8)
                 image = Image.fromarray(pixels).resize((48, 40), Image.Resampling.BICUBIC)
                 image.save(folder / split / label / f"{index}.jpg")
-
-
-@contextmanager
-def _worktree(commit: str, scratch: Path) -> Iterator[Path]:
-    tree = scratch / "tree"
-    git = ["git", "-C", str(ROOT), "worktree"]
-    command = [*git, "add", "--detach", "--quiet", str(tree), commit]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise UsageError(f"git cannot check {commit} out: {done.stderr.strip()}")
-    try:
-        yield tree
-    finally:
-        subprocess.run([*git, "remove", "--force", str(tree)], check=True)
 
 
 def _train(tree: Path, name: str, run_dir: Path, photographs: Path) -> None:
