@@ -77,6 +77,20 @@ def windows(
     ]
 
 
+def sum_of_products(
+    x: Float[Array, "n h w c"], dy: Float[Array, "n h w c2"]
+) -> Float[Array, "c c2"]:
+    """The products of each channel of one map and each of another, summed over all pixels.
+
+    XLA:CPU writes the first operand of such a product transposed, and computes it anew for this,
+    with all additions and norms since the last convolution. So the one of fewer channels is first.
+    """
+    pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
+    if dy.shape[-1] < x.shape[-1]:
+        return lax.dot_general(dy, x, pixels).T
+    return lax.dot_general(x, dy, pixels)
+
+
 def is_pointwise(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
     """Whether :func:`pointwise` applies: one tap, one group, no padding."""
     unpadded = geometry.padding == ((0, 0), (0, 0))
@@ -108,10 +122,7 @@ def _pointwise_backward(geometry: Geometry, saved: Any, dy: Array) -> tuple[Arra
     x, kernel = saved
     kept, spread = jax.vjp(lambda x: _kept(x, geometry), x)
     (dx,) = spread(lax.dot_general(dy, kernel[0, 0], (((3,), (1,)), ((), ()))))
-    # In this order of the two; jax's own rule has the other, for which XLA:CPU transposes dy.
-    pixels = (0, 1, 2)
-    dkernel = lax.dot_general(kept, dy, ((pixels, pixels), ((), ())))
-    return dx, dkernel.reshape(kernel.shape)
+    return dx, sum_of_products(kept, dy).reshape(kernel.shape)
 
 
 pointwise.defvjp(_pointwise_forward, _pointwise_backward)

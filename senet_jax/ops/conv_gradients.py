@@ -13,7 +13,14 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from senet_jax.ops import winograd
-from senet_jax.ops.conv_forms import Form, Geometry, native, padded, windows
+from senet_jax.ops.conv_forms import (
+    Form,
+    Geometry,
+    native,
+    padded,
+    sum_of_products,
+    windows,
+)
 
 KernelGradient = Callable[[Array, Array, tuple[int, ...], Geometry], Array]
 """``(images, gradient of the output, shape of the kernel, geometry) -> gradient of the kernel``."""
@@ -58,10 +65,6 @@ def _transposed(kernel: Array, geometry: Geometry) -> tuple[Array, Geometry]:
     return kernel[::-1, ::-1].swapaxes(2, 3), Geometry((1, 1), pads, geometry.dilation)
 
 
-_OVER_PIXELS = (((0, 1, 2), (0, 1, 2)), ((), ()))
-"""Contracts images, rows and columns, as ``lax.dot_general`` names them."""
-
-
 def is_dense(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
     """Tells whether :data:`patches` applies: one group, and more than one tap."""
     return geometry.groups == 1 and kernel.shape[:2] != (1, 1)
@@ -77,7 +80,7 @@ def _patches_of(
 def _patches_gradient(
     x: Array, dy: Array, shape: tuple[int, ...], geometry: Geometry
 ) -> Float[Array, "kh kw c c2"]:
-    return lax.dot_general(_patches_of(x, shape, geometry), dy, _OVER_PIXELS).reshape(shape)
+    return sum_of_products(_patches_of(x, shape, geometry), dy).reshape(shape)
 
 
 patches: Form = _with_gradient(_patches_gradient)
@@ -129,9 +132,7 @@ def _crossed_gradient(
         jnp.pad(dy, ((0, 0), (row * down, below - row * down), (0, 0), (0, 0)))
         for row in range(rows)
     ]
-    product = lax.dot_general(
-        jnp.concatenate(shifted, axis=-1), jnp.concatenate(lowered, axis=-1), _OVER_PIXELS
-    )
+    product = sum_of_products(jnp.concatenate(shifted, axis=-1), jnp.concatenate(lowered, axis=-1))
     return product.reshape(columns, channels, rows, features).transpose(2, 0, 1, 3)
 
 
