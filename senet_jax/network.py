@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, UInt8
 from senet_jax.data.normalization import Normalization
 from senet_jax.ops.conv_lowering import lowering
 from senet_jax.ops.lowerings import Lowering
+from senet_jax.ops.precision import accurate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,5 +77,5 @@ def normalize(
 ) -> Float[Array, "n h w c"]:
     """Maps pixels of 0 to 255 to zero mean and unit deviation by channel."""
     mean, std = jnp.array(normalization.mean), jnp.array(normalization.std)
-    normalized = (images.astype(jnp.float32) / 255 - mean) / std
+    normalized = (images.astype(accurate(images.dtype)) / 255 - mean) / std
     return normalized[..., ::-1] if normalization.bgr else normalized

@@ -20,6 +20,7 @@ from senet_jax.models.resnet import ResNet
 from senet_jax.models.segmentation import named
 from senet_jax.models.segmentation.segmenter import Segmenter
 from senet_jax.models.zoo import CLASSIFIERS, Network, create_model, find
+from senet_jax.ops.precision import accurate
 from senet_jax.text import printable
 
 _LEAVES = {
@@ -134,9 +135,9 @@ def to_torch(
         **fields: Fields of the network that differ from the named one's.
 
     Returns:
-        Float32 arrays by timm's names, by Cadene's or the common CIFAR ones where those publish the
-        network, and by our own where nobody does (``interchange.naming``). There is no
-        ``num_batches_tracked``, which PyTorch does without.
+        Float32 arrays, float64 for variables of float64, by timm's names, by Cadene's or the common
+        CIFAR ones where those publish the network, and by our own where nobody does
+        (``interchange.naming``). There is no ``num_batches_tracked``, which PyTorch does without.
 
     Raises:
         UsageError: An unknown name or field, or variables that are not those of the network.
@@ -229,7 +230,7 @@ class _Leaf:
         """A copy in PyTorch's layout."""
         if len(self.shape) >= 2:
             array = np.moveaxis(array, (-1, -2), (0, 1)).reshape(self.torch_shapes[0])
-        return np.array(array, np.float32, order="C")
+        return np.array(array, accurate(array.dtype), order="C")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,12 +14,12 @@ from torch.nn import functional
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze-and-Excitation (arXiv 1709.01507) with channels // 16 hidden channels."""
+    """Squeeze-and-Excitation (arXiv 1709.01507) with channels // reduction hidden channels."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
-        self.fc1 = nn.Conv2d(channels, channels // 16, 1)
-        self.fc2 = nn.Conv2d(channels // 16, channels, 1)
+        self.fc1 = nn.Conv2d(channels, channels // reduction, 1)
+        self.fc2 = nn.Conv2d(channels // reduction, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Rescales the channels of feature maps (n, c, h, w)."""
@@ -31,14 +31,16 @@ class SqueezeExcite(nn.Module):
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions, whose shortcut subsamples and pads with zeros (arXiv 1512.03385)."""
 
-    def __init__(self, channels: int, width: int, stride: int, *, se: bool) -> None:
+    def __init__(
+        self, channels: int, width: int, stride: int, *, se: bool, reduction: int = 16
+    ) -> None:
         super().__init__()
         self.stride, self.added = stride, width - channels
         self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.se = SqueezeExcite(width) if se else nn.Identity()
+        self.se = SqueezeExcite(width, reduction) if se else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps (n, channels, h, w) to (n, width, h / stride, w / stride)."""
@@ -54,20 +56,29 @@ class BasicBlock(nn.Module):
 class CifarResNet(nn.Module):
     """The ResNet of 6n + 2 layers for CIFAR (arXiv 1512.03385, section 4.2)."""
 
-    def __init__(self, depth: int, num_classes: int = 10, *, se: bool = False) -> None:
+    def __init__(
+        self, depth: int, num_classes: int = 10, *, se: bool = False, reduction: int = 16
+    ) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
+        block = functools.partial(BasicBlock, se=se, reduction=reduction)
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = self._stage(blocks, 16, 16, 1, se)
-        self.layer2 = self._stage(blocks, 16, 32, 2, se)
-        self.layer3 = self._stage(blocks, 32, 64, 2, se)
+        self.layer1 = self._stage(block, blocks, 16, 16, 1)
+        self.layer2 = self._stage(block, blocks, 16, 32, 2)
+        self.layer3 = self._stage(block, blocks, 32, 64, 2)
         self.linear = nn.Linear(64, num_classes)
 
     @staticmethod
-    def _stage(blocks: int, channels: int, width: int, stride: int, se: bool) -> nn.Sequential:
-        rest = [BasicBlock(width, width, 1, se=se) for _ in range(blocks - 1)]
-        return nn.Sequential(BasicBlock(channels, width, stride, se=se), *rest)
+    def _stage(
+        block: Callable[[int, int, int], nn.Module],
+        blocks: int,
+        channels: int,
+        width: int,
+        stride: int,
+    ) -> nn.Sequential:
+        rest = [block(width, width, 1) for _ in range(blocks - 1)]
+        return nn.Sequential(block(channels, width, stride), *rest)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Maps images (n, 3, h, w) to logits (n, num_classes)."""

@@ -8,6 +8,7 @@ from senet_jax.data.augment.keys import StepKeys
 from senet_jax.data.augment.mix import draw_weights, mix
 from senet_jax.data.augment.small_images import augment
 from senet_jax.data.config import AugmentConfig
+from senet_jax.ops.precision import accurate
 
 
 def change_batch(
@@ -41,4 +42,4 @@ def change_batch(
         return images, None
     height, width = images.shape[1:3]
     weights = draw_weights(keys.mix, height, width, mixup=config.mixup, cutmix=config.cutmix)
-    return mix(images.astype(jnp.float32), weights), jnp.mean(weights)
+    return mix(images.astype(accurate(images.dtype)), weights), jnp.mean(weights)
