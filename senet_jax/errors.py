@@ -24,7 +24,7 @@ class ExitCode(enum.IntEnum):
 
 
 class UsageError(ValueError):
-    """What the user asked for cannot be done as asked.
+    """The user asked for a thing that cannot be done as asked.
 
     The message is one sentence that says what was wrong, what is allowed and what to do; the
     command line prints it alone and exits with code 2.

@@ -53,7 +53,7 @@ _MARKUP = re.compile(r"[\\`*{}\[\]<>#|~&$]|(?<![^\W_])_|_(?![^\W_])")
 """Markdown's markup; an underscore within a word is none."""
 
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a formula begins with; the last four are the full-width forms, which Excel reads too."""
+"""First characters of formulas; the last four are the full-width forms, which Excel reads too."""
 
 
 _LATEX = {

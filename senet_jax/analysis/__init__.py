@@ -1,1 +1,1 @@
-"""What came out: figures and reports from the folders of runs."""
+"""Figures and reports from the folders of runs."""

@@ -56,7 +56,7 @@ def report_run(run_dir: Path) -> str:
 
 
 def _account(run: Goodput) -> str:
-    """What the time of a run went to, a line for each kind that had some."""
+    """The time of a run by kind, a line for each kind that had some."""
     starts = "1 start" if run.starts == 1 else f"{run.starts:,} starts"
     between = f", {_clock(run.between_s)} between them" if run.starts > 1 else ""
     redone = f", {run.redone_steps:,} steps redone" if run.redone_steps else ""
@@ -77,4 +77,4 @@ def _clock(seconds: float) -> str:
 
 
 _LEAST_S = 0.05
-"""What is less would be told as nothing."""
+"""A smaller share would be printed as nothing."""

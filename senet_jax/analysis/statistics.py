@@ -1,4 +1,4 @@
-"""What can be said of a few seeds: means with intervals, and differences paired by seed.
+"""Statistics of a few seeds: means with intervals, and differences paired by seed.
 
 Intervals and tests are Student's t from SciPy, for samples of unknown variance; with one seed
 there is neither, and none is made up.
@@ -27,7 +27,7 @@ class Estimate:
     high: float | None
     """Its upper end."""
     count: int
-    """How many seeds."""
+    """The number of seeds."""
 
 
 def estimate(
@@ -70,13 +70,14 @@ class Difference:
 
     estimate: Estimate
     p: float | None
-    """Of the paired t-test, two-sided; None of one pair, or where all pairs differ by the same."""
+    """The two-sided p-value of the paired t-test; None of one pair, or if all differences are the
+    same."""
     corrected_p: float | None = None
     """The same corrected for the number of comparisons."""
 
     @property
     def significant(self) -> bool | None:
-        """Whether the corrected p-value is below the level; None where there is no test."""
+        """Tells whether the corrected p-value is below the level; None if there is no test."""
         return None if self.corrected_p is None else self.corrected_p < 1 - LEVEL
 
 

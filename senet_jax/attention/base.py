@@ -1,4 +1,4 @@
-"""What a backbone knows of an attention mechanism: one of two kinds of description.
+"""Descriptions of attention mechanisms, of two kinds, as backbones take them.
 
 Backbones hold a description, never a module: a Linen module handed around would share its weights
 between all the blocks that call it.
@@ -80,7 +80,7 @@ class ConvAttention(abc.ABC):
 
     @property
     def is_active(self) -> bool:
-        """Whether there is anything to put in the convolution's place."""
+        """Tells whether there is anything to put in the convolution's place."""
         return True
 
     @abc.abstractmethod
@@ -110,7 +110,7 @@ class ConvAttention(abc.ABC):
 
 
 Mechanism = Attention | ConvAttention
-"""What the ``attention`` field of a backbone takes."""
+"""The types of the ``attention`` field of a backbone."""
 
 
 def check_mechanism(attention: Any) -> None:

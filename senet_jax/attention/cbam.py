@@ -48,7 +48,7 @@ class CBAM(Gated):
     """
 
     config: CBAMConfig
-    """What is computed."""
+    """The fields of the mechanism."""
     compute: Compute
     """Precision of the products with ``x``, and how the batch norm works. The gates are float32."""
 

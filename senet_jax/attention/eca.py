@@ -59,7 +59,7 @@ class ECA(Gated):
     """
 
     config: ECAConfig
-    """What is computed."""
+    """The fields of the mechanism."""
     compute: Compute
     """Precision of the product with ``x``. The gate is float32."""
 

@@ -62,7 +62,7 @@ class GatherExcite(Gated):
     """
 
     config: GatherExciteConfig
-    """What is computed."""
+    """The fields of the mechanism."""
     compute: Compute
     """Precision of the product with ``x``, and how the batch norms work. What comes before the
     product, gathering at full resolution as well, is float32."""

@@ -54,7 +54,7 @@ class SelectiveKernel(Gated):
     """
 
     config: SelectiveKernelConfig
-    """What is computed."""
+    """The fields of the mechanism."""
     features: int
     """Output channels."""
     compute: Compute

@@ -73,7 +73,7 @@ class SplitAttention(Gated):
     """
 
     config: SplitAttentionConfig
-    """What is computed."""
+    """The fields of the mechanism."""
     features: int
     """Output channels."""
     compute: Compute

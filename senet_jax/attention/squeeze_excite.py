@@ -68,7 +68,7 @@ class SqueezeExcite(Gated):
     """
 
     config: SqueezeExciteConfig
-    """What is computed."""
+    """The fields of the mechanism."""
     compute: Compute
     """Precision of the product with ``x``. Squeeze and excitation are float32 always."""
 

@@ -1,4 +1,4 @@
-"""What `train`, `show-data` and scripts take: a config whose every field is a flag."""
+"""The flags of `train`, `show-data` and scripts: each field of the config is one."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""What a command line says besides the experiment: how it is carried out this once."""
+"""The parts of a command line besides the experiment: the conduct of this one run."""
 
 import dataclasses
 from typing import Annotated

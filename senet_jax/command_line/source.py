@@ -1,4 +1,4 @@
-"""What `convert` and `export` take: a network and its weights, from a file, a hub or a run."""
+"""The input of `convert` and `export`: a network and its weights, from a file, a hub or a run."""
 
 import argparse
 import dataclasses

@@ -42,7 +42,7 @@ class Options:
     data: Literal["digits", "cifar10", "cifar100", "imagenet2012"] = "digits"
     """The data set, with its recipe."""
     data_dir: Path | None = None
-    """Where it lies; None as in `senet-jax train`."""
+    """Its folder; None as in `senet-jax train`."""
     model: str | None = None
     """Another network of the zoo than the study's own, if that is of one network."""
     epochs: Annotated[int | None, whole(1, MOST_EPOCHS, none="those of the recipe")] = None
@@ -60,7 +60,7 @@ class Options:
     """Runs at a time; None means one for each GPU or each core of a CPU, one on a TPU, or with
     SLURM as many as it starts."""
     launcher: Literal["local", "slurm"] = "local"
-    """Where the runs go: to this machine, or each to a task of a SLURM array."""
+    """The place of the runs: this machine, or a task of a SLURM array for each."""
     slurm: SlurmOptions = SlurmOptions()
     out: Path | None = None
     """Folder of the study; None means runs/STUDY/DATA. The same command goes on where it

@@ -109,14 +109,14 @@ _TURNS = {
 
 @dataclasses.dataclass(frozen=True)
 class _Frame:
-    """What the header of a JPEG says of the image."""
+    """The facts of an image in the header of its JPEG."""
 
     height: int
     width: int
     height_at: int
-    """Where in the file the two bytes of the height are."""
+    """The offset of the two bytes of the height in the file."""
     sequential: bool
-    """Whether the rows come one after another, in one scan."""
+    """The rows come one after another, in one scan."""
     exif_at: slice | None
     """The place of the segment of EXIF; None if there is none before the frame."""
 

@@ -36,7 +36,7 @@ Broken = list[tuple[int, str]]
 """Indices of images that could not be read, and why."""
 
 REPLACEMENTS = 100
-"""How many images are tried in place of one that cannot be read."""
+"""The number of images that are tried in place of one that cannot be read."""
 
 LEAST_CORRUPT = 10
 """So many unreadable images never stop a run, whatever their share."""
@@ -59,7 +59,7 @@ class TrainBatches:
     """Images of a step, over all hosts; they must divide it."""
     seed: int
     steps: int
-    """How many batches the run has."""
+    """The number of batches of the run."""
     classes: Callable[[], Int[np.ndarray, " n"] | None] | None = None
     """Returns the class of every image, to draw each class equally often. If it or its result is
     None, each image is drawn once an epoch."""

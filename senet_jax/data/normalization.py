@@ -1,4 +1,4 @@
-"""How pixels are normalised before a network sees them."""
+"""The normalization of pixels before a network sees them."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ NORMALIZATIONS = {
     # BN-Inception of Caffe: 0 to 255 less the mean colour.
     "bninception": Normalization((128 / 255, 117 / 255, 104 / 255), (1 / 255,) * 3, bgr=True),
 }
-"""What released weights were trained with; a data set has its own besides."""
+"""The normalizations of released weights; a data set has its own besides."""
 
 
 def normalization(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Normalization:

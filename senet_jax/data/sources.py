@@ -1,4 +1,4 @@
-"""Where images come from: memory, a folder of files, or the records of TensorFlow Datasets."""
+"""Sources of images: memory, a folder of files, or the records of TensorFlow Datasets."""
 
 import abc
 import dataclasses

@@ -1,4 +1,4 @@
-"""What a network is shown of a photograph in evaluation: the centre, or ten crops, at a size.
+"""The views of a photograph in evaluation: the centre, or ten crops, at a size.
 
 The arithmetic is torchvision's ``Resize`` and ``CenterCrop`` or ``TenCrop`` on Pillow images,
 rounding included, so that published accuracies can be compared to the image.
@@ -24,7 +24,7 @@ RESAMPLING = {
 """Pillow's filters, which widen where an image is reduced (antialiasing)."""
 
 LONGEST = 64
-"""Of an image more than so many times as long as wide only the middle is taken: scaled, it would
+"""An image is cut to its middle if it is more than so many times as long as wide: scaled, it would
 fill the memory."""
 
 ViewKind = Literal["center", "ten-crop"]
@@ -41,7 +41,7 @@ class Views:
     crop_pct: float = 0.875
     """As in ``center_view``."""
     interpolation: Interpolation = "bilinear"
-    """How the image is scaled."""
+    """The interpolation by which the image is scaled."""
     exif_orientation: bool = False
     """Turn encoded images as their EXIF says, before anything else."""
 
@@ -96,7 +96,7 @@ def ten_crop(
 
 _CENTER = (0.5, 0.5)
 _PLACES = ((0, 0), (0, 1), (1, 0), (1, 1), _CENTER)
-"""Where five squares are cut out: the share of the free rows above, and of the columns left."""
+"""The places of five squares: the share of the free rows above, and of the columns left."""
 
 
 def _scaled(

@@ -22,7 +22,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 class Batches(Protocol):
-    """What is read ahead: batches with random access, which can be pickled."""
+    """Batches with random access, which can be pickled, to be read ahead."""
 
     def __len__(self) -> int: ...
 

@@ -20,7 +20,7 @@ from senet_jax.interchange.files import check_regular
 from senet_jax.ops.conv_lowering import lowering
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-"""What the StableHLO is lowered for."""
+"""The platforms that the StableHLO is lowered for."""
 
 TOLERANCE = 1e-4
 """Largest difference of ONNX's logits from Flax's, over their standard deviation."""

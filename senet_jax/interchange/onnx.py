@@ -212,7 +212,7 @@ def _body(inner: core.ClosedJaxpr | core.Jaxpr) -> tuple[core.Jaxpr, Sequence[An
 
 
 def _fold(eqn: core.JaxprEqn, values: Sequence[_Value]) -> list[_Value]:
-    """What an equation gives for constants."""
+    """The value of an equation of constants."""
     arrays: Sequence[Any] = [value.array for value in values]
     if eqn.primitive.name in ELEMENTWISE:
         arrays = np.broadcast_arrays(*arrays)
@@ -447,4 +447,4 @@ RULES: dict[str, Callable[..., _Value | list[_Value]]] = {
     "reduce_window_sum": _pool("AveragePool", count_include_pad=1),
     "dot_general": _dot_general,
 }
-"""How each primitive is written, by its name."""
+"""The function that writes each primitive, by its name."""

@@ -1,4 +1,4 @@
-"""What the networks of the zoo have in common: their common fields, their input, their head."""
+"""The common parts of the networks of the zoo: fields, input and head."""
 
 import dataclasses
 import re
@@ -101,7 +101,7 @@ class Backbone(BackboneFields, nn.Module, kw_only=True):
 
     @property
     def replaces_convolutions(self) -> bool:
-        """Whether the family has a place for attention that replaces a convolution."""
+        """Tells whether the family has a place for attention that replaces a convolution."""
         return False
 
     @property

@@ -26,7 +26,7 @@ from senet_jax.ranges import MOST_WIDTH
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How a block samples its input: stride, or dilation where the stride was given up for it."""
+    """The sampling of a block's input: stride, or dilation in place of a stride."""
 
     stride: int = 1
     """Stride of the block."""
@@ -40,7 +40,7 @@ class Sampling:
 
     @property
     def reduces(self) -> bool:
-        """Whether the resolution falls here, or would but for the dilation."""
+        """Tells whether the resolution falls here, or would but for the dilation."""
         return self.stride > 1 or self.dilation != self.next_dilation
 
 

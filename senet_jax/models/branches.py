@@ -26,7 +26,7 @@ class Conv:
     kernel: int | tuple[int, int] = 1
     stride: int = 1
     padded: bool = True
-    """Whether it is padded by half the kernel on every side, or not at all."""
+    """Pad by half the kernel on every side, or not at all."""
 
     def side(self, side: int) -> int | None:
         window = self.kernel if isinstance(self.kernel, int) else max(self.kernel)
@@ -42,7 +42,7 @@ class Pool:
     stride: int = 1
     ceil_mode: bool = False
     count_pad: bool = True
-    """Whether the padding counts in the mean."""
+    """The padding counts in the mean."""
 
     @property
     def pad(self) -> int:
@@ -107,11 +107,11 @@ def side_after(path: Path, side: int) -> int | None:
 
 @dataclasses.dataclass(frozen=True)
 class UnitConfig:
-    """What all convolutions of a network have in common."""
+    """The common fields of all convolutions of a network."""
 
     compute: Compute
     use_bias: bool = False
-    """Whether the convolutions have biases before their batch norm."""
+    """The convolutions have biases before their batch norm."""
     epsilon: float = 1e-5
     """Added to the variance by the batch norms behind the convolutions."""
 

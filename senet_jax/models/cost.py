@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-accumulates, exact, without running it."""
+"""The cost of a network: parameters and multiply-accumulates, exact, without running it."""
 
 import dataclasses
 import functools

@@ -169,7 +169,7 @@ strided convolutions are padded and the strided pools are not, so that their map
 only for images whose sides are from 32 n - 1 to 32 n + 6 pixels."""
 
 VALID = (3, 2, False)
-"""Of the convolutions that reduce the resolution: 3x3, stride 2, unpadded."""
+"""Fields of the convolutions that reduce the resolution: 3x3, stride 2, unpadded."""
 REDUCE = Pool("max", 2)
 
 STEM: tuple[Step, ...] = (

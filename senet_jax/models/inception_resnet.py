@@ -34,7 +34,7 @@ class ResidualSpec(ModuleSpec):
 
     scale: float
     relu: bool = True
-    """Whether a ReLU follows the addition."""
+    """A ReLU follows the addition."""
 
 
 class ResidualModule(nn.Module):

@@ -32,7 +32,7 @@ class Block(nn.Module):
     stride: int
     """Stride of the depthwise convolution."""
     attention: Mechanism | None
-    """What rescales the output."""
+    """The attention that rescales the output."""
     compute: Compute
     """Precision and norms of its layers."""
 

@@ -39,7 +39,7 @@ class PreactBlock(nn.Module):
     stride: int = 1
     """Stride of the block."""
     leads: bool = False
-    """Whether this is the network's first unit: the shortcut, too, starts behind the first ReLU
+    """This is the network's first unit: the shortcut, too, starts behind the first ReLU
     (1603.05027, appendix)."""
 
     @nn.compact

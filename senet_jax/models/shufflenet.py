@@ -55,7 +55,7 @@ class Unit(nn.Module):
     stride: int
     """Stride of the depthwise convolution, 1 or 2."""
     attention: Mechanism | None
-    """What rescales the branch."""
+    """The attention that rescales the branch."""
     compute: Compute
     """Precision and norms of its layers."""
 

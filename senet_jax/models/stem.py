@@ -1,4 +1,4 @@
-"""What stands before the first residual block."""
+"""The layers before the first residual block."""
 
 from flax import linen as nn
 from jaxtyping import Array, Float

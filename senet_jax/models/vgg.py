@@ -33,7 +33,7 @@ class Layer(nn.Module):
     norm: bool
     """See ``VGG.norm``."""
     attention: Mechanism | None
-    """What rescales the output."""
+    """The attention that rescales the output."""
     compute: Compute
     """Precision and norms of its layers."""
 

@@ -29,7 +29,7 @@ TAPS = 9
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """What a convolution is, but for its arrays; all pairs are (vertical, horizontal)."""
+    """A convolution but for its arrays; all pairs are (vertical, horizontal)."""
 
     strides: Pair = (1, 1)
     """Pixels from one output to the next."""
@@ -92,7 +92,7 @@ def sum_of_products(
 
 
 def is_pointwise(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
-    """Whether :func:`pointwise` applies: one tap, one group, no padding."""
+    """Tells whether :func:`pointwise` applies: one tap, one group, no padding."""
     unpadded = geometry.padding == ((0, 0), (0, 0))
     return kernel.shape[:2] == (1, 1) and geometry.groups == 1 and unpadded
 
@@ -163,7 +163,7 @@ def chunked(
 
 
 def is_depthwise(kernel: Float[Array, "kh kw c_g c2"], geometry: Geometry) -> bool:
-    """Whether :func:`depthwise` applies: each channel by itself gives one channel."""
+    """Tells whether :func:`depthwise` applies: each channel by itself gives one channel."""
     return 1 < geometry.groups == kernel.shape[3] and kernel.shape[2] == 1
 
 

@@ -1,4 +1,4 @@
-"""What training drops beyond single numbers: blocks of pixels and residual branches.
+"""Dropout of more than single numbers: blocks of pixels and residual branches.
 
 The modules draw from the random key collection "dropout", as ``nn.Dropout`` does.
 """

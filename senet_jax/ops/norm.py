@@ -19,7 +19,7 @@ from senet_jax.ops.moments import affine, sample_moments
 from senet_jax.ops.target import for_gpu
 
 MOMENTUM = 0.9
-"""What a running average keeps of itself at each step (PyTorch's momentum 0.1)."""
+"""The share that a running average keeps of itself at each step (PyTorch's momentum 0.1)."""
 
 Gate = Callable[[Float[Array, "n c"]], Float[Array, "n c"]]
 

@@ -15,7 +15,7 @@ from senet_jax.ops.target import for_gpu
 
 
 def pooled_side(size: int, window: int, stride: int, pad: int = 0, ceil_mode: bool = False) -> int:
-    """How many windows there are along an axis, in PyTorch and Caffe; none or less: too small.
+    """The number of windows along an axis, in PyTorch and Caffe; none or less: too small.
 
     In ceil mode a last, partial window is kept if it starts inside the image or its left padding.
     """
@@ -78,7 +78,7 @@ def max_pool(
 
 
 class _Windows(NamedTuple):
-    """Where the windows of a pool lie, which reach all of the map."""
+    """The places of the windows of a pool, which reach all of the map."""
 
     side: int
     stride: int
@@ -245,7 +245,7 @@ def avg_pool(
     )
 
     def counted(size: int, before: int, after: int) -> np.ndarray:
-        """How many positions each window counts along one axis."""
+        """The number of positions that each window counts along one axis."""
         first, last = (-pad, size + pad) if count_pad else (0, size)
         starts = np.arange(0, before + size + after - window + 1, stride) - before
         return np.minimum(starts + window, last) - np.maximum(starts, first)

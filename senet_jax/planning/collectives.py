@@ -25,11 +25,11 @@ class Collective:
     kind: str
     """One of ``KINDS``."""
     bytes: int
-    """Of its results, on one device."""
+    """Bytes of its results, on one device."""
     groups: Groups = ()
     """The devices, by their position in the mesh, that take part together; none means all."""
     times: int = 1
-    """How often it runs in a run of the program, where that is known; else once."""
+    """Its runs in a run of the program, where that is known; else 1."""
 
 
 def read_collectives(hlo: str) -> list[Collective]:
@@ -57,7 +57,7 @@ def read_collectives(hlo: str) -> list[Collective]:
 
 
 def by_kind(collectives: list[Collective]) -> dict[str, tuple[int, int]]:
-    """How many collectives run, and the bytes of their results on a device, by kind."""
+    """The number of collectives that run, and the bytes of their results on a device, by kind."""
     sums: dict[str, tuple[int, int]] = {}
     for each in collectives:
         count, total = sums.get(each.kind, (0, 0))

@@ -1,4 +1,4 @@
-"""What a dry run found, as text."""
+"""The findings of a dry run, as text."""
 
 from collections.abc import Mapping
 

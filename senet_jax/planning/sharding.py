@@ -1,4 +1,4 @@
-"""What of a state lies on which device, as text."""
+"""The parts of a state on each device, as text."""
 
 import math
 from collections.abc import Iterable

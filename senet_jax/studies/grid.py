@@ -1,4 +1,4 @@
-"""What a study runs: named configs, each with several seeds, each a run in a folder of its own."""
+"""The runs of a study: named configs with several seeds, each a run in a folder of its own."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether the run has ended."""
+        """Tells whether the run has ended."""
         return reached(read_metrics(self.config.run_dir), self.config.epochs)
 
 

@@ -40,7 +40,7 @@ SOURCES = Path(__file__).parents[2]
 
 @dataclasses.dataclass
 class Progress:
-    """Where a job stands."""
+    """The state of a job."""
 
     job: Job
     state: State
@@ -132,7 +132,7 @@ class _SlotProcess:
 
     @property
     def free(self) -> bool:
-        """Whether no run goes on here."""
+        """Tells whether no run goes on here."""
         return self._current is None
 
     def start(self, one: Progress) -> None:

@@ -29,12 +29,12 @@ SEEN_AFTER_S = 60.0
 """Seconds after which a shared folder shows what a task wrote before it left the queue."""
 
 RESTARTS = 50
-"""How often a task that was told to stop goes back into the queue."""
+"""The number of times that a task that was told to stop goes back into the queue."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SlurmOptions:
-    """What each run asks SLURM for; what is None is left to the cluster."""
+    """The resources that each run asks SLURM for; a field of None is left to the cluster."""
 
     partition: str | None = None
     account: str | None = None
@@ -77,7 +77,7 @@ class Detached(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a task of the array does; it can be pickled."""
+    """The work of a task of the array; it can be pickled."""
 
     config: dict[str, Any]
     """The run, as JSON's values."""
@@ -109,7 +109,7 @@ class Task:
         return code
 
     def checkpoint(self, *args: Any) -> Any:
-        """What submitit puts back into the queue at a signal before the training has begun."""
+        """The task that submitit queues again at a signal before the training has begun."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -186,7 +186,7 @@ class _Queue:
         self._gone: dict[str, float] = {}
 
     def has(self, job: Job) -> bool:
-        """Whether the job was submitted and had not left the queue at first."""
+        """Tells whether the job was submitted and had not left the queue at first."""
         return job.name in self._tasks
 
     def number(self, job: Job) -> str:
@@ -272,7 +272,7 @@ def _result(task: Any) -> int:
 
 
 def _states(arrays: set[str]) -> dict[str, str]:
-    """What SLURM says of each task of some arrays that is in the queue, by its name 12_3."""
+    """The state of each task of some arrays that is in SLURM's queue, by its name 12_3."""
     if not arrays:
         return {}
     command = ["squeue", "--noheader", "--array", "--format", "%i %T", "--jobs", ",".join(arrays)]

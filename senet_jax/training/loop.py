@@ -167,7 +167,7 @@ class LoopState:
     newest: dict[str, float] = dataclasses.field(default_factory=dict)
     """The metrics that were read last."""
     stopping: bool = False
-    """Whether a host wanted to stop, when the step was begun whose metrics were read last."""
+    """A host wanted to stop when the step began whose metrics were read last."""
 
     def settle(self, config: TrainConfig) -> None:
         """Waits for the newest step and takes its metrics in.

@@ -241,7 +241,7 @@ def _scale_by_plateau() -> optax.GradientTransformation:
 
 
 def plateau_scale(config: OptimizerConfig, opt_state: PyTree[jax.Array]) -> float:
-    """What the plateau schedule multiplies the learning rate with; 1 for other schedules."""
+    """The factor of the plateau schedule; 1 for other schedules."""
     return float(opt_state[-1].scale) if config.schedule == "plateau" else 1.0
 
 

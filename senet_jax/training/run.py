@@ -234,7 +234,7 @@ class Run:
             yield meshes.to_devices(arrays, self.mesh)
 
     def describe(self) -> str:
-        """What is trained, on what, in a few lines."""
+        """The network, the data and the devices, in a few lines."""
         height, width, channels = self.dataset.image_shape
         others = self.programs.other_inputs
         per_image = cost(self.model, max(height, width), channels, others)

@@ -1,4 +1,4 @@
-"""What training changes from step to step."""
+"""The state of training, which each step changes."""
 
 from typing import Any
 

@@ -21,7 +21,7 @@ from senet_jax.training.distributed.mesh import make_mesh
 
 @dataclasses.dataclass(frozen=True)
 class GradCAM:
-    """Where a network looks in images, for one class in each."""
+    """The pixels that a network looks at in images, for one class in each."""
 
     label: Int[np.ndarray, " n"]
     """The class that is looked for."""
@@ -31,7 +31,7 @@ class GradCAM:
     fine: Float[np.ndarray, "n h w"]
     """The same at the images' size, interpolated bilinearly."""
     probability: Float[np.ndarray, "n classes"]
-    """Of every class."""
+    """Probabilities of all classes."""
 
 
 def grad_cam(

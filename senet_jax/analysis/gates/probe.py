@@ -42,7 +42,7 @@ class Seen:
     """The gates of one block at the images of a batch."""
 
     gate: Float[np.ndarray, "n *paths c"]
-    """Where pixels have gates of their own, their mean."""
+    """The gates, or their mean over the pixels if pixels have gates of their own."""
     shut: Float[np.ndarray, " n"]
     """Share of the gates that are shut."""
     open: Float[np.ndarray, " n"]
@@ -53,10 +53,10 @@ class Seen:
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """What a network says of each image, in their order."""
+    """The answers of a network for the images, in their order."""
 
     right: Bool[np.ndarray, " n"]
-    """Whether the most probable class is the right one."""
+    """True if the most probable class is the right one."""
     loss: Float[np.ndarray, " n"]
     """Cross-entropy."""
 
@@ -117,7 +117,7 @@ class Probe:
             yield label, {name: Seen(**fields) for name, fields in seen.items()}
 
     def answers(self, variants: Sequence[Edits]) -> list[Answers]:
-        """What the network says of all images with other gates; the images are read once.
+        """The answers of the network for all images with other gates; the images are read once.
 
         Args:
             variants: What is replaced together; ``{}`` is the network as it is.

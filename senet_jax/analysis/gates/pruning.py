@@ -37,14 +37,14 @@ class Pruned:
     percent: float
     """Share of the channels of each of these blocks, %."""
     channels: int
-    """How many channels are shut."""
+    """The number of channels that are shut."""
     answers: dict[str, list[Answers]]
     """By ranking; of the random one, one for each seed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PruningReport:
-    """What shutting channels costs."""
+    """The cost of shutting channels."""
 
     whole: Answers
     """The network as it is."""
@@ -116,7 +116,7 @@ def _rankings(part: Sequence[Gates]) -> tuple[str, ...]:
 def rank(
     gates: Gates, ranking: str, seed: int = 0
 ) -> Float[np.ndarray, "*paths c"] | Float[np.ndarray, " c"]:
-    """What the channels of a block are ordered by, the lowest being the first to go.
+    """The values by which the channels of a block are ordered; the lowest goes first.
 
     Args:
         gates: The gates of the block.

@@ -1,4 +1,4 @@
-"""What it costs to take the attention out of a part of a network, without training it again.
+"""The cost of taking the attention out of a part of a network, without training it again.
 
 Two things can stand in for a gate that is gone: nothing (a gate of 1, or equal weights of the
 paths) and its mean over the images, a constant for each channel that folds into the batch norm or
@@ -33,7 +33,7 @@ class Removal:
 
 @dataclasses.dataclass(frozen=True)
 class RemovalReport:
-    """What each part's attention is worth."""
+    """The worth of each part's attention."""
 
     whole: Answers
     """The network as it is."""

@@ -1,4 +1,4 @@
-"""Where a network has attention, what its gates cost, and how they are replaced.
+"""The places of attention in a network, the cost of its gates, and their replacement.
 
 Gates are found and replaced through ``nn.intercept_methods`` on ``Gated.expose_gate``, which every
 attention passes its gate through: no backbone knows of it.
@@ -25,7 +25,7 @@ from senet_jax.models.backbone import Backbone
 from senet_jax.ops.conv_lowering import lowering
 
 Place = tuple[tuple[str, ...], str]
-"""Where a gate is: the names of the modules down to the attention, and that of the intermediate."""
+"""The place of a gate: names of the modules down to the attention, and that of the intermediate."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Block:
     shape: tuple[int, ...]
     """(channels,), or (paths, channels) where paths are weighted against each other."""
     by_pixel: bool
-    """Whether pixels have gates of their own."""
+    """Pixels have gates of their own."""
     params: int
     """Trainable parameters that do nothing but compute the gate."""
 
@@ -54,12 +54,12 @@ class Block:
 
 @dataclasses.dataclass(frozen=True)
 class Edit:
-    """What is put in the place of a block's gate, for all images and pixels alike."""
+    """The replacement of a block's gate, for all images and pixels alike."""
 
     keep: Bool[np.ndarray, "*paths c"]
-    """Where the gate stays as it is."""
+    """True for the gates that stay as they are."""
     value: Float[np.ndarray, "*paths c"]
-    """What stands elsewhere."""
+    """The values of the other gates."""
 
 
 Edits = Mapping[str, Edit]
@@ -176,7 +176,7 @@ def _abstract_variables(model: nn.Module, image: jax.ShapeDtypeStruct) -> dict[s
 def _gate_params(
     model: nn.Module, image: jax.ShapeDtypeStruct, places: Sequence[Place]
 ) -> dict[Place, int]:
-    """Of each gate, the parameters that it depends on and the rest of the network does not.
+    """The parameters that each gate depends on and the rest of the network does not.
 
     The network is traced with constants for gates, so that no gate depends on another.
     """

@@ -8,7 +8,7 @@ Box = tuple[int, int, int, int]
 """Left, top, width and height, pixels."""
 
 TRIES = 10
-"""How often a rectangle is drawn that does not fit into the image, before it is given up."""
+"""The number of draws of a rectangle that does not fit into the image, before it is given up."""
 
 
 def draw_crop(

@@ -1,4 +1,4 @@
-"""What is done to a photograph after its crop and flip, on the host, by Pillow."""
+"""Augmentation of a photograph after its crop and flip, on the host, by Pillow."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -16,7 +16,7 @@ LIGHTING_DIRECTIONS = np.array(
 fb.resnet.torch, which the ResNeSt authors took."""
 
 LIGHTING_DEVIATIONS = 255 * np.array([0.2175, 0.0188, 0.0045])
-"""What the noise of each component is multiplied with."""
+"""The factors of the noise of each component."""
 
 ERASED_AREA, ERASED_RATIO = (0.02, 0.4), (0.3, 1 / 0.3)
 """Share and shape of the rectangle that is erased (arXiv 1708.04896, section 4)."""

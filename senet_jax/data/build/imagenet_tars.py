@@ -35,7 +35,7 @@ _REPACK = "repack its files alone, `cd FOLDER && printf '%s\\n' {} | tar -cf NEW
 
 @dataclasses.dataclass(frozen=True)
 class Archives:
-    """What the tars hold."""
+    """The contents of the tars."""
 
     train: dict[str, int]
     """Images of each synset that has a member tar."""

@@ -38,7 +38,7 @@ class Prepared:
     folder: Path
     splits: list[Split]
     how: str
-    """What was done: "built and verified", "was there, verified" or the like."""
+    """The outcome: "built and verified", "was there, verified" or the like."""
 
 
 def prepare(name: str, data_dir: Path | None = None, manual_dir: Path | None = None) -> Prepared:
@@ -220,7 +220,7 @@ def _build(
 
 
 def _place(folder: Path) -> Path:
-    """Where a set is built: beside where it belongs, so that moving it there is one step."""
+    """The folder in which a set is built: beside its own, so that moving it there is one step."""
     return folder.with_name(f"incomplete.prepare_{folder.name}")
 
 

@@ -1,4 +1,4 @@
-"""Whether a data set on the disk is whole: every record read once, and its labels kept."""
+"""A check that a data set on the disk is complete: each record is read once, its label kept."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ from senet_jax.files import write_whole
 LOGGER = logging.getLogger(__name__)
 
 RECORDS_AT_ONCE = 64
-"""How many records a thread holds in memory."""
+"""The records that a thread holds in memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Split:
     labels: Int32[np.ndarray, " n"]
     """Label of every record, in their order; -1 for none."""
     classes: int
-    """How many classes the data set has."""
+    """The number of classes of the data set."""
     unreadable: tuple[int, ...] = ()
     """Records whose image has no readable header; not known of a set that was verified before."""
 
@@ -143,7 +143,7 @@ def _write(data: bytes, path: Path) -> None:
 
 
 def verified(folder: Path) -> list[Split] | None:
-    """What an earlier :func:`verify` found, after a look at the end of every file.
+    """The findings of an earlier :func:`verify`, after a look at the end of each file.
 
     Returns:
         The splits; None if the labels that would prove it have not been kept.

@@ -1,4 +1,4 @@
-"""How PyTorch's repositories name the modules that Flax paths name here: one file a family."""
+"""The names of modules in PyTorch's repositories, for the Flax paths here: one file a family."""
 
 from collections.abc import Callable
 

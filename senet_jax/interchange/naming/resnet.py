@@ -83,7 +83,7 @@ AUTHORS: Rules = (
 """moskomule's senet.pytorch (linear layers in a sequence), and ECA-Net's authors."""
 
 DIALECTS: tuple[Rules, ...] = ((), CADENE, CIFAR, AUTHORS)
-"""What is tried before timm's rules."""
+"""The names that are tried before timm's rules."""
 
 _COUNTED = re.compile(r"(stage|block|path)(\d+)")
 _COUNTERS = {"stage": "layer", "block": "", "path": "paths."}

@@ -1,4 +1,4 @@
-"""What a naming is, and how a table of rules makes one."""
+"""The type of a naming, and a table of rules as one."""
 
 import re
 from collections.abc import Callable

@@ -14,11 +14,11 @@ from senet_jax.files import read_bytes, read_text, write_text
 from senet_jax.training.checkpoints.retention import Record
 
 _LEFT_BEHIND = re.compile(r"\d+\.(orbax-checkpoint-tmp.*|removed)")
-"""What a run that was killed while it saved or deleted a checkpoint leaves."""
+"""Names of the remains of a run that was killed while it saved or deleted a checkpoint."""
 
 
 def checkpoints_of(run_dir: Path, config: TrainConfig) -> epath.Path:
-    """Where the checkpoints of a run lie."""
+    """The folder of the checkpoints of a run."""
     return epath.Path(config.checkpoint.dir or run_dir / "checkpoints")
 
 
@@ -135,7 +135,7 @@ class CheckpointFolder:
             ) from error
 
     def left_behind(self) -> list[epath.Path]:
-        """What is no checkpoint, because a run was killed while it saved or deleted it."""
+        """The folders that are no checkpoints: a run was killed while it saved or deleted them."""
         if not self.path.exists():
             return []
         finished = {str(step) for step in self.steps()}
@@ -155,7 +155,7 @@ class CheckpointFolder:
 
     @property
     def damaged(self) -> epath.Path:
-        """Where damaged checkpoints are set aside."""
+        """The folder of damaged checkpoints, which are set aside."""
         return self.path.with_name(f"{self.path.name}-damaged")
 
     def set_aside(self, step: int) -> None:

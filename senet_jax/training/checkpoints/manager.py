@@ -45,7 +45,7 @@ class Restored:
     step: int
     state: TrainState
     extra: dict[str, Any]
-    """What the loop saved beside the state."""
+    """The values that the loop saved beside the state."""
 
 
 class Checkpoints:

@@ -9,7 +9,7 @@ from senet_jax.tasks.metrics import Metric
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What is known of a checkpoint without reading its state."""
+    """The facts of a checkpoint that are known without reading its state."""
 
     step: int
     metrics: dict[str, float]

@@ -19,12 +19,12 @@ class NotFinite(ArithmeticError):
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """What is left of a state when its buffers are donated."""
+    """A copy of a state, for when the buffers of the state are donated."""
 
     state: TrainState
     """A copy, which lies where the state lay."""
     digests: dict[str, UInt32[Array, ""]]
-    """Of each leaf, by its path; not waited for."""
+    """The checksum of each leaf, by its path; not waited for."""
 
     @property
     def fingerprint(self) -> dict[str, int]:

@@ -22,7 +22,7 @@ class HostsConfig:
     coordinator: str | None = None
     """Address of the first of them as HOST:PORT, where the others find it."""
     count: Annotated[int | None, whole(1, MOST_DEVICES, none="what the environment says")] = None
-    """How many there are; 1 means that this one is alone, whatever the environment says."""
+    """Their number; 1 means that this one is alone, whatever the environment says."""
     index: Annotated[int | None, whole(0, MOST_DEVICES, none="what the environment says")] = None
     """The number of this one, from 0."""
     # Seconds; a week. Sockets take no timeout of 1e10 seconds.
@@ -43,7 +43,7 @@ class Process:
     """A process among those that train together: their coordinator, their number, its rank."""
 
     coordinator: str
-    """Where the first one listens, HOST:PORT."""
+    """The address on which the first one listens, HOST:PORT."""
     count: int
     index: int
     local_devices: tuple[int, ...] | None = None
@@ -238,7 +238,7 @@ def _from_slurm(environ: Mapping[str, str]) -> Process | None:
 
 
 def _bound_to_gpus(environ: Mapping[str, str]) -> bool:
-    """Whether SLURM shows each task its own GPUs only."""
+    """Tells whether SLURM shows each task its own GPUs only."""
     return "SLURM_GPUS_PER_TASK" in environ or "gpu" in environ.get("SLURM_TRES_PER_TASK", "")
 
 

@@ -65,7 +65,7 @@ def _token(
 
 
 def is_first() -> bool:
-    """Whether this process is the one that prints and writes what all know."""
+    """Tells whether this process is the one that prints and writes for all."""
     import jax
 
     return jax.process_index() == 0
@@ -145,7 +145,7 @@ def _fail(rendezvous: Rendezvous, error: BaseException) -> None:
 
 
 def _may_come_from_another(error: BaseException) -> bool:
-    """Whether it may be the end of another that broke off what was done together."""
+    """Tells whether an error may come from another process that ended during a collective."""
     import jax
 
     # Gloo's failures come as the former or the latter, as they are noticed.

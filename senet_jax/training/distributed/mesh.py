@@ -70,7 +70,7 @@ def over_batch(mesh: Mesh) -> NamedSharding:
 
 
 def state_shardings(state: PyTree[jax.Array], mesh: Mesh) -> PyTree[NamedSharding]:
-    """Where the leaves of a state lie, by ``RULES``.
+    """The shardings of the leaves of a state, by ``RULES``.
 
     Args:
         state: A state, or any part of one with the names that it has there; shapes are enough.

@@ -1,4 +1,4 @@
-"""How several processes meet, and notice when one of them is gone.
+"""The rendezvous of several processes, and the notice when one of them is gone.
 
 The first listens; the others connect to it, and the connections stay for the whole run. They carry
 JSON objects: who one is, signs of life, why one stops. A process that dies closes its connection, a
@@ -62,7 +62,7 @@ class _Peer:
     index: int = 0
     name: str = ""
     done: bool = False
-    """Whether it has nothing left to do."""
+    """Tells whether it has nothing left to do."""
 
     @property
     def title(self) -> str:
@@ -167,9 +167,9 @@ class Rendezvous:
         threading.Thread(target=self._loop.run_forever, name="hosts", daemon=True).start()
         join = self._gather if process.index == 0 else self._join
         self.jax_bind: str | None = None
-        """Where jax's coordinator listens on the first host; None on the others."""
+        """The address on which jax's coordinator listens on the first host; None on the others."""
         self.jax_coordinator = self._wait_for(join(timeout))
-        """Where this process finds jax's coordinator."""
+        """The address at which this process finds jax's coordinator."""
 
     @property
     def title(self) -> str:
@@ -313,7 +313,7 @@ class Rendezvous:
         return sockets
 
     def _objection(self, peer: _Peer, hello: Message) -> str | None:
-        """What speaks against this host, if anything does."""
+        """The reason against this host; None if there is none."""
         count = self._process.count
         if hello.get("count") != count:
             return (
@@ -523,7 +523,7 @@ def _free_port(address: str, first: int) -> int:
 def _forward_to(
     target: tuple[str, int],
 ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
-    """What carries the bytes of each connection to a target and back.
+    """A server that carries the bytes of each connection to a target and back.
 
     When the target breaks off, the near end is kept open and silent.
     """

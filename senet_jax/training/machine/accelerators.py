@@ -1,4 +1,4 @@
-"""What GPUs and TPUs can do at most, from the data sheets of their vendors.
+"""Peak speeds and memory of GPUs and TPUs, from the data sheets of their vendors.
 
 Sources: NVIDIA's data sheets of the A100 (of the 80 GB one with SXM, the faster of two), H100 (SXM
 and PCIe) and H200, whose figures for tensor cores with sparsity are twice the dense ones here, and

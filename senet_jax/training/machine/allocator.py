@@ -1,4 +1,4 @@
-"""How glibc's malloc deals with what XLA allocates on a CPU.
+"""The settings of glibc's malloc for the memory that XLA allocates on a CPU.
 
 XLA allocates the buffers of a program anew at each call and frees them after it. malloc gives such
 large blocks back to the system, which maps and zeroes every page of them again at the next step:
@@ -46,7 +46,7 @@ def keep_freed_memory() -> bool:
 
 
 def _only_cpus() -> bool:
-    """Whether jax has no other device to find, without starting it."""
+    """Tells whether jax has no other device to find, without starting it."""
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         return True
     plugins = importlib.metadata.entry_points(group="jax_plugins")

@@ -1,4 +1,4 @@
-"""What a run computes on, in words."""
+"""The devices of a run, in words."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 
 def hardware(mesh: Mesh) -> str:
-    """What a run computes on, such as "8 x NVIDIA H200"; of a CPU the cores that it may use."""
+    """The devices of a run, such as "8 x NVIDIA H200"; of a CPU the cores that it may use."""
     kind = mesh.devices.flat[0].device_kind
     if kind != "cpu":
         return f"{mesh.devices.size} x {kind}"
@@ -16,7 +16,7 @@ def hardware(mesh: Mesh) -> str:
 
 
 def processor() -> str | None:
-    """What the CPU calls itself, where the system says."""
+    """The name of the CPU, if the system knows it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     fields = (line.partition(":") for line in lines)

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: an account of every second, kept over restarts.
+"""An account of every second of a run, kept over restarts.
 
 The word is Google's. ML productivity goodput (Wongpanich and others, arXiv 2502.06982) is a product
 of three shares; what is kept here is the runtime goodput, the part of the time that a job holds its
@@ -23,7 +23,7 @@ from senet_jax.errors import UsageError
 from senet_jax.files import read_json_lines, write_text
 
 Kind = Literal["startup", "compile", "steps", "data_wait", "evaluation", "checkpoint", "other"]
-"""What time goes to, each second to one:
+"""The kinds of time; each second is of one:
 
 - startup: from the start of the process to the first batch: imports, opening the data, the initial
   state or the restored one.
@@ -111,9 +111,9 @@ class Session:
     step: int
     """Steps done when it was last written down."""
     seconds: dict[str, float]
-    """What its time went to, by kind."""
+    """Its seconds by kind."""
     hardware: str | None = None
-    """What it computed on, as ``hardware.hardware`` says it; None in files of older versions."""
+    """Its devices, as ``hardware.hardware`` names them; None in files of older versions."""
 
     @property
     def wall_s(self) -> float:
@@ -182,7 +182,7 @@ class Goodput:
     """The account of a whole run, over its starts."""
 
     starts: int
-    """How often the run was started."""
+    """The number of starts of the run."""
     seconds: dict[str, float]
     """By kind; ``steps`` are those that were kept, the others are ``redone``."""
     redone_steps: int

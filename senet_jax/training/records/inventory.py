@@ -1,4 +1,4 @@
-"""What checkpoints a folder has: whole ones, and what is left of others."""
+"""The checkpoints of a folder: complete ones, and the remains of others."""
 
 import dataclasses
 from pathlib import Path
@@ -36,7 +36,7 @@ class Entry:
     code: str | None = None
     """Version of the code, and the commit, with a plus if files differed from it."""
     problem: str | None = None
-    """What is wrong with a damaged one."""
+    """The fault of a damaged one."""
 
 
 def find_folder(path: str) -> tuple[epath.Path, TrainConfig]:

@@ -75,7 +75,7 @@ def folder_lock(folder: Path, instead: str) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process, of this machine or where the file system says so of another, holds it."""
+    """Tells whether a process holds it, here or, if the file system says so, on another machine."""
     try:
         file = (folder / LOCK).open("rb")
     except OSError:

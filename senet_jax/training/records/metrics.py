@@ -104,7 +104,7 @@ def training_speed(lines: Sequence[Line]) -> float | None:
 
 
 def reached(lines: Sequence[Line], epochs: int) -> bool:
-    """Whether a run has ended: its last line is that of the last epoch, with its validation."""
+    """Tells whether a run has ended: its last line is of the last epoch, with the validation."""
     return bool(lines) and lines[-1]["epoch"] >= epochs and _VALIDATED in lines[-1]
 
 

@@ -18,7 +18,7 @@ class ProfileRequest:
     """Which steps are traced."""
 
     steps: int = 0
-    """How many; 0 means none."""
+    """Their number; 0 means none."""
     start: int | None = None
     """The first, counted from 1; None means the first after the compilation."""
 
@@ -89,7 +89,7 @@ class Profiler:
         return jax.profiler.StepTraceAnnotation("train", step_num=number)
 
     def begins(self, step: int, size_changes: bool) -> bool:
-        """Whether a trace has to begin.
+        """Tells whether a trace has to begin.
 
         Args:
             step: Steps done.
@@ -99,7 +99,7 @@ class Profiler:
         return wanted and not size_changes and step + 1 >= self._from
 
     def ends(self, step: int, interrupted: bool) -> bool:
-        """Whether the trace has to end.
+        """Tells whether the trace has to end.
 
         Args:
             step: Steps done.

@@ -1,4 +1,4 @@
-"""Where a run stands in time: the clock of its steps, the time left, what is shown of both."""
+"""The progress of a run: the clock of its steps, the time left, and the lines that show both."""
 
 import collections
 import datetime
@@ -177,7 +177,7 @@ class Forecast:
         return steps_s + validations * validation_s + saves * save_s
 
     def _events(self, epoch: int, every: int) -> int:
-        """How often something happens after every so many epochs, and after the last."""
+        """The number of times of an event after every so many epochs, and after the last."""
         epochs = self._config.epochs
         return epochs // every - epoch // every + (epochs % every > 0)
 

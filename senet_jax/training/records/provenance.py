@@ -1,4 +1,4 @@
-"""What made a checkpoint: the config, the code and its libraries, the devices."""
+"""The origin of a checkpoint: the config, the code and its libraries, the devices."""
 
 import importlib.metadata
 import platform
@@ -17,7 +17,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def provenance(config: TrainConfig, mesh: Mesh) -> dict[str, Any]:
-    """What a checkpoint says of where it comes from, as plain values.
+    """The origin that is written into a checkpoint, as plain values.
 
     Args:
         config: The run.
