@@ -39,7 +39,7 @@ def choose(kind: str, name: str, valid: Iterable[str]) -> str:
     """Returns ``name`` if it is one of ``valid``.
 
     Args:
-        kind: What is being named, for the message: "gate", "model", ...
+        kind: The kind of thing that is named, for the message: "gate", "model", ...
         name: The name asked for.
         valid: The names there are.
 
@@ -64,10 +64,10 @@ def require(holds: bool, field: str, value: object, allowed: str) -> None:
     """Checks a value of a config.
 
     Args:
-        holds: Whether the value is allowed.
+        holds: The value is allowed.
         field: Its dotted name.
         value: The value.
-        allowed: What is allowed, as "at least 1" or "in [0, 1)".
+        allowed: The allowed values, as "at least 1" or "in [0, 1)".
 
     Raises:
         UsageError: It is not.

@@ -128,7 +128,7 @@ def command(monkeypatch, capfd):
     monkeypatch.setattr(loop, "barrier", lambda place: (_ for _ in ()).throw(Accepted))
 
     def run(folder, flags):
-        """Whether the config is accepted; fails where it is neither that nor refused well."""
+        """Tells whether the config is accepted; fails if it is neither that nor refused well."""
         monkeypatch.chdir(folder)
         capfd.readouterr()
         try:

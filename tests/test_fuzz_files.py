@@ -76,7 +76,7 @@ COMMANDS = {
     "train": ("train", "demo", "--run-dir", "resumed", *FLAGS),
     "train from": ("train", "demo", "--run-dir", "new", "--init-weights", "weights.npz", *FLAGS),
 }
-"""What reads the files, in the folder of all of them."""
+"""The commands that read the files, in the folder of all of them."""
 
 RUN = ("report", "evaluate", "predict png", "checkpoints", "average", "convert", "export")
 
@@ -217,7 +217,7 @@ def quietly(*arguments):
 
 
 def files_of(folder, but):
-    """What a folder holds, but for the files that may change."""
+    """The contents of a folder, but for the files that may change."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.name in LOST or (but and but in path.parts):

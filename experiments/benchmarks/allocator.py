@@ -1,4 +1,4 @@
-"""What it saves on a CPU to keep freed memory, which XLA asks for again at each step.
+"""The time that a CPU saves by keeping freed memory, which XLA asks for again at each step.
 
     python -m experiments.benchmarks.allocator
 

@@ -1,4 +1,4 @@
-"""What checkpoints cost a loop, and what becomes of them when something goes wrong.
+"""The cost of checkpoints to a loop, and their state after a fault.
 
     python -m experiments.benchmarks.checkpoints blocking --network seresnet152
 
@@ -60,7 +60,7 @@ class Blocking:
     rounds: int = 10
     """Saves of each kind."""
     folder: Path | None = None
-    """Where the checkpoints are written; None means a temporary folder."""
+    """The folder of the checkpoints; None means a temporary folder."""
     out: Path = RESULTS / "checkpoints" / "blocking.json"
     """The result."""
 

@@ -34,7 +34,7 @@ from senet_jax.planning.collectives import KINDS, by_kind
 from senet_jax.planning.dry_run import compile_step, set_up
 
 LIMIT = 1.01
-"""Of the all-reduced bytes over those of the parameters."""
+"""Limit of the all-reduced bytes over those of the parameters."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _bytes(tree: PyTree[jax.ShapeDtypeStruct]) -> int:
 
 
 def within(row: dict[str, Any]) -> bool:
-    """Whether a row keeps to what data-parallel training with batch norm by device needs."""
+    """Tells whether a row has no more than data parallelism needs, with batch norm by device."""
     if row["norm"] == "global" or row["fsdp"] > 1 or row["devices"] == 1:
         return True
     return set(row["by_kind"]) == {"all-reduce"} and 1 <= row["/ parameters"] < LIMIT

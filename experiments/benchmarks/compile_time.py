@@ -1,4 +1,4 @@
-"""What a user waits before step 1, for a network of each family, without and with a cache.
+"""The wait before step 1, for a network of each family, without and with a cache.
 
     python -m experiments.benchmarks.compile_time
 

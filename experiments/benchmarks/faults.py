@@ -23,7 +23,7 @@ from senet_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """What happened, and what came of it."""
+    """A fault and its outcome."""
 
     what: str
     said: str
@@ -40,14 +40,14 @@ def numbers(step: int, size: int = 1000) -> TrainState:
 
 
 def abstract(size: int = 1000) -> TrainState:
-    """What such a state is restored into."""
+    """The shapes that such a state is restored into."""
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.eval_shape(lambda: numbers(0, size))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), shapes)
 
 
 def same(one: TrainState, other: TrainState) -> bool:
-    """Whether two states have the same bits."""
+    """Tells whether two states have the same bits."""
     pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
     return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs)
 

@@ -49,7 +49,7 @@ from experiments.benchmarks.se_overhead import compare
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How large everything is."""
+    """The sizes of all parts."""
 
     models: tuple[str, ...] = ("resnet50", "seresnet50", "seresnext101_32x4d", "resnest50d")
     variants: tuple[str, ...] = ("resnet50", "seresnet50", "resnet50+eca")
@@ -70,7 +70,7 @@ class Scale:
     )
     """Grouped, pointwise and depthwise ones, in the order of what is most in doubt."""
     every: int = 1
-    """Of the cases of ``experiments.benchmarks.normalization``, every so many is measured."""
+    """One of so many cases of ``experiments.benchmarks.normalization`` is measured."""
 
 
 TINY = Scale(
@@ -100,7 +100,7 @@ class Run:
         self.skipped: list[str] = []
 
     def left(self, seconds: float, part: str) -> bool:
-        """Whether so many seconds are left for a part; if not, it is listed as skipped."""
+        """Tells whether so many seconds are left for a part; if not, it is listed as skipped."""
         enough = time.monotonic() + seconds < self._ends
         if not enough:
             self.skipped.append(part)

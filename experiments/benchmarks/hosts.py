@@ -48,7 +48,7 @@ class Benchmark:
     """Compare one process with several."""
 
     networks: tuple[Network, ...] = ("resnet", "seresnet", "resnext")
-    """What is trained; the last has grouped convolutions, and SE as well."""
+    """The networks; the last has grouped convolutions, and SE as well."""
     fsdp: tuple[int, ...] = (1, 4)
     """Devices that share a state."""
     processes: tuple[int, ...] = (1, 2)
@@ -60,7 +60,7 @@ class Benchmark:
     hosts: HostsConfig = HostsConfig()
     """Makes this process one of those that train, with the first network and fsdp."""
     out: Path | None = None
-    """Where that process writes the state."""
+    """The file that the process writes the state into."""
 
 
 _GROUPED = zoo.ZooEntry(

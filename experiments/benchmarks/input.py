@@ -1,4 +1,4 @@
-"""How fast photographs come, against PyTorch and tf.data, and what of it a training step notices.
+"""The speed of reading photographs, against PyTorch and tf.data, and its effect on a training step.
 
     python experiments/benchmarks/input.py --data-dir DATA --torch-python P --tf-python Q
 
@@ -50,15 +50,15 @@ class Benchmark:
     """Measure the input of training."""
 
     data_dir: Path
-    """Where `senet-jax prepare` put imagenet2012."""
+    """The folder that `senet-jax prepare` put imagenet2012 in."""
     cifar_dir: Path | None = None
-    """Where cifar10 is; None means the same folder."""
+    """The folder of cifar10; None means the same folder."""
     torch_python: str | None = None
     """A Python that has torch and Pillow."""
     tf_python: str | None = None
     """A Python that has TensorFlow."""
     parts: tuple[Part, ...] = ("decode", "cifar", "step", "memory")
-    """What is measured."""
+    """The measurements."""
     workers: int = 1
     """Worker processes of each contender."""
     pairs: int = 7

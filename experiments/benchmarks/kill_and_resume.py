@@ -65,7 +65,7 @@ class Benchmark:
     """Kill runs in many ways and compare them with uninterrupted ones."""
 
     kills: int = 50
-    """How many kills in all."""
+    """Number of kills in all."""
     kills_per_run: int = 5
     """The most kills of a run before it may end."""
     kinds: tuple[Kind, ...] = ("SIGKILL", "SIGTERM", "SIGKILL in a save", "SIGTERM in a save")
@@ -75,13 +75,13 @@ class Benchmark:
     seed: int = 0
     """Seed of the moments and of the victims."""
     data_dir: Path | None = None
-    """Where `senet-jax prepare` put imagenet2012; None means digits."""
+    """The folder that `senet-jax prepare` put imagenet2012 in; None means digits."""
     workers: tuple[int, ...] = (0,)
     """Worker processes of the starts of a run, in turn."""
     folder: Path | None = None
     """Folder of the runs; None means a temporary one."""
     out: Path = measure.RESULTS / "kill_and_resume.json"
-    """Where the counts are written."""
+    """The file of the counts."""
 
 
 def command(run_dir: Path, data_dir: Path | None, workers: int = 0) -> list[str]:
@@ -142,7 +142,7 @@ class Kill:
 
     kind: str
     moment: str
-    """What was in the folder."""
+    """The contents of the folder."""
     newest: int
     """The newest checkpoint that was there; 0 where there was none."""
     sessions: int
@@ -152,11 +152,11 @@ class Kill:
     longest_s: float
     """Seconds from the signal to the end of the last process."""
     problems: list[str]
-    """What must not be."""
+    """The faults that were found."""
 
 
 def seconds_from_now(seconds: float) -> Iterator[bool]:
-    """Whether the moment of a kill has come, as often as it is asked."""
+    """Tells whether the moment of a kill has come, as often as it is asked."""
     until = time.perf_counter() + seconds
     while True:
         yield time.perf_counter() >= until
@@ -265,7 +265,7 @@ def outcome(run_dir: Path) -> tuple[list[np.ndarray], list[dict[str, float]]]:
 
 
 def differences(run_dir: Path, whole: Path, kills: list[Kill]) -> list[str]:
-    """What a run that was killed lacks; the runs are at their end."""
+    """The differences of a run that was killed to one that was not; both have ended."""
     problems = []
     (arrays, lines), (expected, expected_lines) = outcome(run_dir), outcome(whole)
     if any(a.tobytes() != b.tobytes() for a, b in zip(arrays, expected, strict=True)):

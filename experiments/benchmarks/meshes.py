@@ -43,7 +43,7 @@ DEVICES = 8
 LIMITS = {"float32": 1e-5, "float64": 1e-9}
 STEPS = {"float32": 1, "float64": 20}
 SHARE_LIMIT = 1 / 7
-"""Of the bytes of parameters and optimizer state, on one of eight devices."""
+"""Share of the bytes of parameters and optimizer state on one of eight devices."""
 
 MESHES = ((8, 1), (2, 4), (1, 8))
 
@@ -90,7 +90,7 @@ def trained(
         dtype: "float32" or "float64".
         images: Images of a batch.
         size: Their side, pixels.
-        steps: How many steps.
+        steps: Their number.
         features: As in ``EVERYTHING``.
         **fields: Fields of the network.
     """
@@ -138,7 +138,7 @@ PARTS = ("params", "batch_stats", "opt_state", "ema")
 
 
 def apart(state: TrainState, other: TrainState, parts: tuple[str, ...] = PARTS) -> float:
-    """How far two states are apart: the largest of their parts' distances.
+    """The distance of two states: the largest of their parts' distances.
 
     Each part is a vector; the distance is that of the vectors over the length of the first. After
     one step the optimizer state is the gradient.

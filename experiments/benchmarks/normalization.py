@@ -89,7 +89,7 @@ class Pool(nn.Module):
 
 
 class Splits(nn.Module):
-    """What split attention does behind its convolution, ours or with an axis of splits."""
+    """Split attention behind its convolution, ours or with an axis of splits."""
 
     radix: int
     ours: bool

@@ -1,4 +1,4 @@
-"""What attention costs: a step of a network with it, over one of the network without it.
+"""The cost of attention: a step of a network with it, over one of the network without it.
 
     python -m experiments.benchmarks.se_overhead
 

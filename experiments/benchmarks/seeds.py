@@ -1,4 +1,4 @@
-"""What several seeds cost against one: in turn, as one vmapped program, and as processes at once.
+"""The cost of several seeds against one: in turn, as one vmapped program, and as processes at once.
 
     python -m experiments.benchmarks.seeds
 
@@ -36,7 +36,7 @@ class Seeds:
     models: tuple[str, ...] = ("cifar_seresnet8",)
     """Names that `senet-jax models` lists."""
     seeds: int = 2
-    """How many seeds at once."""
+    """Number of seeds at once."""
     batch: int = 128
     """Images of a step."""
     steps: int = 8

@@ -46,7 +46,7 @@ def draw_images(
     Args:
         file: The file, whose folder is made if need be.
         images: Grey or RGB images, 0 to 255.
-        titles: What stands over each; long lines are broken.
+        titles: A title over each; long lines are broken.
         legend: Names below the images, each with its colour, 0 to 255.
         side: Side of the square that each image is drawn in, inches.
     """

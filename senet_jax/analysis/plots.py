@@ -41,8 +41,8 @@ def draw_curves(run_dir: Path, title: str, task: type[Task]) -> Path:
 
     Args:
         run_dir: Folder of a run that has metrics.
-        title: What was trained.
-        task: What it learned.
+        title: The name of the network.
+        task: The task that it learned.
     """
     lines = read_metrics(run_dir)
     metric, *_ = metrics = reported(task)

@@ -42,7 +42,7 @@ def estimate(
 
     Args:
         values: One of each seed.
-        within: What the mean can be; the interval is cut off there, which costs it nothing. None
+        within: The range of the mean; the interval is cut off there, which costs it nothing. None
             means any number.
         rounding: The most that values may differ by and still be the same; None means 1e-12 of the
             largest.

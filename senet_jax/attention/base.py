@@ -40,7 +40,7 @@ class Attention(abc.ABC):
         """Returns a fresh module, called as ``module(x)`` inside a compact method.
 
         Args:
-            compute: How it computes. The precision is that of the tensor that is rescaled; the
+            compute: Mode and precision. The precision is that of the tensor that is rescaled; the
                 scale itself is computed in float32.
         """
 
@@ -100,7 +100,7 @@ class ConvAttention(abc.ABC):
 
         Args:
             features: Output channels.
-            compute: How it computes; the precision is that of the convolutions, the attention's is
+            compute: Mode and precision; the latter is that of the convolutions, the attention's is
                 float32.
             stride: Stride in both directions.
             dilation: Dilation of the convolution that is replaced.

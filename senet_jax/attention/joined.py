@@ -32,7 +32,7 @@ def norm_with_attention(
         x: Feature maps.
         compute: As in ``Attention.build``.
         drop_rate: Rate of DropBlock; if None, nothing is dropped.
-        relu: Whether the ReLU is applied.
+        relu: Apply the ReLU.
         fused: Join the two in training where that is possible.
     """
     if not isinstance(attention, Attention):

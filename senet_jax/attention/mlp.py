@@ -30,10 +30,10 @@ def mlp(
     """Applies the layers ``reduce`` and ``expand``, accurate; called inside a compact method.
 
     Args:
-        x: What was squeezed, or feature maps, whose pixels are then taken one by one.
+        x: Squeezed maps, or feature maps, whose pixels are then taken one by one.
         width: Width of the hidden layer.
-        bias: Whether the layers have biases.
-        activation: What stands between them.
+        bias: The layers have biases.
+        activation: The function between them.
     """
 
     def layer(features: int, name: str) -> nn.Dense:

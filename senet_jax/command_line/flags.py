@@ -23,9 +23,9 @@ def read_config(
     """Reads the flags that change the fields of a config.
 
     Args:
-        prog: What the program is called, without its arguments.
-        positional: What stands before the flags, for the usage.
-        description: What ``--help`` says.
+        prog: The name of the program, without its arguments.
+        positional: The words before the flags, for the usage.
+        description: The text of ``--help``.
         default: A dataclass, the config or what holds it, that the flags change.
         arguments: The flags.
 

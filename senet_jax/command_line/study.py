@@ -82,7 +82,7 @@ def recipe(options: Options, imagenet: TrainConfig = SENET) -> TrainConfig:
     """The config that the cells of a study start from.
 
     Args:
-        options: What the command line asks for.
+        options: Those of the command line.
         imagenet: The recipe for ImageNet.
     """
     base = {"digits": preset("demo"), "imagenet2012": imagenet}.get(options.data)

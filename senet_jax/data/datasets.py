@@ -62,7 +62,7 @@ def open_dataset(name: str, directory: Path | None = None, size: int = 224) -> D
     Args:
         name: A name of ``DATASETS``, or of any image classification set of TensorFlow Datasets that
             has been prepared.
-        directory: Where it lies. For TFDS sets None means ``TFDS_DATA_DIR``, else TFDS's default.
+        directory: Its folder. For TFDS sets None means ``TFDS_DATA_DIR``, else TFDS's default.
         size: Side that photographs are scaled to, pixels; sets of small images have their own.
 
     Raises:

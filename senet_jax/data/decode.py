@@ -196,7 +196,7 @@ def decode_crop(
         data: The encoded image.
         box: The part, inside the image as ``read_size`` with the same ``exif_orientation`` has it.
         size: Side of the square, pixels.
-        interpolation: How the part is scaled.
+        interpolation: The filter by which the part is scaled.
         exif_orientation: As in ``decode``.
 
     Raises:

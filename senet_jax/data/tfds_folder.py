@@ -75,7 +75,7 @@ def open_prepared(folder: Path) -> Any:
     """Opens a prepared set: the builder of TFDS, which needs no TensorFlow.
 
     Args:
-        folder: Of one version of a set.
+        folder: The folder of one version of a set.
 
     Raises:
         UsageError: What TFDS wrote beside the records is missing, damaged or no regular file.

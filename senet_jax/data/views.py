@@ -74,7 +74,7 @@ def center_view(
         size: Side of the square, pixels.
         crop_pct: Side of the square over the scaled shorter side, in (0, 1]; the shorter side is
             rounded to whole pixels. 0.875 is 224 out of 256.
-        interpolation: How the image is scaled.
+        interpolation: The filter by which the image is scaled.
     """
     scaled = _scaled(image, round(size / crop_pct), interpolation)
     return np.ascontiguousarray(_square(scaled, size, *_CENTER))

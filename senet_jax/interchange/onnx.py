@@ -47,8 +47,8 @@ def to_onnx(
     """Converts a function of images, traced for a batch of any size.
 
     Args:
-        function: What to convert: of one array, to one array or to several by name, which are then
-            the names of the outputs.
+        function: The function to convert: of one array, to one array or to several by name, which
+            are then the names of the outputs.
         images: Shape of the images; the first dimension may be ``jax.export``'s symbol.
 
     Raises:

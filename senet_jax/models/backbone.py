@@ -185,7 +185,7 @@ def check_images(images: Array, smallest: int = 1) -> None:
     """Refuses what is not a batch of float images.
 
     Args:
-        images: What a network is called on.
+        images: The images that a network is called on.
         smallest: The smallest side that the network can take, pixels.
 
     Raises:

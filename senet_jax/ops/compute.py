@@ -62,7 +62,7 @@ class Compute:
             pad: Padding on every side, pixels, if not the one above.
             dilation: Distance between the taps of the kernel.
             groups: Number of groups (the cardinality of ResNeXt); divides both channel counts.
-            use_bias: Whether a bias is added (not where a batch norm follows).
+            use_bias: Add a bias (not before a batch norm).
             kernel_init: Initializer of the kernel.
             name: Name of the submodule.
 

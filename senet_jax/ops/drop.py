@@ -77,7 +77,7 @@ def norm_and_drop(
         norm: The batch norm.
         x: Feature maps.
         rate: Rate of DropBlock; if None, as in evaluation, nothing is dropped.
-        relu: Whether the ReLU is applied.
+        relu: Apply the ReLU.
     """
     if rate is None:
         return norm(x, relu=relu)

@@ -46,7 +46,7 @@ def shifted_sums(
         x: Feature maps, or vectors.
         shift: Number that is subtracted from each channel.
         groups: Groups of as many samples, next to each other in the batch; divides the batch.
-        of_samples: Whether the sums of ``x - shift`` over the pixels of each sample are returned,
+        of_samples: Return the sums of ``x - shift`` over the pixels of each sample,
             too, as the third; if not, that is None.
     """
     shifted = x.astype(accurate(x.dtype)) - shift
@@ -101,7 +101,7 @@ def affine(
         factor: Likewise.
         offset: Likewise.
         gate: Number of each sample and channel; if None, 1.
-        relu: Whether negative results become 0.
+        relu: Negative results become 0.
         dtype: Precision of the result.
     """
     y = _affine(x, centre, factor, offset, gate)

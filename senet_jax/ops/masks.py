@@ -29,12 +29,12 @@ def crop_masks(
     detectron2's for bitmaps. One RoI at a time: memory is that of a mask in float32.
 
     Args:
-        masks: Of the objects of an image, 0 and 1.
+        masks: Masks of the objects of an image, 0 and 1.
         boxes: RoIs in pixels of the masks. One that is larger than the masks has fewer samples
             than a cell has pixels.
         of_mask: Index of the object of each RoI.
         side: Rows and columns of the grid.
-        aligned: Whether a pixel's index is that of its centre, see ``roi_align``.
+        aligned: A pixel's index is that of its centre, see ``roi_align``.
     """
     size = masks.shape[1:]
     sampling = Sampling(None, math.ceil(max(size) / side), aligned)

@@ -76,7 +76,7 @@ class BatchNorm(nn.Module):
             gate: Maps the mean over the pixels of the result to a factor for
                 each sample and channel. That mean is known from the statistics, and the factor
                 joins the scale, so that neither costs a pass over the maps.
-            relu: Whether a ReLU follows, which then is part of the result. On GPUs its gradient
+            relu: A ReLU follows, which then is part of the result. On GPUs its gradient
                 reads less here than it would apart.
 
         Raises:

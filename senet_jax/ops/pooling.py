@@ -66,7 +66,7 @@ def max_pool(
         stride: Distance between windows, pixels.
         pad: Padding on every side, pixels.
         ceil_mode: Keep a last window that hangs over the edge (Caffe's rule).
-        relu: Whether a ReLU stands before the pool. On GPUs it is one more candidate of each
+        relu: A ReLU stands before the pool. On GPUs it is one more candidate of each
             window, zero, which saves the map between the two.
     """
     padding = [_padding(size, window, stride, pad, ceil_mode) for size in x.shape[1:3]]
@@ -198,7 +198,7 @@ def _spread(
 
     Args:
         x: Numbers of windows.
-        windows: Where they lie.
+        windows: Their places.
         back: Rows and columns of windows to go back from the last one that begins at the pixel or
             before it.
     """
@@ -234,7 +234,7 @@ def avg_pool(
         pad: Padding on every side, pixels.
         ceil_mode: Keep a last window that hangs over the edge; what hangs over ``pad`` is never
             counted.
-        count_pad: Whether the zeros of ``pad`` count in the mean.
+        count_pad: The zeros of ``pad`` count in the mean.
     """
     height, width = x.shape[1:3]
     padding = [_padding(size, window, stride, pad, ceil_mode) for size in (height, width)]

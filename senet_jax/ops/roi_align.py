@@ -74,13 +74,13 @@ def roi_align(
         levels: Feature maps (rows, columns, channels), from the finest.
         boxes: RoIs (x1, y1, x2, y2) in pixels of the image.
         of_level: Index of the map that a RoI is pooled from; another number gives zeros.
-        scales: Of each map, its side over that of the image.
+        scales: The side of each map over that of the image.
         bins: Rows and columns of the result, or a number for both.
         sampling: Samples along each axis of a bin. If None, as many as the bin has pixels, rounded
             up: torchvision's ``sampling_ratio`` of -1 and detectron2's of 0.
         most: Upper limit of the samples along an axis where ``sampling`` is None; a greater bin has
             so many, which is a difference to other projects.
-        aligned: Whether RoIs are moved by half a pixel, as in detectron2. If not, they have at
+        aligned: Move RoIs by half a pixel, as in detectron2. If not, they have at
             least one pixel along each axis, as in torchvision.
         form: "dense" or "gather", see ``roi_forms``. If None, the one that suits the device.
 

@@ -154,7 +154,7 @@ def _over_neighbours(
     Args:
         rows: Bins along rows.
         columns: Bins along columns.
-        sampling: How each bin is sampled.
+        sampling: The samples of each bin.
         add: Maps a state and, each (k, p, q), indices of rows, of columns, and weights to the next
             state.
         state: The first state.

@@ -72,7 +72,7 @@ def axes_of(
         scale: Side of the map, from which a RoI is pooled, over that of the image.
         maps: Rows and columns of that map.
         bins: Rows and columns of the result.
-        sampling: How each bin is sampled.
+        sampling: The samples of each bin.
     """
     corners = boxes * scale[:, None] - (0.5 if sampling.aligned else 0.0)
     found = []

@@ -41,8 +41,8 @@ def shake(
         key: Random key.
         a: First branch.
         b: Second branch.
-        forward: Of alpha: "shake" draws it uniformly from 0 to 1, "even" is 1/2.
-        backward: Of beta: as ``forward``, drawn independently; "keep" is alpha.
+        forward: The rule of alpha: "shake" draws it uniformly from 0 to 1, "even" is 1/2.
+        backward: The rule of beta: as ``forward``, drawn independently; "keep" is alpha.
     """
     keys = jax.random.split(key)
 

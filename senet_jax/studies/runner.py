@@ -84,7 +84,7 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Slot], cache: Path, show: Show
 
     Args:
         jobs: The runs. Those that have ended are not run again, interrupted ones are resumed.
-        slots: Where runs go on at once.
+        slots: The places for runs at once.
         cache: Folder of compiled programs.
         show: Is called with where all jobs stand, whenever that may have changed.
 

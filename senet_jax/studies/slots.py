@@ -34,8 +34,8 @@ def slots(at_once: int | None) -> Sequence[Slot]:
     """The slots of the runs that go on at once.
 
     Args:
-        at_once: How many; None means one for each GPU or for each core, as far as the memory goes,
-            and 1 on a TPU, whose devices one process takes together.
+        at_once: Their number; None means one for each GPU or for each core, as far as the memory
+            goes, and 1 on a TPU, whose devices one process takes together.
 
     Raises:
         UsageError: Less than one.

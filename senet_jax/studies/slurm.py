@@ -130,8 +130,8 @@ def run_array(
         jobs: The runs.
         folder: Folder of the study, which all nodes see.
         show: Is called with where all jobs stand.
-        options: What each run asks for.
-        at_once: How many runs SLURM starts at once at the most; None means no such limit.
+        options: The resources of each run.
+        at_once: The most runs that SLURM starts at once; None means no such limit.
 
     Returns:
         Where each job stands in the end.

@@ -31,7 +31,7 @@ def accumulate(
     send N times the bytes.
 
     Args:
-        gradients: What is done with one part.
+        gradients: The function of one part.
         batch_stats: Running statistics before the batch.
         examples: The batch, split over ``mesh``.
         key: Randomness; part k gets ``fold_in(key, k)``, a batch in one part the key itself.

@@ -47,7 +47,7 @@ def init_state(
         optimizer: The optimizer whose state is kept.
         key: Key of the initialisation.
         image_shape: Height, width and channels.
-        ema: Whether averages of the variables are kept.
+        ema: Keep averages of the variables.
     """
     return state_of(draw_variables(model, key, image_shape), optimizer, ema)
 

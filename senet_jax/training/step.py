@@ -77,7 +77,7 @@ def make_train_step(
         task: Augments the batch and says the loss.
         network: The network; the batch is sharded over its mesh.
         optimizer: The optimizer.
-        state_shardings: Where the leaves of the state lie (``mesh.state_shardings``); None means
+        state_shardings: Shardings of the leaves of the state (``mesh.state_shardings``); None means
             whole on every device. The step gathers the parameters and divides their gradients.
         ema_decay: Decay of the averages. It is (1 + step) / (10 + step) as long as that is less,
             so that the start is forgotten.

@@ -21,7 +21,7 @@ def line(epoch, loss, validated=True):
 
 
 def ink(file):
-    """How many pixels of the validation curve's blue there are."""
+    """The number of pixels of the validation curve's blue."""
     pixels = np.asarray(Image.open(file).convert("RGB")).astype(int)
     return int(((pixels - [11, 83, 148]) ** 2).sum(-1).__lt__(500).sum())
 

@@ -53,7 +53,7 @@ NETWORKS = {
 
 
 def seen(model, attention):
-    """What the attentions get and how they are built, in evaluation and then in training."""
+    """The inputs and arguments of the attentions, in evaluation and then in training."""
     found = []
     kind = type(attention.build(EVALUATION))
 

@@ -45,7 +45,7 @@ def cubic(x, a=-0.5):
 
 
 def weights(source, target, kernel):
-    """What each pixel of a scaled line takes of each of the line, by the filter's definition."""
+    """Weights of a line's pixels in each pixel of the scaled line, by the filter's definition."""
     scale = source / target
     centre = (np.arange(target) + 0.5) * scale
     matrix = kernel((np.arange(source)[None] + 0.5 - centre[:, None]) / max(scale, 1))

@@ -22,7 +22,7 @@ def test_every_large_preset_is_a_recipe_and_told():
 
 
 def command_line(monkeypatch, *arguments):
-    """What is trained by a command, and its exit code."""
+    """The config that a command trains, and its exit code."""
     trained = []
 
     class Stop(loop.Preempted):

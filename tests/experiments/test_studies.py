@@ -1,4 +1,4 @@
-"""What every study would run on each data set, never trained."""
+"""The runs of every study on each data set, never trained."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ STUDIES = {
     "depth": 6,
     "attention_zoo": 9,
 }
-"""How many cells each has, by data set where it is not the same for all ("" for the others)."""
+"""Cells of each, by data set if it is not the same for all ("" for the others)."""
 
 DATA = typing.get_args(typing.get_type_hints(Options)["data"])
 IMAGES = {"digits": (8, 8, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}

@@ -81,7 +81,7 @@ def others(declaration, field, own):
 
 
 def holds(row, value):
-    """Whether a value is in a range."""
+    """Tells whether a value is in a range."""
     try:
         row.check("x", value)
     except UsageError:

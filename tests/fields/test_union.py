@@ -45,7 +45,7 @@ Fields = union_of({"one": One, "two": Two})
 
 @dataclasses.dataclass(frozen=True)
 class Union(Fields):
-    """What a config is."""
+    """The values of a config."""
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Union)}

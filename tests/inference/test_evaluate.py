@@ -48,7 +48,7 @@ class Constant(nn.Module):
 
 
 def place_by_place(logits):
-    """What is right of images of which each shows another class."""
+    """The metrics of images each of which shows another class."""
     mesh = make_mesh(1)
     network = Network(Constant(logits), Normalization((0.0,), (1.0,)), mesh)
     step = make_eval_step(Classification(), network)

@@ -21,7 +21,7 @@ FILE = Path(__file__).with_name("torch_dense.json")
 
 @dataclasses.dataclass(frozen=True)
 class DenseGolden:
-    """What PyTorch says of a network."""
+    """PyTorch's outputs of a network."""
 
     name: str
     fields: dict[str, Any]
@@ -35,7 +35,7 @@ class DenseGolden:
 
     @property
     def whole(self) -> bool:
-        """Whether it has all its blocks."""
+        """Tells whether it has all its blocks."""
         return "blocks" not in self.fields
 
     def __str__(self) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
-    """What PyTorch says of a network."""
+    """PyTorch's outputs of a network."""
 
     entries: dict[str, tuple[int, ...]]
     params: int

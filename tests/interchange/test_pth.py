@@ -1,4 +1,4 @@
-"""What PyTorch itself writes and holds, which `make test-all` has a PyTorch for."""
+"""Files that PyTorch itself writes; `make test-all` has a PyTorch."""
 
 import argparse
 import collections

@@ -20,7 +20,7 @@ class Family:
     """Two tiny networks of a family and the facts that its tests expect."""
 
     model: Backbone
-    """Of two stages; only traced."""
+    """Networks of two stages; only traced."""
     small: Backbone
     """As small as it can be; compiled."""
     scopes: dict[str, int]

@@ -103,7 +103,7 @@ def test_attention_stands_in_its_stages_and_adds_only_itself(family):
 
 
 def is_in(scope, stage):
-    """Whether a scope is in a stage; the names of the Inceptions count modules and blocks."""
+    """Tells whether a scope is in a stage; the Inceptions' names count modules and blocks."""
     names = (f"stage{stage}", f"mixed_{stage}", f"block_{stage - 2}")
     return scope.split("/")[0] in names
 

@@ -12,7 +12,7 @@ from senet_jax.training.distributed import mesh as meshes
 
 
 def halvings(image):
-    """How often an image is halved until nothing exceeds one: a loop of its own length."""
+    """The halvings of an image until nothing exceeds one: a loop of its own length."""
     return lax.while_loop(
         lambda state: (state[0] > 1).any(), lambda state: (state[0] / 2, state[1] + 1), (image, 0)
     )[1]

@@ -27,7 +27,7 @@ def outputs(size, window, stride, pad, ceil_mode):
 
 
 def windows(size, window, stride, pad, ceil_mode):
-    """Of every window the pixels (first, last) inside the image, and its length as ATen has it."""
+    """The pixels (first, last) of each window inside the image, and its length as ATen has it."""
     for index in range(outputs(size, window, stride, pad, ceil_mode)):
         start = index * stride - pad
         end = min(start + window, size + pad)

@@ -28,7 +28,7 @@ def maps(size, channels=3, dtype=np.float32):
 
 
 def source(index, before, after, align):
-    """Where a pixel of the result lies in the maps, in pixels of these."""
+    """The place of a pixel of the result in the maps, in pixels of these."""
     if align:
         return index * (before - 1) / (after - 1) if after > 1 else 0.0
     return (index + 0.5) * before / after - 0.5

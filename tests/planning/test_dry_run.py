@@ -1,4 +1,4 @@
-"""What a dry run says, against counts by hand."""
+"""The numbers of a dry run, against counts by hand."""
 
 import dataclasses
 import re

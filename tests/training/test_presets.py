@@ -22,7 +22,7 @@ DEFAULTS = TrainConfig().to_json()
 
 
 def text(name):
-    """What a preset gives, so that a new field changes no file."""
+    """The differences of a preset to the defaults, so that a new field changes no file."""
     return json.dumps(given(preset(name).to_json(), DEFAULTS), indent=2) + "\n"
 
 

@@ -278,7 +278,7 @@ def compete(
         pairs: Rounds of measurements.
         sample_s: A measurement takes as many steps as need about so many seconds.
         slow_s: Whose step takes more seconds than this measures in the first rounds only.
-        slow_pairs: How many rounds those are; 0 leaves such a contender out.
+        slow_pairs: The number of those rounds; 0 leaves such a contender out.
 
     Returns:
         The seconds of a step in each round, by name.

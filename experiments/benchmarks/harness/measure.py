@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaving, statistics, the machine, and the form of a result."""
+"""Common parts of the benchmarks: turns, statistics, the machine, and the form of a result."""
 
 import dataclasses
 import datetime
@@ -33,7 +33,7 @@ def interleave(
 
     Args:
         samplers: By name.
-        rounds: How many of the rounds, counted from the first, each takes part in.
+        rounds: The number of rounds, counted from the first, that each takes part in.
 
     Returns:
         The seconds of each, in the order of the rounds.
@@ -54,7 +54,7 @@ class Spread:
     low: float
     high: float
     pairs: int
-    """How many numbers they are of."""
+    """Number of the values."""
 
     def __str__(self) -> str:
         return f"{self.median:.3f} ({self.low:.3f} to {self.high:.3f}, {self.pairs})"
@@ -72,7 +72,7 @@ def ratio(times: Sequence[float], base: Sequence[float]) -> Spread:
 
 
 def machine() -> dict[str, Any]:
-    """Where and when, and with which versions; all that a repeated run should name."""
+    """Place, time and versions; all that a repeated run should name."""
     devices = jax.devices()
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -95,7 +95,7 @@ def machine() -> dict[str, Any]:
 
 
 _TELLING = ("XLA_", "OMP_", "MALLOC_", "GLIBC_TUNABLES")
-"""How the names of environment variables begin on which speed depends."""
+"""First letters of the environment variables on which speed depends."""
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 

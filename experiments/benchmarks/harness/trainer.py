@@ -25,7 +25,7 @@ class Trainer:
     """
 
     backend: str
-    """Where it trains."""
+    """The folder in which it trains."""
     ready_s: list[float]
     """Seconds to its first step, and to that of the second seed."""
 

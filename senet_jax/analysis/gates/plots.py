@@ -184,10 +184,10 @@ def draw_grad_cam(
     """Draws ``grad_cam``: each image, and where each network looks in it.
 
     Args:
-        images: Of each network, the images as it is shown them.
-        maps: Of each network.
+        images: The images as each network is shown them.
+        maps: The maps of each network.
         networks: Their names.
-        titles: What stands beside each image.
+        titles: A title beside each image.
         folder: A folder that is there.
     """
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):

@@ -120,7 +120,7 @@ class Probe:
         """The answers of the network for all images with other gates; the images are read once.
 
         Args:
-            variants: What is replaced together; ``{}`` is the network as it is.
+            variants: Gates that are replaced together; ``{}`` is the network as it is.
 
         Raises:
             UsageError: A block that does not exist, or not one image could be read.

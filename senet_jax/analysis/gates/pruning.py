@@ -121,7 +121,7 @@ def rank(
     Args:
         gates: The gates of the block.
         ranking: ``GATE``, ``OUTPUT`` or ``RANDOM``.
-        seed: Of the random one.
+        seed: The seed of the random order.
     """
     if ranking == GATE:
         return np.abs(gates.mean)

@@ -80,7 +80,7 @@ def find_blocks(name: str, model: Backbone, image_shape: tuple[int, int, int]) -
     """The places of attention, from the image on.
 
     Args:
-        name: What messages call the network.
+        name: The name of the network in messages.
         model: A network of the zoo.
         image_shape: Height, width and channels of its images.
 

@@ -195,9 +195,9 @@ def baseline_of(name: str, baseline: str, names: Collection[str]) -> str | None:
     """The cell that a cell is compared with; a baseline's own is itself.
 
     Args:
-        name: Of the cell, "GROUP/CELL" or "CELL".
+        name: The name of the cell, "GROUP/CELL" or "CELL".
         baseline: Name of the baseline, or what it is called in every group.
-        names: Of all cells.
+        names: The names of all cells.
 
     Returns:
         The baseline in the folder of the cell, or else in the nearest of the folders around it;

@@ -24,7 +24,7 @@ def change_batch(
         images: Images, 0 to 255.
         keys: Those of the step; it uses ``augment`` and ``mix``.
         mean: Mean of the channels, 0 to 1.
-        config: What is done; the fields that the host has seen to are not looked at.
+        config: The augmentations; fields that the host has applied are not looked at.
 
     Returns:
         The images, 0 to 255, and the share of its own label that each keeps, the rest being that

@@ -38,7 +38,7 @@ def change_image(
     Args:
         image: The cropped and flipped image; it is not written to.
         rng: Source of the random numbers; it and the config alone determine what is done.
-        config: What is done.
+        config: The augmentations.
 
     Returns:
         An image of the same size, which is ``image`` itself where nothing is to be done.

@@ -46,6 +46,6 @@ def mix(values: Num[Array, "n ..."], weights: Float[Array, "..."]) -> Float[Arra
 
     Args:
         values: Images, or targets: smooth the labels first, as the ResNeSt authors do.
-        weights: How much each keeps of itself, broadcast against one of ``values``.
+        weights: The share that each keeps of itself, broadcast against one of ``values``.
     """
     return weights * values + (1 - weights) * jnp.roll(values, 1, axis=0)

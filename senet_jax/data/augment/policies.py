@@ -134,8 +134,8 @@ def randaugment(
     Args:
         image: An RGB image.
         rng: Source of the random numbers.
-        ops: How many.
-        magnitude: How strong, 0 to 30.
+        ops: The number of operations.
+        magnitude: Their strength, 0 to 30.
     """
     names = list(RANDAUGMENT_AMOUNTS)
     for index in rng.integers(len(names), size=ops):

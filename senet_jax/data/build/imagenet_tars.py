@@ -53,7 +53,7 @@ def check_tars(folder: Path, synsets: Sequence[str]) -> Archives:
     The test tar is optional. Fewer images than the official ones are logged as a warning.
 
     Args:
-        folder: Where the tars lie.
+        folder: The folder of the tars.
         synsets: The names of the classes, ``n01440764`` and so on.
 
     Raises:
@@ -170,10 +170,10 @@ def _members(
 
     Args:
         file: The file that holds the tar.
-        where: How to name the tar in messages.
-        start: Where it begins, bytes.
-        end: Where it ends; None means with the file.
-        flat: Whether every member must be a file outside folders, and their names different.
+        where: The name of the tar in messages.
+        start: Its first byte.
+        end: The byte after its last; None means the end of the file.
+        flat: Each member must be a file outside folders, of another name than the others.
     """
     end = file.seek(0, 2) if end is None else end
     file.seek(start)

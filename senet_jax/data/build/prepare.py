@@ -49,8 +49,8 @@ def prepare(name: str, data_dir: Path | None = None, manual_dir: Path | None = N
 
     Args:
         name: As TFDS writes it: "cifar10", "imagenet_resized/64x64", ...
-        data_dir: Where to; None means ``TFDS_DATA_DIR``, else TFDS's default.
-        manual_dir: Where the files lie that TFDS cannot download; None means
+        data_dir: Its folder; None means ``TFDS_DATA_DIR``, else TFDS's default.
+        manual_dir: The folder of the files that TFDS cannot download; None means
             ``downloads/manual`` in the data directory, as for TFDS.
 
     Raises:

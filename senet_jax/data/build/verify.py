@@ -55,7 +55,7 @@ def verify(folder: Path, expected: Mapping[str, Counter[int]] | None = None) -> 
     """Reads every record of a data set, and the header of its image.
 
     Args:
-        folder: Of a set that TFDS has written as ``array_record``.
+        folder: The folder of a set that TFDS has written as ``array_record``.
         expected: The images of each label that each split should have; None means that nothing is
             known but what ``dataset_info.json`` says.
 

@@ -52,7 +52,7 @@ class Checkpoints:
     """The checkpoints of a run, one folder a step.
 
     Args:
-        folder: Where they lie, a path or the address of a bucket; made when something is saved.
+        folder: Their folder, a path or the address of a bucket; made when something is saved.
         config: Which are kept.
         metric: The one of the validation by which one is the best; None means that none is.
         about: The provenance that each carries, as plain values.

@@ -64,7 +64,7 @@ def find_process(flags: HostsConfig, environ: Mapping[str, str] = os.environ) ->
     hand within `salloc` or `sbatch` runs alone.
 
     Args:
-        flags: What the command line says.
+        flags: Those of the command line.
         environ: The environment.
 
     Returns:

@@ -33,7 +33,7 @@ def distributed_session(
 
     Args:
         flags: Which one this is; what it leaves open, the environment says.
-        facts: What must be the same on all of them, by name.
+        facts: Values that must be the same on all of them, by name.
         folder: The folder of the run, which all of them see: the token is there until all have
             come, unless the flags name a file.
 

@@ -138,7 +138,7 @@ class Rendezvous:
 
     Args:
         process: Which one this is.
-        facts: What must be the same on all of them, by name.
+        facts: Values that must be the same on all of them, by name.
         timeout: Seconds to wait for each other.
         read_token: Returns the secret that all of them know; is called before each try.
         listen: The address that the first host listens at; None means the coordinator's.

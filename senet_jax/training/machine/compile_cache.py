@@ -14,8 +14,8 @@ def use_compile_cache(wanted: bool | None = None) -> Path | None:
     if it took a second or more (``JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS``).
 
     Args:
-        wanted: Whether to; None means on accelerators only, because jax 0.10 prints an error-level
-            line for every program that a CPU loads.
+        wanted: Keep programs; None means on accelerators only, because jax 0.10 prints an
+            error-level line for every program that a CPU loads.
 
     Returns:
         The folder, or None where nothing is kept.

@@ -237,7 +237,7 @@ class SessionLog:
         run_dir: Folder of the run, which is there.
         account: The time of this process.
         start: Steps done before.
-        hardware: What this start computes on.
+        hardware: The devices of this start.
 
     Raises:
         UsageError: The earlier starts cannot be read, or the file cannot be written, as from every

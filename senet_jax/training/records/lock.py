@@ -42,7 +42,7 @@ def folder_lock(folder: Path, instead: str) -> Iterator[None]:
 
     Args:
         folder: The folder.
-        instead: What else one can do than wait for a process that holds it, for the message.
+        instead: The advice in the message, besides waiting for the process that holds it.
 
     Raises:
         UsageError: Another process holds it, or the folder cannot be written.

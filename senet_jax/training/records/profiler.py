@@ -103,7 +103,7 @@ class Profiler:
 
         Args:
             step: Steps done.
-            interrupted: What is not to be traced comes now.
+            interrupted: The next work is not to be traced.
         """
         if self._first is None:
             return False

@@ -28,7 +28,7 @@ def study(tmp_path):
 
 
 def files_of(folder):
-    """What is in a folder, with what is in each file."""
+    """The files of a folder and their contents."""
     return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
 
 

@@ -63,7 +63,7 @@ def report(study):
 
 @pytest.fixture(scope="module")
 def printed_and_written(study, tmp_path_factory):
-    """What its report prints, and the folder of what it writes."""
+    """The output of its report, and the folder of its files."""
     out = tmp_path_factory.mktemp("out")
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert cli.main(["report", str(study), "--out", str(out)]) == 0

@@ -31,7 +31,7 @@ def divided(state, mesh):
 
 
 def abstract(mesh):
-    """What a state over a mesh is restored into."""
+    """The shapes and shardings that a state over a mesh is restored into."""
     state = jax.tree.map(jnp.asarray, numbers(0))
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
@@ -41,7 +41,7 @@ def abstract(mesh):
 
 
 def same(state, step):
-    """Whether what a host holds of a state is that of a step."""
+    """Tells whether the part of a state that a host holds is that of a step."""
     return all(
         np.array_equal(shard.data, leaf[shard.index])
         for array, leaf in zip(jax.tree.leaves(state), jax.tree.leaves(numbers(step)), strict=True)

@@ -47,7 +47,7 @@ def start(port, *processes, timeout=10.0, tokens=None, host="127.0.0.1", listen=
 
 
 def disappear(host):
-    """What the death of a process does to its connections."""
+    """Closes the connections of a process, as its death does."""
     for peer in host._peers.values():
         host._loop.call_soon_threadsafe(peer.writer.transport.abort)
 
