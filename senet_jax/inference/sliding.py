@@ -197,6 +197,12 @@ class SlidingScores:
             jax.block_until_ready(total)
         return total
 
+    def forget(self) -> None:
+        """Drops the programs that belong to shapes of images; that of the network stays."""
+        programs: tuple[Any, ...] = (self._cut, self._start, self._add)
+        for program in programs:
+            program.clear_cache()
+
     def _crop(
         self,
         total: Any,

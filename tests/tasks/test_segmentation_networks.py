@@ -13,10 +13,17 @@ from senet_jax import UsageError, cli, create_model
 from senet_jax.analysis.overlays import overlay
 from senet_jax.config import AttentionOverrides, MeshConfig, ModelConfig, OptimizerConfig
 from senet_jax.data.config import DataConfig
+from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD
 from senet_jax.data.digit_scenes import CLASSES, PALETTE
+from senet_jax.data.scene_names import VOC
+from senet_jax.inference.pixels import PixelClassifier
+from senet_jax.inference.segmenter import segmenter_run
+from senet_jax.inference.sliding import Sliding
 from senet_jax.inference.trained import restore_run
 from senet_jax.interchange import save_weights
+from senet_jax.models import zoo
 from senet_jax.models.configured import build_model
+from senet_jax.models.resnet import ResNet
 from senet_jax.tasks.segmentation import Segmentation
 from senet_jax.training import loop
 from senet_jax.training.optimizer import make_optimizer, matching
@@ -33,15 +40,23 @@ SMALL = ModelConfig(
 )
 
 
+def few_scenes(patch, run_dir):
+    patch.setenv("XDG_CACHE_HOME", str(run_dir.parent / "cache"))
+    patch.setattr("senet_jax.data.scene_sets.TRAIN_SCENES", 24)
+    patch.setattr("senet_jax.data.scene_sets.VAL_SCENES", 6)
+
+
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     """Six steps on 24 digit scenes."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr("senet_jax.data.scene_sets.TRAIN_SCENES", 24)
-    monkeypatch.setattr("senet_jax.data.scene_sets.VAL_SCENES", 6)
+    few_scenes(monkeypatch, tmp_path / "run")
+    return few_steps(tmp_path / "run")
+
+
+def few_steps(run_dir):
     return dataclasses.replace(
         preset("scenes-segmentation"),
-        run_dir=tmp_path / "run",
+        run_dir=run_dir,
         epochs=2,
         model=SMALL,
         data=DataConfig(name="scenes", batch_size=8, eval_batch_size=6),
@@ -189,6 +204,8 @@ def test_predict_draws_the_classes_and_evaluate_lists_them(config, tmp_path, cap
     assert "leave out --views" in capsys.readouterr().err
     assert cli.main(["predict", str(photo), "--run", run, run]) == 2
     assert "of which there are no ensembles" in capsys.readouterr().err
+    assert cli.main(["predict", str(photo), "--run", run, "--crop-size", "1", "2", "3"]) == 2
+    assert "--crop-size is height and width" in capsys.readouterr().err
     (tmp_path / "more").mkdir()
     Image.fromarray(image).save(tmp_path / "more/photo.png")
     both = [str(photo), str(tmp_path / "more/photo.png")]
@@ -199,3 +216,121 @@ def test_predict_draws_the_classes_and_evaluate_lists_them(config, tmp_path, cap
     text = capsys.readouterr().out
     assert f"mIoU {last['val/miou']:.2%}" in text
     assert f"  {last['val/iou/background']:7.2%}  background\n" in text
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of three steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        run_dir = tmp_path_factory.mktemp("segmentation") / "run"
+        few_scenes(patch, run_dir)
+        loop.train(dataclasses.replace(few_steps(run_dir), epochs=1))
+    return run_dir
+
+
+def test_several_scales_in_crops_are_evaluated_and_predicted(config, folder, tmp_path, capsys):
+    run = str(folder)
+    flags = ["--scales", "0.5", "1", "--flip", "--crop-size", "40"]
+    assert cli.main(["evaluate", run, *flags, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    trained = segmenter_run(folder, with_data=True)
+    sliding = Sliding((40, 40), False, (0.5, 1.0), flip=True)
+    assert trained.sliding((0.5, 1.0), flip=True, crop=(40, 40)) == sliding
+    assert said == {"step": 3, **trained.evaluate(sliding)}
+    assert said["val/count"] == 6
+    assert "val/loss" not in said
+
+    photo = tmp_path / "photo.png"
+    image = np.random.default_rng(0).integers(0, 256, (33, 47, 3)).astype(np.uint8)
+    Image.fromarray(image).save(photo)
+    out = ["--run", run, "--out", str(tmp_path)]
+    assert cli.main(["predict", str(photo), *out, *flags]) == 0
+    capsys.readouterr()
+    label = np.asarray(Image.open(tmp_path / "photo.label.png"))
+    np.testing.assert_array_equal(label, PixelClassifier(trained, sliding)(image))
+
+    assert cli.main(["evaluate", run, "--flip", "--own-sizes"]) == 2
+    assert "leave out --own-sizes" in capsys.readouterr().err
+    plain = trained.evaluate()
+    assert trained.evaluate(own_sizes=True) == plain
+
+
+def test_programs_of_old_sizes_are_dropped(folder, monkeypatch):
+    monkeypatch.setattr("senet_jax.inference.pixels.MOST_SIZES", 2)
+    trained = segmenter_run(folder)
+    for sliding in (None, trained.sliding(crop=(32, 32))):
+        classifier = PixelClassifier(trained, sliding)
+        program = classifier._classes_of if sliding is None else classifier._scores._add
+        counts = []
+        for side in (32, 33, 32, 34):
+            classifier(np.zeros((side, 40, 3), np.uint8))
+            counts.append(program._cache_size())
+        assert counts == [1, 2, 2, 1]
+
+
+@pytest.fixture
+def released(tmp_path, monkeypatch):
+    """Writes weights of a small network with an auxiliary head; returns what it says."""
+    fields = {"blocks": (1, 1), "widths": (4, 8), "stem_width": 4, "bottleneck": False}
+    monkeypatch.setitem(zoo.CLASSIFIERS, "tiny", zoo.ZooEntry(ResNet, fields, 32))
+
+    def write(classes):
+        model = create_model("fcn_tiny", num_classes=classes)
+        x = np.zeros((1, 32, 32, 3), np.float32)
+        variables = jax.jit(lambda key: model.init(key, x, train=False))(jax.random.key(classes))
+        save_weights(tmp_path / "weights.npz", "fcn_tiny", variables, num_classes=classes)
+
+        def says(images, mean, std):
+            shown = ((images / 255 - np.array(mean)) / np.array(std)).astype(np.float32)
+            apply = jax.jit(lambda x: model.apply(variables, x, train=False)["out"])
+            return np.argmax(np.asarray(apply(shown)), -1)
+
+        return says
+
+    return write
+
+
+def test_weights_are_evaluated_without_a_run(config, released, tmp_path, capsys):
+    file = str(tmp_path / "weights.npz")
+    says = released(len(CLASSES))
+    flags = ["--model", "fcn_tiny", "--data", "scenes"]
+    assert cli.main(["evaluate", "--weights", file, *flags, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["weights"] == file
+    scenes = Segmentation.open(config)
+    right = says(scenes.val.images, scenes.mean, scenes.std) == scenes.val.labels
+    assert said["val/pixel_accuracy"] == pytest.approx(right.mean(), abs=1e-3)
+    assert said["val/count"] == 6
+
+    for arguments, message in (
+        (["--weights", file, *flags[:2]], "--weights need the network's name"),
+        (["--weights", file, file, *flags], "of which there are no ensembles"),
+        (["--weights", file, *flags, "--sizes", "32"], "leave out --sizes"),
+    ):
+        assert cli.main(["evaluate", *arguments]) == 2
+        assert message in capsys.readouterr().err
+    released(5)
+    assert cli.main(["evaluate", file, *flags]) == 2
+    assert "About the head: scenes has other classes" in capsys.readouterr().err
+
+
+def test_weights_of_21_classes_are_those_of_pascal_voc(released, tmp_path, capsys):
+    says, photo = released(21), tmp_path / "photo.png"
+    image = np.random.default_rng(0).integers(0, 256, (24, 33, 3)).astype(np.uint8)
+    Image.fromarray(image).save(photo)
+    flags = ["--weights", str(tmp_path / "weights.npz"), "--model", "fcn_tiny"]
+    flags += ["--out", str(tmp_path)]
+    assert cli.main(["predict", str(photo), *flags, "--json", "--top", "21"]) == 0
+    said = {each["class"]: each["share"] for each in json.loads(capsys.readouterr().out)["classes"]}
+    shares = np.bincount(says(image[None], IMAGENET_MEAN, IMAGENET_STD).ravel()) / (24 * 33)
+    expected = {VOC[index]: float(share) for index, share in enumerate(shares) if share}
+    assert said == pytest.approx(expected, abs=0.01)
+    assert cli.main(["predict", str(photo), *flags, "--data", "cityscapes"]) == 2
+    assert "About the head: cityscapes has other classes" in capsys.readouterr().err
+
+
+def test_flags_of_segmentation_are_refused_for_classifiers(tmp_path, capsys):
+    for command in (["evaluate"], ["predict", "x.png"]):
+        flags = ["--weights", "x.npz", "--model", "resnet18", "--data", "digits", "--flip"]
+        assert cli.main([*command, *flags]) == 2
+        assert "--flip is for networks of semantic segmentation" in capsys.readouterr().err
