@@ -1,5 +1,11 @@
 import dataclasses
+import json
 import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -213,3 +219,36 @@ def test_the_grid_is_that_of_the_authors():
         3,
         3,
     ]
+
+
+def metrics_on(devices):
+    """Those of random variables that all hosts draw alike."""
+    x = np.zeros((1, 4, 4, 3), np.float32)
+    drawn = jax.device_get(Small().init(jax.random.key(3), x, train=False))
+    groups = evaluation_scenes(mixed(), CLASSES, (0, 0, 0), 3)
+    task = Segmentation(("a", "b", "c", "d"), 255, lambda: None)
+    return evaluate_sliding(task, network(devices), drawn, groups, 3, SLIDINGS["scales"])
+
+
+@pytest.mark.slow
+def test_two_processes_count_as_one():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = (
+        "import json, sys, jax; jax.config.update('jax_cpu_collectives_implementation', 'gloo'); "
+        f"jax.distributed.initialize('127.0.0.1:{port}', 2, int(sys.argv[1])); "
+        "import test_sliding; print(json.dumps(test_sliding.metrics_on(2)))"
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{Path(__file__).parents[2]}:{Path(__file__).parent}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1",
+    }
+    command = [sys.executable, "-c", code]
+    processes = [
+        subprocess.Popen([*command, str(index)], env=environment, stdout=subprocess.PIPE)
+        for index in range(2)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in processes]
+    assert [json.loads(each) for each in said] == [metrics_on(1)] * 2

@@ -20,10 +20,11 @@ from senet_jax.inference.pixels import PixelClassifier
 from senet_jax.inference.segmenter import segmenter_run
 from senet_jax.inference.sliding import Sliding
 from senet_jax.inference.trained import restore_run
-from senet_jax.interchange import save_weights
+from senet_jax.interchange import load_weights, save_weights
 from senet_jax.models import zoo
-from senet_jax.models.configured import build_model
+from senet_jax.models.configured import build_model, model_fields
 from senet_jax.models.resnet import ResNet
+from senet_jax.network import normalize
 from senet_jax.tasks.segmentation import Segmentation
 from senet_jax.training import loop
 from senet_jax.training.optimizer import make_optimizer, matching
@@ -327,6 +328,82 @@ def test_weights_of_21_classes_are_those_of_pascal_voc(released, tmp_path, capsy
     assert said == pytest.approx(expected, abs=0.01)
     assert cli.main(["predict", str(photo), *flags, "--data", "cityscapes"]) == 2
     assert "About the head: cityscapes has other classes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"batch_size": 1}, {"accumulate": 8}, {"norm_group": 1}],
+    ids=["batch", "part", "group"],
+)
+def test_a_norm_of_one_pooled_image_is_refused_before_anything(config, fields):
+    model = dataclasses.replace(SMALL, name="deeplabv3_cifar_seresnet8", head_width=4)
+    data = dataclasses.replace(config.data, batch_size=fields.get("batch_size", 8))
+    model = dataclasses.replace(model, norm_group=fields.get("norm_group"))
+    wrong = dataclasses.replace(
+        config, model=model, data=data, accumulate=fields.get("accumulate", 1)
+    )
+    message = "the batch norm head/pool/bn needs more than one value in each channel .* one image"
+    with pytest.raises(UsageError, match=message):
+        loop.train(wrong)
+    assert not config.run_dir.exists()
+
+
+def test_average_takes_the_statistics_of_the_training_batches(folder, tmp_path, capsys):
+    out = tmp_path / "average.npz"
+    assert cli.main(["average", str(folder), "--bn-batches", "2", "--out", str(out)]) == 0
+    assert "taken over 2 training batches" in capsys.readouterr().out
+    trained = segmenter_run(folder, with_data=True)
+    fields = model_fields(trained.run.config.model, len(CLASSES))
+    found = load_weights(str(out), "fcn_cifar_seresnet8", **fields)
+    jax.tree.map(np.testing.assert_array_equal, found["params"], trained.variables["params"])
+    # The first batch norm sees the convolution of the stem alone.
+    kernel = found["params"]["backbone"]["stem"]["conv"]["kernel"]
+    means = []
+    for step in range(2):
+        shown = normalize(trained.run.batches[step][0]["image"], trained.run.network.normalization)
+        y = jax.lax.conv_general_dilated(
+            shown, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        means.append(np.mean(y, axis=(0, 1, 2)))
+    stats = found["batch_stats"]["backbone"]["stem"]["bn"]["mean"]
+    np.testing.assert_allclose(stats, np.mean(means, axis=0), rtol=1e-4, atol=1e-5)
+
+    assert cli.main(["export", str(folder), "--format", "npz", "--out", str(out)]) == 0
+    again = load_weights(str(out), "fcn_cifar_seresnet8", **fields)
+    jax.tree.map(np.testing.assert_array_equal, again, trained.variables)
+
+
+def test_gates_are_read_over_scenes_by_the_classes_that_they_have(folder, tmp_path, capsys):
+    out = tmp_path / "gates"
+    assert cli.main(["excitation", str(folder), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "Gates of 6 scenes with" in printed
+    trained = segmenter_run(folder, with_data=True)
+    scenes = trained.dataset.val
+    shown = normalize(scenes.images, trained.run.network.normalization)
+    gates = jax.jit(lambda x: gates_of(trained, x))(shown)
+    present = np.array([[(label == c).any() for c in range(11)] for label in scenes.labels])
+    with np.load(out / "gates.npz") as arrays:
+        assert arrays["count"].tolist() == present.sum(0).tolist()
+        for block, gate in gates.items():
+            gate = np.asarray(gate, float).reshape(6, -1)
+            np.testing.assert_allclose(arrays[f"{block}/mean"], gate.mean(0), rtol=1e-5)
+            np.testing.assert_allclose(arrays[f"{block}/std"], gate.std(0), atol=1e-6)
+            for c in np.flatnonzero(present.any(0)):
+                mean = gate[present[:, c]].mean(0)
+                np.testing.assert_allclose(arrays[f"{block}/class_mean"][c], mean, rtol=1e-5)
+    assert {"report.md", "gates.csv", "gates.png", "depth.svg"} <= {f.name for f in out.iterdir()}
+    assert f"| {next(iter(gates))} |" in printed
+    assert cli.main(["excitation", str(folder), "--remove"]) == 2
+    assert "leave out --remove" in capsys.readouterr().err
+
+
+def gates_of(trained, shown):
+    """The gates of the two blocks of the network."""
+    variables = trained.variables
+    _, state = trained.run.model.apply(variables, shown, train=False, mutable=["intermediates"])
+    found = flatten_dict(state["intermediates"], sep="/")
+    return {path.split("/", 1)[1].rsplit("/", 2)[0]: gate[0] for path, gate in found.items()}
 
 
 def test_flags_of_segmentation_are_refused_for_classifiers(tmp_path, capsys):
