@@ -256,7 +256,7 @@ def test_several_scales_in_crops_are_evaluated_and_predicted(config, folder, tmp
     assert trained.evaluate(own_sizes=True) == plain
 
 
-def test_programs_of_old_sizes_are_dropped(folder, monkeypatch):
+def test_programs_of_old_sizes_are_dropped(config, folder, monkeypatch):
     monkeypatch.setattr("senet_jax.inference.pixels.MOST_SIZES", 2)
     trained = segmenter_run(folder)
     for sliding in (None, trained.sliding(crop=(32, 32))):
@@ -348,7 +348,7 @@ def test_a_norm_of_one_pooled_image_is_refused_before_anything(config, fields):
     assert not config.run_dir.exists()
 
 
-def test_average_takes_the_statistics_of_the_training_batches(folder, tmp_path, capsys):
+def test_average_takes_the_statistics_of_training(config, folder, tmp_path, capsys):
     out = tmp_path / "average.npz"
     assert cli.main(["average", str(folder), "--bn-batches", "2", "--out", str(out)]) == 0
     assert "taken over 2 training batches" in capsys.readouterr().out
@@ -373,7 +373,7 @@ def test_average_takes_the_statistics_of_the_training_batches(folder, tmp_path, 
     jax.tree.map(np.testing.assert_array_equal, again, trained.variables)
 
 
-def test_gates_are_read_over_scenes_by_the_classes_that_they_have(folder, tmp_path, capsys):
+def test_gates_are_read_over_scenes_by_their_classes(config, folder, tmp_path, capsys):
     out = tmp_path / "gates"
     assert cli.main(["excitation", str(folder), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
