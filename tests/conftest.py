@@ -149,6 +149,7 @@ HEAVY = {
     "show_data",
     "shufflenet",
     "sknet",
+    "sliding",
     "slurm",
     "split_attention",
     "squeeze",

@@ -20,6 +20,10 @@ N", writes them to a file, and exits with 1 if one was not. About half a minute 
 
 does it with the photographs of the prepared ``imagenet2012`` instead, at 64 pixels; each start of
 a run has the next of the numbers of workers, while the uninterrupted run has none.
+
+    python -m experiments.benchmarks.kill_and_resume --task segmentation --kills 12
+
+does it with the network and the digit scenes of ``scenes-segmentation``, an eighth of them.
 """
 
 import collections
@@ -72,6 +76,8 @@ class Benchmark:
     """The kinds of kills, in turn."""
     hosts: tuple[int, ...] = (1,)
     """Numbers of hosts of the runs, in turn; one of them is killed."""
+    task: Literal["classification", "segmentation"] = "classification"
+    """Of digits: one class an image, or one class a pixel of a scene."""
     seed: int = 0
     """Seed of the moments and of the victims."""
     data_dir: Path | None = None
@@ -83,11 +89,18 @@ class Benchmark:
     out: Path = measure.RESULTS / "kill_and_resume.json"
     """The file of the counts."""
 
+    def __post_init__(self) -> None:
+        if self.data_dir is not None and self.task != "classification":
+            sys.exit("--data-dir has photographs to classify: leave out --task.")
 
-def command(run_dir: Path, data_dir: Path | None, workers: int = 0) -> list[str]:
+
+def command(run_dir: Path, benchmark: Benchmark, workers: int = 0) -> list[str]:
     """The command of a run: it saves every few steps, so that many kills fall into a save."""
     flags = "--checkpoint.every-steps 5 --ema-decay 0.99 --log-every-steps 7"
-    if data_dir is None:
+    data_dir = benchmark.data_dir
+    if benchmark.task == "segmentation":
+        flags += " --epochs 4 --data.fraction 0.125 --eval-every-epochs 2"
+    elif data_dir is None:
         flags += " --epochs 12"
     else:
         flags += (
@@ -95,8 +108,9 @@ def command(run_dir: Path, data_dir: Path | None, workers: int = 0) -> list[str]
             f" --data.batch-size 32 --data.augment.pad 0 --data.augment.flip"
             f" --data.workers {workers}"
         )
+    preset = "scenes-segmentation" if benchmark.task == "segmentation" else "demo"
     return [
-        *(sys.executable, "-m", "senet_jax.cli", "train", "demo"),
+        *(sys.executable, "-m", "senet_jax.cli", "train", preset),
         *("--run-dir", str(run_dir), *flags.split()),
     ]
 
@@ -121,7 +135,7 @@ def start(run_dir: Path, benchmark: Benchmark, hosts: int, workers: int) -> list
         with run_dir.with_name(f"{run_dir.name}-host{index}.log").open("a") as log:
             processes.append(
                 subprocess.Popen(
-                    [*command(run_dir, benchmark.data_dir, workers), *flags],
+                    [*command(run_dir, benchmark, workers), *flags],
                     env={**os.environ, **cache},
                     stdout=log,
                     stderr=log,

@@ -5,16 +5,21 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_jax.command_line.arguments import number_of
+from senet_jax.command_line.arguments import number, number_of
 from senet_jax.config import MeshConfig
-from senet_jax.data.config import DataConfig
+from senet_jax.data.config import CropConfig, DataConfig
 from senet_jax.errors import UsageError
 from senet_jax.files import is_folder
+from senet_jax.ranges import Range
 
 if TYPE_CHECKING:
     from senet_jax.data.card import Card
     from senet_jax.data.datasets import Dataset
+    from senet_jax.data.scenes import SceneDataset
+    from senet_jax.inference.segmenter import TrainedSegmenter
+    from senet_jax.inference.sliding import Sliding
     from senet_jax.inference.trained import Trained
+    from senet_jax.interchange import MisfitError
 
 
 def add_networks(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +89,76 @@ def add_view(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="processes that decode; 0 decodes in threads",
     )
+
+
+def add_sliding(parser: argparse.ArgumentParser) -> None:
+    """Declares the scales and the sliding crops of networks of semantic segmentation."""
+    parser.add_argument(
+        "--scales",
+        type=number(Range(1 / 16, 16)),
+        nargs="+",
+        default=[],
+        help="segmentation: scales of the images, whose scores are added",
+    )
+    parser.add_argument(
+        "--flip", action="store_true", help="segmentation: add the logits of mirror images"
+    )
+    parser.add_argument(
+        "--crop-size",
+        type=number_of(DataConfig, "image_size"),
+        nargs="+",
+        default=[],
+        metavar="PIXELS",
+        help="segmentation: height and width of the crops that slide over a scaled image, or one "
+        "number for both; default: that of the training",
+    )
+    parser.add_argument(
+        "--base-size",
+        type=number_of(CropConfig, "base"),
+        metavar="PIXELS",
+        help="segmentation: side of an image at scale 1; default: that of the training",
+    )
+
+
+SLIDING = ("scales", "flip", "crop_size", "base_size")
+"""The flags of ``add_sliding``."""
+
+
+def sliding_of(options: argparse.Namespace, trained: "TrainedSegmenter") -> "Sliding | None":
+    """The sliding crops that the flags of ``add_sliding`` ask for; None if there is no such flag.
+
+    Raises:
+        UsageError: A crop of more than two sides.
+    """
+    if not any(getattr(options, name) for name in SLIDING):
+        return None
+    sides = options.crop_size
+    if len(sides) > 2:
+        raise UsageError("--crop-size is height and width, or one number for both.")
+    return trained.sliding(
+        tuple(options.scales) or (1.0,),
+        flip=options.flip,
+        crop=(sides[0], sides[-1]) if sides else None,
+        base=options.base_size,
+    )
+
+
+def check_no_sliding(options: argparse.Namespace, names: Sequence[str] = SLIDING) -> None:
+    """Refuses the flags of segmentation for another network.
+
+    Args:
+        options: The arguments.
+        names: The flags.
+
+    Raises:
+        UsageError: One is given.
+    """
+    for name in names:
+        if getattr(options, name):
+            raise UsageError(
+                f"--{name.replace('_', '-')} is for networks of semantic segmentation; those that "
+                "classify images have --sizes and --views."
+            )
 
 
 def check_only(
@@ -196,14 +271,99 @@ def read_weights(
         try:
             network = trained_weights(file, model, data, card, weights_of=options.weights_of)
         except MisfitError as error:
-            if error.head_classes is None:
-                raise
-            raise UsageError(
-                f"{error.problems}\nAbout the head: {card.name} has {len(card.classes)} classes, "
-                "name the data set that the weights were trained on with --data."
-            ) from error
+            raise _advised(error, f"{card.name} has {len(card.classes)} classes") from error
         networks.append(network)
     return networks
+
+
+def _advised(error: "MisfitError", classes: str) -> UsageError:
+    """The error of weights that do not fit, with the way out if their classes are others."""
+    if error.head_classes is None:
+        return error
+    return UsageError(
+        f"{error.problems}\nAbout the head: {classes}, name the data set that the weights were "
+        "trained on with --data."
+    )
+
+
+def classifies_pixels(models: Sequence[str]) -> bool:
+    """Says if one of the networks of ``--model`` is one of semantic segmentation."""
+    from senet_jax.models.segmentation import named
+
+    return any(named.split(name) for name in models)
+
+
+def of_weights(source: str, options: argparse.Namespace) -> bool:
+    """Says if a source is a file of weights, and not the folder of a run."""
+    return source in (options.weights or ()) or is_weights(source)
+
+
+EVAL_BATCH = 8
+"""Images of a step by weights without a run."""
+
+
+def open_segmenter(
+    sources: Sequence[str], options: argparse.Namespace, *, with_data: bool
+) -> "TrainedSegmenter":
+    """Opens the network of a run of semantic segmentation, or of a file of weights.
+
+    Args:
+        sources: The folder of a run or of a checkpoint, or a file of weights.
+        options: The arguments.
+        with_data: Open the data set; else what is known of it is enough, and images cannot be
+            read.
+
+    Raises:
+        UsageError: It cannot be read, there are several, or the data set is not there.
+    """
+    from senet_jax.data.scene_cards import known_scenes
+    from senet_jax.inference.segmenter import segmenter_run, segmenter_weights
+    from senet_jax.interchange import MisfitError
+    from senet_jax.models.zoo import find
+
+    if len(sources) > 1:
+        raise UsageError(
+            f"{sources[0]} is a network of semantic segmentation, of which there are no ensembles: "
+            "give it alone."
+        )
+    (source,) = sources
+    if not of_weights(source, options):
+        check_weights_of(options, [])
+        return segmenter_run(Path(source), options.which, with_data=with_data)
+    if len(options.model) != 1 or (with_data and options.data is None):
+        raise UsageError("--weights need the network's name, --model, and a data set, --data.")
+    (network,) = options.model
+    side = find(network).input_size
+    name = options.data or _own_data(network)
+    data = DataConfig(
+        name=name,
+        dir=options.data_dir,
+        normalization=next(iter(options.normalization), "dataset"),
+        eval_batch_size=EVAL_BATCH,
+        crop=CropConfig(size=() if name == "scenes" else (side,)),
+    )
+    dataset: SceneDataset | None = None
+    if not with_data and options.data_dir is None:
+        card = known_scenes(name, (side, side))
+        dataset = None if card is None else card.stand_in()  # type: ignore[assignment]
+    try:
+        return segmenter_weights(source, network, data, dataset, weights_of=options.weights_of)
+    except MisfitError as error:
+        raise _advised(error, f"{name} has other classes") from error
+
+
+def _own_data(network: str) -> str:
+    """The set that the released weights of a network were trained on."""
+    from senet_jax.data.scene_names import VOC
+    from senet_jax.models.zoo import find
+
+    classes = find(network).fields["num_classes"]
+    if classes != len(VOC):
+        raise UsageError(
+            f"{network} has {classes} classes and not those of PASCAL VOC: name their data set "
+            "with --data."
+        )
+    return "voc2012"
 
 
 def open_networks(

@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from senet_jax.command_line.arguments import path, weights
 from senet_jax.command_line.networks import (
+    SLIDING,
     add_networks,
+    add_sliding,
     add_views,
+    check_no_sliding,
     check_only,
+    classifies_pixels,
+    of_weights,
     open_networks,
+    open_segmenter,
+    sliding_of,
     view_fields,
 )
 from senet_jax.errors import UsageError
@@ -39,11 +46,22 @@ EXAMPLES = """examples:
   senet-jax evaluate runs/a --labels real.json        other labels: ImageNet-ReaL's, or one's own
   senet-jax evaluate --weights resnet20.npz --model cifar_resnet20 --data cifar10 \\
       --normalization imagenet                        weights in PyTorch's names
+  senet-jax evaluate runs/ade20k --scales 0.5 0.75 1 1.25 1.5 1.75 --flip
+  senet-jax evaluate --weights deeplabv3.pth --model deeplabv3_resnet50 --data voc2012 \\
+      --data-dir VOCdevkit                            the class of each pixel
 
 Several networks, sizes or views are averaged as probabilities, in float64, each with the same
 weight. A label file is JSON: a list by position (of ImageNet's validation images by their number),
 or an object by the names of the images; each item is a label, the name of a class, or a list of
-them, each of which is right, and images with an empty list are not counted."""
+them, each of which is right, and images with an empty list are not counted.
+
+A network of semantic segmentation is shown each image as it is. Images of several sizes are padded
+to few shapes (--data.eval-shapes of the run), which networks see that average over the image, as SE
+and DeepLabV3 do: --own-sizes pads nothing, and compiles the network for each size. With --scales,
+--flip, --crop-size or --base-size it is measured as ResNeSt's authors report it (PyTorch-Encoding):
+each scaled image in crops of --crop-size, two thirds of their side apart, black where the image
+ends; the exponentials of the logits, to which those of the mirrored crop are added, are averaged
+over the crops, resized to the image and added over the scales."""
 
 SHOWN = 5
 """How many of the worst and best classes and of the confusions are printed."""
@@ -67,6 +85,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="name of the data set to evaluate on; a run knows its own")
     parser.add_argument("--data-dir", type=path, help="where the data set lies")
     add_views(parser)
+    add_sliding(parser)
+    parser.add_argument(
+        "--own-sizes",
+        action="store_true",
+        help="segmentation: pad no image; each size is a compiled program",
+    )
     parser.add_argument("--labels", type=path, help="a JSON file of other labels for the images")
     parser.add_argument(
         "--per-class", type=path, metavar="CSV", help="write what is right by class"
@@ -81,6 +105,7 @@ def run(options: argparse.Namespace) -> int:
     from senet_jax.inference.ensemble import Ensemble
     from senet_jax.inference.trained import run_task
     from senet_jax.tasks.classification import Classification
+    from senet_jax.tasks.segmentation import Segmentation
     from senet_jax.training.distributed.mesh import make_mesh
 
     if bool(options.path) == bool(options.weights):
@@ -88,11 +113,17 @@ def run(options: argparse.Namespace) -> int:
     views = view_fields(options)
     if options.per_class is not None:
         check_target(options.per_class)
+    sources = options.path or options.weights
+    if classifies_pixels(options.model):
+        return _evaluate_pixels(options, sources)
     if len(options.path) == 1 and is_folder(options.path[0]):
         task = run_task(Path(options.path[0]))
+        if issubclass(task, Segmentation):
+            return _evaluate_pixels(options, sources)
         if task is not Classification:
             return _evaluate_task(options, task)
-    networks, dataset = open_networks(options.path or options.weights, options)
+    check_no_sliding(options, (*SLIDING, "own_sizes"))
+    networks, dataset = open_networks(sources, options)
     for network in networks:
         if options.labels is None and network.card.classes != dataset.classes:
             raise UsageError(
@@ -135,18 +166,57 @@ def _evaluate_task(options: argparse.Namespace, task: "type[Task]") -> int:
         f"{path} is a run of the task {task.name}, which is evaluated as the run itself was.",
     )
     step, metrics = evaluate_run(Path(path), options.which)
+    _print_metrics(options, {"step": step}, task, metrics)
+    return 0
+
+
+OF_PIXELS = ("path", "which", "json", "own_sizes", *SLIDING)
+"""The flags for a run of semantic segmentation."""
+
+OF_PIXEL_WEIGHTS = ("weights", "weights_of", "model", "normalization", "data", "data_dir")
+"""Further ones for weights."""
+
+
+def _evaluate_pixels(options: argparse.Namespace, sources: list[str]) -> int:
+    """Evaluates a network of semantic segmentation."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    check_only(
+        options,
+        parser.parse_args([]),
+        (*OF_PIXELS, *(OF_PIXEL_WEIGHTS if of_weights(sources[0], options) else ())),
+        f"{sources[0]} is a network of semantic segmentation, which takes images as they are, or "
+        "with --scales, --flip, --crop-size and --base-size.",
+    )
+    network = open_segmenter(sources, options, with_data=True)
+    sliding = sliding_of(options, network)
+    if sliding is not None and options.own_sizes:
+        raise UsageError("leave out --own-sizes: crops that slide have a size of their own.")
+    metrics = network.evaluate(sliding, own_sizes=options.own_sizes)
+    what = {"weights": network.name} if network.step is None else {"step": network.step}
+    _print_metrics(options, what, type(network.task), metrics)
+    return 0
+
+
+def _print_metrics(
+    options: argparse.Namespace,
+    what: dict[str, Any],
+    task: "type[Task]",
+    metrics: dict[str, float],
+) -> None:
     if options.json:
-        print(json.dumps({"step": step, **metrics}))
-        return 0
+        print(json.dumps({**what, **metrics}))
+        return
     said = [
         f"{metric.title} {metric.text(metrics[metric.validation])}"
         for metric in task.metrics
         if metric.validation in metrics
     ]
-    print(f"step {step}: {', '.join(said)} ({metrics['val/count']:,} held-out images)")
+    ((key, value),) = what.items()
+    count = metrics["val/count"]
+    print(printable(f"{key} {value}: {', '.join(said)} ({count:,} held-out images)"))
     for line in task.details(metrics):
         print(printable(line))
-    return 0
 
 
 def _relabelled(

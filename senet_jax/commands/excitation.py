@@ -10,8 +10,12 @@ from senet_jax.command_line.arguments import count, number, path, weights
 from senet_jax.command_line.networks import (
     add_networks,
     add_view,
+    check_only,
+    classifies_pixels,
     is_weights,
+    of_weights,
     open_networks,
+    open_segmenter,
     view_fields,
 )
 from senet_jax.errors import UsageError
@@ -42,7 +46,11 @@ Any checkpoint and any attention will do. The table is printed in Markdown: a li
 with the mean of its gates, their deviations over channels, images and classes, the share of the
 variance that lies between classes, and how many gates are saturated. The folder --out gets it as
 report.md; gates.csv by channel, gates.npz by class and channel; gates and depth as PNG and SVG; and
-what the options add: removal, pruning and grad_cam. Nothing is trained."""
+what the options add: removal, pruning and grad_cam. Nothing is trained.
+
+Of a network of semantic segmentation the gates of the backbone are read over the held-out scenes. A
+scene counts for each class that it has a pixel of, so that no share of the variance lies between
+classes. --remove, --prune and --grad-cam measure classification and are refused."""
 
 SHOWN = 4
 """How many classes and, besides those of the last stage, how many ends of stages are drawn."""
@@ -138,6 +146,8 @@ def run(options: argparse.Namespace) -> int:
     check_percents(percents)
     views = view_fields(options)
     source = options.weights[0] if options.path is None else options.path
+    if _classifies_pixels(source, options):
+        return _look_at_scenes(source, options)
     out = options.out or default_folder(source)
     check_folder(out)
     for name in WRITTEN if out.is_dir() else ():
@@ -196,6 +206,63 @@ def run(options: argparse.Namespace) -> int:
     without = {"removal": removal, "pruning": pruning, "grad_cam": draw}
     for name in WRITTEN:
         if without.get(name.partition(".")[0], name) is None:
+            remove(out / name)
+    print(f"\n{out}/: {', '.join(sorted(file.name for file in out.iterdir()))}")
+    return 0
+
+
+def _classifies_pixels(source: str, options: argparse.Namespace) -> bool:
+    from senet_jax.inference.trained import run_task
+    from senet_jax.tasks.segmentation import Segmentation
+
+    if of_weights(source, options):
+        return classifies_pixels(options.model)
+    return issubclass(run_task(Path(source)), Segmentation)
+
+
+def _look_at_scenes(source: str, options: argparse.Namespace) -> int:
+    """Reads the gates of a network of semantic segmentation."""
+    from senet_jax.analysis.gates import report
+    from senet_jax.analysis.gates.scenes import (
+        read_scene_gates,
+        scene_blocks,
+        scene_gates_markdown,
+    )
+    from senet_jax.data.class_names import find_label
+    from senet_jax.text import markdown
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    check_only(
+        options,
+        parser.parse_args([]),
+        (
+            *("path", "which", "weights", "weights_of", "model", "normalization", "data"),
+            *("data_dir", "limit", "classes", "blocks", "out"),
+        ),
+        f"{source} is a network of semantic segmentation, whose gates are read over its scenes.",
+    )
+    out = options.out or default_folder(source)
+    check_folder(out)
+    for name in WRITTEN if out.is_dir() else ():
+        check_target(out / name)
+    network = open_segmenter([source], options, with_data=True)
+    drawn = _drawn(options.blocks, scene_blocks(network))
+    classes = network.dataset.classes
+    labels = [find_label(name, classes) for name in options.classes or ()]
+    gates = read_scene_gates(network, options.limit)
+    step = "" if network.step is None else f" step {network.step}"
+    text = (
+        f"# Inside the gates of {markdown(source)}{step}\n\n"
+        f"{markdown(network.run.config.model.name)} on {markdown(network.dataset.name)}\n\n"
+        f"## Gates\n\n{scene_gates_markdown(gates)}"
+    )
+    print(text, flush=True)
+    make_folder(out)
+    write_text(out / "report.md", f"{text}\n")
+    report.write_gates(gates, classes, labels or _spread(gates[0].count), drawn, out)
+    for name in WRITTEN:
+        if name.partition(".")[0] in ("removal", "pruning", "grad_cam"):
             remove(out / name)
     print(f"\n{out}/: {', '.join(sorted(file.name for file in out.iterdir()))}")
     return 0

@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING
 
 from senet_jax.command_line.arguments import number, path, weights
 from senet_jax.command_line.networks import (
+    SLIDING,
     add_networks,
+    add_sliding,
     add_views,
+    check_no_sliding,
     check_only,
     check_weights_of,
+    classifies_pixels,
+    open_segmenter,
     read_weights,
+    sliding_of,
     view_fields,
 )
 from senet_jax.errors import ExitCode, UsageError
@@ -34,15 +40,19 @@ EXAMPLES = """examples:
   senet-jax predict cat.jpg --weights seresnet50.safetensors --model seresnet50
   senet-jax predict cat.png --weights resnet20.npz --model cifar_resnet20 --data cifar10
   senet-jax predict photo.jpg --run runs/ade20k --out pixels/     the class of each pixel
+  senet-jax predict photo.jpg --weights deeplabv3.pth --model deeplabv3_resnet50
 
 Of a folder all images are taken, those of its folders too, but nothing hidden. A run knows the
 names of its classes; its data need not be there. Weights of 1,000 classes are taken for ImageNet's,
 normalised as ImageNet's usually are; --data names another data set, which must be there. A file
 that is no image is named on standard error, the others are still predicted, and the exit code is
 2.
-A run of semantic segmentation says the class of each pixel of an image at the image's own size: the
-folder --out then has PHOTO.overlay.png, the image in the colours of the classes with a legend, and
-PHOTO.label.png, the number of the class of each pixel. Printed are the shares of the classes."""
+A network of semantic segmentation says the class of each pixel at the image's own size: the folder
+--out then has PHOTO.overlay.png, the image in the colours of the classes with a legend, and
+PHOTO.label.png, the number of the class of each pixel. Printed are the shares of the classes. Its
+weights of 21 classes are taken for PASCAL VOC's; for other ones name the set with --data: of
+cityscapes, camvid, voc2012 and pascal_context the names are known, else give --data-dir, too. It is
+compiled for each size of images; with --scales and --flip (`senet-jax evaluate --help`) once."""
 
 
 LEAST_SIDE, DOTS = 4.0, 100
@@ -73,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="name of the data set that weights were trained on")
     parser.add_argument("--data-dir", type=path, help="where that data set lies")
     add_views(parser)
+    add_sliding(parser)
     parser.add_argument(
         "--exif-orientation",
         action="store_true",
@@ -87,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=path,
-        help="folder of the pictures of a run of semantic segmentation; default: the current one",
+        help="folder of the pictures of a network of segmentation; default: the current one",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 
@@ -106,7 +117,8 @@ def run(options: argparse.Namespace) -> int:
     if _classifies_pixels(options):
         return _predict_pixels(options)
     if options.out is not None:
-        raise UsageError("--out is for a run of semantic segmentation.")
+        raise UsageError("--out is for a network of semantic segmentation.")
+    check_no_sliding(options)
     if options.exif_orientation:
         views["exif_orientation"] = True
     images = ImageFiles(options.image)
@@ -139,7 +151,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _classifies_pixels(options: argparse.Namespace) -> bool:
-    """Says if one run is given, and it is one of semantic segmentation.
+    """Says if one network is given, and it is one of semantic segmentation.
 
     Raises:
         UsageError: It is one of several, which are no ensemble.
@@ -148,12 +160,21 @@ def _classifies_pixels(options: argparse.Namespace) -> bool:
     from senet_jax.tasks.segmentation import Segmentation
 
     of_pixels = [path for path in options.runs if issubclass(run_task(Path(path)), Segmentation)]
+    if classifies_pixels(options.model):
+        of_pixels += options.weights
     if of_pixels and len(options.runs) + len(options.weights) > 1:
         raise UsageError(
-            f"{of_pixels[0]} is a run of semantic segmentation, of which there are no ensembles: "
-            "give it alone."
+            f"{of_pixels[0]} is a network of semantic segmentation, of which there are no "
+            "ensembles: give it alone."
         )
     return bool(of_pixels)
+
+
+OF_PIXELS = ("image", "runs", "which", "exif_orientation", "top", "out", "json", *SLIDING)
+"""The flags for a run of semantic segmentation."""
+
+OF_PIXEL_WEIGHTS = ("weights", "weights_of", "model", "normalization", "data", "data_dir")
+"""Further ones for weights."""
 
 
 def _predict_pixels(options: argparse.Namespace) -> int:
@@ -164,19 +185,21 @@ def _predict_pixels(options: argparse.Namespace) -> int:
     from senet_jax.data.image_files import ImageFiles
     from senet_jax.inference.pixels import PixelClassifier
 
-    (run,) = options.runs
+    (source,) = options.runs or options.weights
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     check_only(
         options,
-        parser.parse_args([*options.image, "--run", run]),
-        ("image", "runs", "which", "exif_orientation", "top", "out", "json"),
-        f"{run} is a run of semantic segmentation, which takes images as they are.",
+        parser.parse_args(options.image),
+        (*OF_PIXELS, *(OF_PIXEL_WEIGHTS if options.weights else ())),
+        f"{source} is a network of semantic segmentation, which takes images as they are, or with "
+        "--scales, --flip, --crop-size and --base-size.",
     )
     images = ImageFiles(options.image)
     targets = _targets(images, Path() if options.out is None else options.out)
-    network = PixelClassifier(Path(run), options.which)
-    turned = options.exif_orientation or network.exif_orientation
+    trained = open_segmenter([source], options, with_data=False)
+    network = PixelClassifier(trained, sliding_of(options, trained))
+    turned = options.exif_orientation or trained.run.config.data.exif_orientation
     code = 0
     for index, (drawn, label_file) in enumerate(targets):
         try:

@@ -202,7 +202,8 @@ class DataConfig:
     # Each is a compiled program.
     eval_shapes: Annotated[int, whole(1, 1000)] = 8
     """Segmentation: shapes that images of different sizes are padded to in evaluation, at the
-    most. Each is a compiled program; with as many as there are sizes nothing is padded."""
+    most. Each is a compiled program; with as many as there are sizes nothing is padded. Networks
+    that average over the image, as SE and DeepLabV3 do, see the padding."""
     val_split: str | None = None
     """Segmentation: the held-out split, such as "val" or "test"; None means that of the set:
     "test" of CamVid, "val" of others."""

@@ -185,7 +185,10 @@ SIZE = ArraySpec((2,), np.int32)
 class EvalScenes:
     """Examples of evaluation: scenes at their own size, padded to one shape.
 
-    The network sees the padding, whose label is ignored: to the right and below an image.
+    The padding is to the right and below an image, and its label is ignored. What a network says
+    of an image depends on it: convolutions near it see its colour where they would see zeros, and
+    means over the image, as of SE and of the pyramid of DeepLabV3, have it in them. An image of the
+    size of its group has none.
     """
 
     scenes: Scenes

@@ -1,11 +1,12 @@
 """A share of the images, to scale an experiment down."""
 
 import dataclasses
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
+from jaxtyping import Int
 
 from senet_jax.data.datasets import Dataset
-from senet_jax.data.sources import Source
 
 
 def training_share(dataset: Dataset, fraction: float) -> Dataset:
@@ -22,7 +23,17 @@ def training_share(dataset: Dataset, fraction: float) -> Dataset:
     return dataclasses.replace(dataset, train=some(dataset.train, count))
 
 
-def some(split: Source, count: int) -> Source:
+class _Taken(Protocol):
+    def __len__(self) -> int: ...
+
+    def taken(self, indices: Int[np.ndarray, " n"]) -> Self: ...
+
+
+Split = TypeVar("Split", bound=_Taken)
+"""A split of images or of scenes."""
+
+
+def some(split: Split, count: int) -> Split:
     """So many images of a split, the same ones each time and in its order; all if it has no more.
 
     Args:

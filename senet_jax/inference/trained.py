@@ -190,6 +190,23 @@ def check_classification(path: Path) -> None:
         )
 
 
+def check_network(path: Path) -> None:
+    """Refuses a run whose network is none of the zoo, so that its weights have no names.
+
+    Args:
+        path: Folder of a run, or of one of its checkpoints.
+
+    Raises:
+        UsageError: The task has no field ``model``, or there is no such run.
+    """
+    task = run_task(path)
+    if "model" not in task.fields:
+        raise UsageError(
+            f"{path} is a run of the task {task.name}, whose network is none of the zoo: the "
+            "command takes runs of classification and segmentation."
+        )
+
+
 def run_task(path: Path) -> type[Task]:
     """The task of a run, whose folder or one of whose checkpoints is named.
 

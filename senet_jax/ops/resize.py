@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from senet_jax.ops.precision import accurate
 
@@ -88,11 +88,27 @@ def interpolate(
 
 @functools.lru_cache(maxsize=64)
 def _matrix(before: int, after: int, align_corners: bool) -> np.ndarray:
-    """The matrix (after, before) that resizes one axis.
+    """The matrix (after, before) that resizes one axis."""
+    sources, shares = bilinear_sources(before, after, align_corners)
+    matrix = np.zeros((after, before), np.float32)
+    np.add.at(matrix, (np.arange(after)[:, None], sources), shares)
+    matrix.flags.writeable = False
+    return matrix
+
+
+def bilinear_sources(
+    before: int, after: int, align_corners: bool
+) -> tuple[Int[np.ndarray, "{after} 2"], Float[np.ndarray, "{after} 2"]]:
+    """The two pixels that each pixel of a resized axis lies between, and their shares in it.
 
     The coordinates have the precision that they have in PyTorch: a scale in float32, and one
-    rounding to float32 at the end. In float64 the weights would differ from PyTorch's by up to a
+    rounding to float32 at the end. In float64 the shares would differ from PyTorch's by up to a
     hundred times the rounding of float32.
+
+    Args:
+        before: Pixels of the axis.
+        after: Pixels of the resized axis.
+        align_corners: As in ``resize_bilinear``.
     """
     steps = np.arange(after)
     if align_corners:
@@ -104,12 +120,7 @@ def _matrix(before: int, after: int, align_corners: bool) -> np.ndarray:
     first = np.minimum(source.astype(np.int64), before - 1)
     second = np.minimum(first + 1, before - 1)
     share = np.clip(source - first.astype(np.float32), 0, 1)
-    matrix = np.zeros((after, before), np.float32)
-    rows = np.arange(after)
-    np.add.at(matrix, (rows, first), 1 - share)
-    np.add.at(matrix, (rows, second), share)
-    matrix.flags.writeable = False
-    return matrix
+    return np.stack([first, second], 1), np.stack([1 - share, share], 1)
 
 
 @functools.lru_cache(maxsize=64)

@@ -18,13 +18,15 @@ from typing import Any
 import jax
 
 from senet_jax.config import TrainConfig
-from senet_jax.data.card import known_card
+from senet_jax.data.card import Card, known_card
+from senet_jax.data.scene_cards import known_scenes
 from senet_jax.data.subset import training_share
 from senet_jax.errors import UsageError, choose
 from senet_jax.models.configured import image_side
 from senet_jax.models.cost import cost
 from senet_jax.planning.collectives import Collective, read_collectives
 from senet_jax.tasks.classification import Classification
+from senet_jax.tasks.segmentation import Segmentation
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.machine.accelerators import Accelerator
 from senet_jax.training.optimizer import check_schedule
@@ -127,13 +129,21 @@ def set_up(config: TrainConfig, topology: str | None) -> Run:
     if config.conv_lowering is None:
         # The choice that is left open is made for the backend that traces, which is not the target.
         config = dataclasses.replace(config, conv_lowering="native")
-    published = config.task == Classification.name
-    card = known_card(config.data.name, image_side(config)) if published else None
+    card = _published(config)
     known = training_share(card.stand_in(), config.data.fraction) if card else None
     run = Run(config, known, devices)
     meshes.check_batch_size(config.data.batch_size, run.mesh, config.accumulate)
     check_schedule(config.optimizer, run.batches.steps_per_epoch, config.epochs)
     return run
+
+
+def _published(config: TrainConfig) -> Card | None:
+    """The facts of a published data set, which need not be there; None of another."""
+    if config.task == Classification.name:
+        return known_card(config.data.name, image_side(config))
+    if config.task == Segmentation.name:
+        return known_scenes(config.data.name, config.data.crop.shape)
+    return None
 
 
 def _devices(config: TrainConfig, topology: str | None) -> Sequence[jax.Device]:

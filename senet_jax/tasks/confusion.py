@@ -95,7 +95,7 @@ class ConfusionMatrix:
     """An accumulator (``tasks.base.Accumulator``) of confusion matrices and of the loss.
 
     It takes the sums ``confusion``, of ``count_pixels``, and ``loss``, that of the losses of the
-    pixels that count. All hosts have both.
+    pixels that count. All hosts have both. An evaluation without a loss leaves it out.
 
     Args:
         classes: Names of the classes, in the order of their labels.
@@ -105,12 +105,13 @@ class ConfusionMatrix:
         self.names = tuple(classes)
         self.counts = np.zeros((len(self.names), len(self.names)), np.int64)
         """The matrix so far."""
-        self._loss = 0.0
+        self._loss: float | None = None
 
     def add(self, sums: Mapping[str, np.ndarray], rows: Mapping[str, np.ndarray]) -> None:
         """As ``Accumulator.add``."""
         self.counts += sums["confusion"]
-        self._loss += float(sums["loss"])
+        if "loss" in sums:
+            self._loss = (self._loss or 0.0) + float(sums["loss"])
 
     def part(self) -> Mapping[str, np.ndarray]:
         """As ``Accumulator.part``: nothing, since all hosts have the sums."""
@@ -121,8 +122,8 @@ class ConfusionMatrix:
 
         Returns:
             ``miou`` over the classes that are present, ``miou_all`` over all, ``pixel_accuracy``,
-            ``loss`` (the mean over the pixels that count), ``classes_present`` and, for each class
-            that is present, ``iou/NAME``.
+            ``loss`` (the mean over the pixels that count) if there were losses,
+            ``classes_present`` and, for each class that is present, ``iou/NAME``.
         """
         counts = self.counts
         ious = class_iou(counts)
@@ -131,7 +132,7 @@ class ConfusionMatrix:
             "miou": mean_iou(counts),
             "miou_all": mean_iou_over_all(counts),
             "pixel_accuracy": pixel_accuracy(counts),
-            "loss": _ratio(self._loss, int(counts.sum())),
+            **({} if self._loss is None else {"loss": _ratio(self._loss, int(counts.sum()))}),
             "classes_present": float(len(present)),
             **{f"iou/{self.names[index]}": float(ious[index]) for index in present},
         }

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from senet_jax.data.examples import Batch, Examples
 from senet_jax.data.loader import EvalBatch, EvalBatches, EvalGroups, Host
 from senet_jax.errors import UsageError
-from senet_jax.tasks.base import Task
+from senet_jax.tasks.base import Measured, Task
 from senet_jax.text import printable
 from senet_jax.training.distributed.mesh import to_devices
 from senet_jax.training.step import EvalStep
@@ -105,12 +105,34 @@ def evaluate(
         UsageError: Not one image of the split could be read.
         RuntimeError: Images were lost or counted twice.
     """
-    accumulator, batches = task.accumulator(), eval_groups(groups, batch_size, mesh)
-    counted, readable = 0.0, 0
 
-    def dispatch(batch: Batch) -> Any:
+    def dispatch(batch: Batch) -> Measured:
         return step(variables, to_devices(without_index(batch), mesh))
 
+    return measure_batches(task, eval_groups(groups, batch_size, mesh), dispatch, workers)
+
+
+def measure_batches(
+    task: Task, batches: EvalGroups, dispatch: Callable[[Batch], Measured], workers: int = 0
+) -> dict[str, float]:
+    """Evaluates the batches of a split by any measurement of a batch.
+
+    Args:
+        task: The task, which adds up what is measured.
+        batches: The split: each image is in one of the groups.
+        dispatch: Measures this host's rows of a batch; the sums have ``count``, the number of the
+            images of weight 1 on all hosts.
+        workers: Processes that prepare the images; 0 means threads.
+
+    Returns:
+        As ``evaluate``.
+
+    Raises:
+        UsageError: Not one image of the split could be read.
+        RuntimeError: Images were lost or counted twice.
+    """
+    accumulator = task.accumulator()
+    counted, readable = 0.0, 0
     for number, (batch, measured) in enumerate(over_batches(batches, workers, dispatch)):
         group, _ = batches.place(number)
         for index, reason in batch.errors.items():

@@ -51,9 +51,10 @@ def test_what_differs_from_the_undisturbed_run_is_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_one_kill_of_each_kind_is_resumed(tmp_path):
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_one_kill_of_each_kind_is_resumed(task, tmp_path):
     out = tmp_path / "kills.json"
-    flags = ("--kills", "4", "--folder", str(tmp_path / "runs"), "--out", str(out))
+    flags = ("--kills", "4", "--folder", str(tmp_path / "runs"), "--out", str(out), "--task", task)
     command = [sys.executable, "-m", "experiments.benchmarks.kill_and_resume", *flags]
     assert subprocess.run(command, check=False).returncode == 0
     assert json.loads(out.read_text())["in_all"] == "4 of 4"

@@ -11,6 +11,8 @@ from senet_jax import cli
 from senet_jax.config import MeshConfig, ModelConfig, TrainConfig
 from senet_jax.data.card import known_card
 from senet_jax.data.config import DataConfig
+from senet_jax.data.scene_cards import known_scenes
+from senet_jax.data.scene_sets import SCENE_SETS
 from senet_jax.errors import ExitCode, UsageError
 from senet_jax.models import zoo
 from senet_jax.models.backbone import Backbone
@@ -19,6 +21,7 @@ from senet_jax.planning.collectives import Collective, by_kind
 from senet_jax.planning.dry_run import StepCost, bound, collective_seconds, compile_step, set_up
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.machine.accelerators import Accelerator
+from senet_jax.training.presets import preset
 
 PARAMS = 3 * 3 * 1 * 4 + 4 * 10 + 10
 METRICS = 2
@@ -192,6 +195,28 @@ def test_published_sets_need_not_be_there():
     cifar = known_card("cifar10", 224).stand_in()
     assert cifar.image_shape == (32, 32, 3)
     assert known_card("digits", 8) is None
+
+
+def test_published_scenes_need_not_be_there(tmp_path):
+    ade = preset("ade20k")
+    model = ModelConfig(name="fcn_resnet18", blocks=(1, 1), widths=(4, 4), stem_width=4)
+    config = dataclasses.replace(ade, model=model, run_dir=tmp_path / "run", mesh=MeshConfig(8))
+    run = set_up(config, topology=None)
+    assert (len(run.dataset.train), len(run.dataset.val)) == (20_210, 2_000)
+    assert (len(run.dataset.classes), run.dataset.image_shape) == (150, (480, 480, 3))
+    assert run.batches.steps_per_epoch == 20_210 // 16
+    with pytest.raises(UsageError, match=r"images of ade20k have several sizes: .*crop.size"):
+        set_up(dataclasses.replace(config, data=DataConfig(name="ade20k")), topology=None)
+
+
+def test_cards_of_published_scenes_are_valid():
+    published = {name: known_scenes(name, (64, 96)) for name in SCENE_SETS}
+    assert [name for name, card in published.items() if card is None] == ["scenes", "masks"]
+    for card in filter(None, published.values()):
+        card.validate()
+        assert card.image_shape == (64, 96, 3)
+    assert known_scenes("cityscapes", None).image_shape == (1024, 2048, 3)
+    assert known_scenes("voc2012", (9, 9)).classes[15] == "person"
 
 
 def test_the_command_prints_what_a_step_needs_and_writes_nothing(plain, capsys):

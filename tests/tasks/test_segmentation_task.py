@@ -27,6 +27,7 @@ from senet_jax.data.config import AugmentConfig, CropConfig, DataConfig
 from senet_jax.data.scene_sets import SceneOptions, open_scenes
 from senet_jax.data.scenes import Survey
 from senet_jax.errors import UsageError
+from senet_jax.inference.segmenter import TrainedSegmenter
 from senet_jax.inference.trained import evaluate_run, restore_run
 from senet_jax.tasks.segmentation import Segmentation, median_frequency_weights
 from senet_jax.training import loop
@@ -149,6 +150,19 @@ def test_any_mesh_and_shapes_count_each_pixel_of_the_original_size(config, shape
         counts = measured(on, PointSegmentation, variables, monkeypatch)
         # One pixel may have two logits that differ by rounding alone.
         assert np.array_equal(counts, expected)
+
+
+def test_own_sizes_are_what_each_image_gives_alone(config, monkeypatch):
+    monkeypatch.setitem(tasks.TASKS, "segmentation", "tiny_segmentation:ContextSegmentation")
+    run = Run(data(config, eval_shapes=1))
+    variables = run.fresh_state().eval_variables
+    normalization = np.array(run.dataset.mean), np.array(run.dataset.std)
+    expected = confusion_of(run.model, variables, run.dataset.val, normalization)
+    trained = TrainedSegmenter("run", None, run, jax.device_get(variables))
+    accuracy = np.trace(expected) / expected.sum()
+    assert trained.evaluate(own_sizes=True)["val/pixel_accuracy"] == accuracy
+    # The mean has the padding in it.
+    assert trained.evaluate()["val/pixel_accuracy"] != accuracy
 
 
 def test_the_evaluation_of_a_run_is_repeated_from_its_folder(config, capsys):

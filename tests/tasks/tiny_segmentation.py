@@ -22,6 +22,17 @@ class Tiny(nn.Module):
         }
 
 
+class Context(nn.Module):
+    """Logits of a pixel's colour and of the mean colour of the image."""
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, images, train):
+        mean = nn.Dense(self.classes, name="mean")(images.mean((1, 2), keepdims=True))
+        return {"out": nn.Dense(self.classes, name="head")(images) + 2 * mean}
+
+
 @dataclasses.dataclass(frozen=True)
 class TinySegmentation(Segmentation):
     """Segmentation by ``Tiny``, whatever the name of the network."""
@@ -38,3 +49,12 @@ class PointSegmentation(Segmentation):
     @classmethod
     def network(cls, config, classes):
         return Tiny(classes, kernel=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ContextSegmentation(Segmentation):
+    """Segmentation in which a pixel's class depends on the mean of the image, too."""
+
+    @classmethod
+    def network(cls, config, classes):
+        return Context(classes)

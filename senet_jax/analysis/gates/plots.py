@@ -96,6 +96,8 @@ def draw_depth(gates: Sequence[Gates], folder: Path) -> list[Path]:
             ("open", [g.open for g in gates]),
         ):
             percents = [np.nan if part is None else 100 * part for part in parts]
+            if np.isnan(percents).all():
+                continue
             shares.plot(places, percents, marker=".", linewidth=1.1, label=name)
         levels.set_ylabel("gate")
         shares.set_ylabel("%")

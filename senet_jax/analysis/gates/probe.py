@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax import traverse_util
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int, UInt8
@@ -156,13 +157,11 @@ class Probe:
             variables,
             images,
             mutable=["intermediates"],
-            capture_intermediates=lambda module, method: (
-                isinstance(module, Gated) and method == "__call__"
-            ),
+            capture_intermediates=captured,
         )
         kept = traverse_util.flatten_dict(state["intermediates"])
         return {
-            block.name: _summary(kept[*path, sown][0], kept[*path, "__call__"][0])
+            block.name: summary(kept[*path, sown][0], kept[*path, "__call__"][0])
             for block in self.blocks
             for path, sown in [block.place]
         }
@@ -219,10 +218,20 @@ def _edited(
     return jnp.where(keep, gate, value.astype(gate.dtype))
 
 
-def _summary(
+def captured(module: nn.Module, method: str) -> bool:
+    """Says if the output of a method is kept among Linen's intermediates: that of attention is."""
+    return isinstance(module, Gated) and method == "__call__"
+
+
+def summary(
     gate: Float[Array, "n h w *paths c"], output: Float[Array, "n h2 w2 c"]
 ) -> dict[str, Array]:
-    """The fields of ``Seen``."""
+    """The fields of ``Seen``.
+
+    Args:
+        gate: The gate of each image.
+        output: The maps that leave the attention.
+    """
     size, others = jnp.abs(gate), range(1, gate.ndim)
     return {
         "gate": gate.mean(axis=(1, 2)),
