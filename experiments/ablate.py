@@ -3,6 +3,7 @@
     python -m experiments.ablate gate                    # digits, minutes
     python -m experiments.ablate gate --data cifar10 --epochs 60 --seeds 5
     python -m experiments.ablate gate --data imagenet2012 --data-dir DIR
+    python -m experiments.ablate gate --data scenes      # the class of each pixel
     python -m experiments.ablate gate --help             # the paper's figures, the cost, the flags
 
 The names are gate, squeeze, squeeze_free, reduction, stage and placement. Each study has a cell
@@ -17,7 +18,7 @@ from typing import get_args
 from senet_jax.command_line.study import Study, main_of
 from senet_jax.config import TrainConfig
 from senet_jax.fields.models import Placement
-from senet_jax.models import zoo
+from senet_jax.models.configured import build_model
 from senet_jax.studies.ablation import ablation
 from senet_jax.studies.grid import with_attention, with_model
 
@@ -84,7 +85,7 @@ def stage(base: TrainConfig) -> dict[str, TrainConfig]:
     conv5_x alone. Cost: a cell for each stage of the network that --model names, one for all and
     one for none, each as many runs as seeds.
     """
-    stages = zoo.create_model(base.model.name).stage_numbers
+    stages = build_model(base.model, num_classes=1).stage_numbers
     return ablation(
         base, {"all": base} | {f"stage{each}": with_model(base, stages=(each,)) for each in stages}
     )

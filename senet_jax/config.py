@@ -152,8 +152,8 @@ class MeshConfig:
     part, and a step gathers the parameters (ZeRO, arXiv 1910.02054)."""
 
 
-MEDIAN = "median"
-"""The weights of the classes that are no file: those by median frequency."""
+MEDIAN, ROOT_MEDIAN = "median", "root_median"
+"""The weights of the classes that are no file: those by median frequency, and their roots."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,8 +165,8 @@ class SegmentationConfig:
     ResNeSt's authors: 0.2; torchvision: 0.5)."""
     class_weights: str | None = None
     """Weights of the classes in the training loss: "median", by median frequency (arXiv 1411.4734,
-    section 6.3.2), or a file of numbers, one a line, in the order of the classes; None weighs all
-    pixels alike."""
+    section 6.3.2); "root_median", the square roots of these; or a file of numbers, one a line, in
+    the order of the classes. None weighs all pixels alike."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -352,7 +352,7 @@ class TrainConfig:
         if weights is not None and not weights.startswith("hf-hub:"):
             weights = resolve(weights)
         segmentation, classes = self.segmentation, self.segmentation.class_weights
-        if classes not in (None, MEDIAN):
+        if classes not in (None, MEDIAN, ROOT_MEDIAN):
             segmentation = dataclasses.replace(segmentation, class_weights=resolve(classes))
         return dataclasses.replace(
             self,

@@ -35,12 +35,27 @@ Cells = Callable[[TrainConfig], dict[str, TrainConfig]]
 """From the recipe of a data set to the named configs of a study."""
 
 
+DataName = Literal[
+    "digits",
+    "cifar10",
+    "cifar100",
+    "imagenet2012",
+    "scenes",
+    "camvid",
+    "ade20k",
+    "pascal_context",
+    "cityscapes",
+    "voc2012",
+]
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Run a study, or go on with it, and report it."""
 
-    data: Literal["digits", "cifar10", "cifar100", "imagenet2012"] = "digits"
-    """The data set, with its recipe."""
+    data: DataName = "digits"
+    """The data set, with its recipe: of images with one class each, or, from "scenes" on, of scenes
+    for semantic segmentation."""
     data_dir: Path | None = None
     """Its folder; None as in `senet-jax train`."""
     model: str | None = None
@@ -74,8 +89,11 @@ MODELS = {
     "cifar10": "cifar_seresnet20",
     "cifar100": "cifar_seresnet20",
     "imagenet2012": "legacy_seresnet50",
+    **dict.fromkeys(
+        ("ade20k", "pascal_context", "cityscapes", "voc2012"), "deeplabv3_legacy_seresnet50"
+    ),
 }
-"""The networks whose attention is studied."""
+"""The networks whose attention is studied, where it is not that of the recipe."""
 
 
 def recipe(options: Options, imagenet: TrainConfig = SENET) -> TrainConfig:
@@ -85,8 +103,9 @@ def recipe(options: Options, imagenet: TrainConfig = SENET) -> TrainConfig:
         options: Those of the command line.
         imagenet: The recipe for ImageNet.
     """
-    base = {"digits": preset("demo"), "imagenet2012": imagenet}.get(options.data)
-    config = base or preset(options.data)
+    presets = {"digits": "demo", "scenes": "scenes-segmentation"}
+    photographs = options.data == "imagenet2012"
+    config = imagenet if photographs else preset(presets.get(options.data, options.data))
     epochs = config.epochs if options.epochs is None else options.epochs
     shrink = epochs / config.epochs
     data, optimizer = config.data, config.optimizer
@@ -101,7 +120,8 @@ def recipe(options: Options, imagenet: TrainConfig = SENET) -> TrainConfig:
         data, dir=options.data_dir, fraction=options.fraction, batch_size=batch
     )
     config = dataclasses.replace(config, epochs=epochs, data=data, optimizer=optimizer)
-    return with_model(config, name=options.model or MODELS[options.data])
+    name = options.model or MODELS.get(options.data, config.model.name)
+    return with_model(config, name=name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +140,8 @@ class Study:
     """The cells name their networks, so that ``--model`` is refused."""
     imagenet: TrainConfig = SENET
     """The recipe for ImageNet."""
+    data: DataName = "digits"
+    """The data set that it is of if the command line names none."""
 
 
 def main(
@@ -130,6 +152,7 @@ def main(
     *,
     own_networks: bool = False,
     imagenet: TrainConfig = SENET,
+    data: DataName = "digits",
 ) -> int:
     """Runs a study as the command line asks for.
 
@@ -139,7 +162,7 @@ def main(
         The exit code: 0, or 1 if a run failed, 2 if the input cannot be used, 75 if its runs were
         stopped with Ctrl-C, or 130 if there were none yet or no more.
     """
-    chosen = Study(study, description, cells, baseline, own_networks, imagenet)
+    chosen = Study(study, description, cells, baseline, own_networks, imagenet, data)
     return _guarded(lambda: _read_and_run(chosen, study, sys.argv[1:]))
 
 
@@ -183,10 +206,16 @@ def _guarded(run: Callable[[], int]) -> int:
 
 def _read_and_run(study: Study, command: str, flags: list[str]) -> int:
     prog = f"python -m experiments.{command}"
-    options = read_config(prog, "", study.description, Options(), flags)
+    options = read_config(prog, "", study.description, Options(data=study.data), flags)
     if study.own_networks and options.model is not None:
         raise UsageError(f"{study.name} names its own networks: leave --model out.")
-    cells = study.cells(recipe(options, study.imagenet))
+    base = recipe(options, study.imagenet)
+    if study.own_networks and base.task != "classification":
+        raise UsageError(
+            f"{study.name} names its own networks, which are of classification: choose --data "
+            f"digits, cifar10, cifar100 or imagenet2012, not {options.data}."
+        )
+    cells = study.cells(base)
     return _run(study.name, options, cells, options.baseline or study.baseline)
 
 

@@ -12,7 +12,7 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from senet_jax.config import MEDIAN, ModelConfig, TrainConfig
+from senet_jax.config import MEDIAN, ROOT_MEDIAN, ModelConfig, TrainConfig
 from senet_jax.data.config import DataConfig
 from senet_jax.data.datasets import Dataset
 from senet_jax.data.examples import Examples
@@ -253,8 +253,9 @@ def _fill(scenes: SceneDataset, data: DataConfig) -> Color:
 def _class_weights(asked: str | None, dataset: SceneDataset) -> Float[np.ndarray, " c"] | None:
     if asked is None:
         return None
-    if asked == MEDIAN:
-        return median_frequency_weights(dataset.train.survey(len(dataset.classes)))
+    if asked in (MEDIAN, ROOT_MEDIAN):
+        weights = median_frequency_weights(dataset.train.survey(len(dataset.classes)))
+        return weights if asked == MEDIAN else np.sqrt(weights)
     return _read_weights(Path(asked), dataset.classes)
 
 

@@ -128,6 +128,43 @@ SCENES = TrainConfig(
 """Digits in a scene (``data/digit_scenes.py``): nothing to download. Without weights of the classes
 networks said nothing but background after two to three epochs."""
 
+CAMVID = TrainConfig(
+    run_dir=Path("runs/camvid"),
+    task="segmentation",
+    epochs=30,
+    model=ModelConfig(
+        name="deeplabv3plus_seresnet18",
+        blocks=(2, 2, 2),
+        widths=(32, 64, 128),
+        stem_width=32,
+        output_stride=16,
+        head_width=32,
+        low_width=16,
+        rates=(1,),
+        aspp_dropout=0.1,
+        aux=False,
+    ),
+    data=DataConfig(
+        name="camvid",
+        batch_size=8,
+        eval_batch_size=8,
+        normalization="imagenet",
+        crop=CropConfig(size=(160,), scale=(0.75, 1.5)),
+        augment=AugmentConfig(flip=True),
+    ),
+    optimizer=OptimizerConfig(
+        name="adamw",
+        learning_rate=0.003,
+        schedule="polynomial",
+        power=0.9,
+        warmup_epochs=1,
+        weight_decay=1e-2,
+    ),
+    segmentation=SegmentationConfig(class_weights="root_median"),
+    eval_every_epochs=10,
+)
+"""CamVid from scratch, images of 240x180 pixels, a small network: minutes on two cores."""
+
 ADE20K = TrainConfig(
     run_dir=Path("runs/ade20k"),
     task="segmentation",
@@ -183,6 +220,15 @@ VOC2012 = dataclasses.replace(
 """The same for PASCAL VOC 2012: a rate of 0.0001 for the backbone, which only weights that know how
 to segment can do with: those of a run on voc2012_aug, 80 epochs in the authors' code."""
 
+PASCAL_CONTEXT = dataclasses.replace(
+    ADE20K,
+    run_dir=Path("runs/pascal_context"),
+    epochs=80,
+    data=dataclasses.replace(ADE20K.data, name="pascal_context"),
+    optimizer=dataclasses.replace(ADE20K.optimizer, learning_rate=0.01),
+)
+"""The same for PASCAL Context: a rate of 0.001 for the backbone."""
+
 PRESETS: dict[str, TrainConfig] = {
     "demo": TrainConfig(
         run_dir=Path("runs/demo"),
@@ -203,7 +249,9 @@ PRESETS: dict[str, TrainConfig] = {
     "imagenet-mobile": MOBILE,
     "places365-senet": PLACES365,
     "scenes-segmentation": SCENES,
+    "camvid": CAMVID,
     "ade20k": ADE20K,
+    "pascal_context": PASCAL_CONTEXT,
     "cityscapes": CITYSCAPES,
     "voc2012": VOC2012,
 }

@@ -30,8 +30,14 @@ STUDIES = {
 }
 """Cells of each, by data set if it is not the same for all ("" for the others)."""
 
-DATA = typing.get_args(typing.get_type_hints(Options)["data"])
+DATA = ("digits", "cifar10", "cifar100", "imagenet2012")
+SCENES = ("scenes", "camvid", "ade20k", "pascal_context", "cityscapes", "voc2012")
+OF_ONE_NETWORK = [name for name in STUDIES if name != "depth"]
 IMAGES = {"digits": (8, 8, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
+
+
+def test_every_data_set_is_of_images_or_of_scenes():
+    assert typing.get_args(typing.get_type_hints(Options)["data"]) == (*DATA, *SCENES)
 
 
 @functools.cache
@@ -81,6 +87,39 @@ def test_a_study_has_distinct_cells_that_can_be_run(tmp_path, name, data):
         assert config.data.name == data
         model = build_model(config.model, num_classes=10)
         assert parameters(model, IMAGES.get(data, (64, 64, 3)))
+
+
+@pytest.mark.parametrize("data", SCENES)
+@pytest.mark.parametrize("name", [*OF_ONE_NETWORK, "segmentation"])
+def test_a_study_of_one_network_is_of_scenes_too(tmp_path, name, data):
+    *_, options = declared(name)
+    cells = cells_of(name, data)
+    assert options["baseline"] in cells
+    assert len(jobs(cells, tmp_path, range(2))) == 2 * len(cells)
+    networks = {cell: build_model(config.model, 11) for cell, config in cells.items()}
+    assert networks["plain"].attention is None
+    assert len({*networks.values()}) == len(cells)
+    assert {config.task for config in cells.values()} == {"segmentation"}
+
+
+def test_each_stage_of_a_backbone_is_ablated():
+    assert {*cells_of("ablate_stage", "ade20k")} == {
+        *("plain", "all", "stage2", "stage3", "stage4", "stage5")
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("depth", "scenes", "depth names its own networks, which are of classification: choose"),
+        ("segmentation", "digits", "this study is of semantic segmentation: choose --data scenes"),
+    ],
+)
+def test_a_study_of_the_other_task_is_refused(name, data, message, monkeypatch, capsys):
+    title, description, cells, options = declared(name)
+    monkeypatch.setattr("sys.argv", [title, "--data", data])
+    assert study.main(title, description, cells, **options) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_results_in_the_repository_are_of_their_study():

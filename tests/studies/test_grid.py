@@ -1,9 +1,11 @@
 import dataclasses
 import json
+import typing
 from pathlib import Path
 
 import pytest
 
+from senet_jax.attention import SqueezeExciteConfig
 from senet_jax.command_line.study import Options, recipe
 from senet_jax.config import TrainConfig
 from senet_jax.errors import UsageError
@@ -97,9 +99,9 @@ def test_a_recipe_that_is_scaled_down_keeps_its_shape():
     assert recipe(Options(data="digits", epochs=3)).optimizer.warmup_epochs == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("data", ["digits", "cifar10", "cifar100", "imagenet2012"])
+@pytest.mark.parametrize("data", typing.get_args(typing.get_type_hints(Options)["data"]))
 def test_every_data_set_has_a_recipe(data):
     config = recipe(Options(data=data, data_dir=Path("there"), epochs=3))
     config.validate()
     assert (config.data.name, config.data.dir) == (data, Path("there"))
-    assert build_model(config.model, 10).attention is not None
+    assert isinstance(build_model(config.model, 10).attention, SqueezeExciteConfig)

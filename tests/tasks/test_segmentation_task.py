@@ -306,6 +306,15 @@ def test_median_frequency_weights():
     assert median_frequency_weights(survey) == pytest.approx([*expected, 1])
 
 
+def test_the_roots_of_median_frequency_weights(config):
+    def weights(asked):
+        weighted = dataclasses.replace(config, segmentation=SegmentationConfig(class_weights=asked))
+        return Segmentation.of(weighted, TinySegmentation.open(weighted)).weights()
+
+    assert weights("root_median") ** 2 == pytest.approx(weights("median"))
+    assert len({*weights("median")}) > 1
+
+
 def test_weights_come_from_a_file(config, tmp_path):
     file = tmp_path / "weights.txt"
     file.write_text("0.5\n\n2\n1e0\n")

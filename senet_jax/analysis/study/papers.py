@@ -1,4 +1,7 @@
-"""The published tables, as data: errors in %, so that a report can put them beside its own."""
+"""The published tables, as data in %, so that a report can put them beside its own numbers.
+
+Those of semantic segmentation are in :mod:`senet_jax.analysis.study.segmentation_papers`.
+"""
 
 import dataclasses
 from collections.abc import Iterable
@@ -18,10 +21,8 @@ class Published:
 
     what: str
     """What was trained, on what."""
-    top1: float
-    """Top-1 error, %."""
-    top5: float | None
-    """Top-5 error, %; None where the table has none."""
+    value: float
+    """The headline of the task as a report shows it: the top-1 error or the mean IoU, %."""
     paper: str
     """The paper; its figures can be compared with each other."""
     table: str
@@ -32,9 +33,36 @@ class Published:
         """Paper and table."""
         return f"{self.paper}, {self.table}"
 
+    @property
+    def told(self) -> str:
+        """What was trained, and the figures of the table besides the headline."""
+        return self.what
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedErrors(Published):
+    """A row of a table of classification."""
+
+    top5: float | None
+    """Top-5 error, %; None where the table has none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedIoU(Published):
+    """A row of a table of semantic segmentation."""
+
+    pixel_accuracy: float | None
+    """Pixel accuracy, %; None where the table has none."""
+
+    @property
+    def told(self) -> str:
+        if self.pixel_accuracy is None:
+            return self.what
+        return f"{self.what}, pixAcc {self.pixel_accuracy:.2f} %"
+
 
 def _ablation(what: str, top1: float, top5: float, table: int) -> Published:
-    return Published(f"{what} on ImageNet", top1, top5, SENET, f"Table {table}")
+    return PublishedErrors(f"{what} on ImageNet", top1, SENET, f"Table {table}", top5)
 
 
 ABLATIONS: dict[tuple[str, str | float], Published] = {
@@ -90,7 +118,7 @@ def _trained(
 ) -> tuple[Trained, ...]:
     """Rows of a table: the network, its name in the paper, top-1 and top-5 error."""
     return tuple(
-        Trained(data, model, Published(f"{what} on {TITLES[data]}", top1, top5, paper, table))
+        Trained(data, model, PublishedErrors(f"{what} on {TITLES[data]}", top1, paper, table, top5))
         for model, what, top1, top5 in rows
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 from flax import linen as nn
 
 from senet_jax.analysis.study.papers import ABLATIONS, NETWORKS, Published, Recipe
+from senet_jax.analysis.study.segmentation_papers import SEGMENTERS
 from senet_jax.attention import SqueezeExciteConfig
 from senet_jax.config import ModelConfig, TrainConfig
 from senet_jax.models.configured import build_model
@@ -25,7 +26,7 @@ def published(configs: Sequence[TrainConfig]) -> list[Published | None]:
     attention, for the SE of section 3 and for that with one field changed, of SE-ResNet-50 on
     ImageNet, whatever ResNet and data are here.
     """
-    papers = dict.fromkeys(row.published.paper for row in NETWORKS)
+    papers = dict.fromkeys(row.published.paper for row in _ROWS)
     choices = [[_network(config, paper) for config in configs] for paper in papers]
     networks = max(choices, key=_known)
     if len({_body(config.model) for config in configs}) > 1:
@@ -38,6 +39,9 @@ def published(configs: Sequence[TrainConfig]) -> list[Published | None]:
     return [standard if row == _STANDARD else row for row in ablation]
 
 
+_ROWS = (*NETWORKS, *SEGMENTERS)
+
+
 def _known(rows: Sequence[Published | None]) -> int:
     return sum(row is not None for row in rows)
 
@@ -48,7 +52,7 @@ _PLAIN, _STANDARD = ABLATIONS["none", ""], ABLATIONS["standard", ""]
 def _network(config: TrainConfig, paper: str) -> Published | None:
     augment, module = config.data.augment, _module(config.model)
     recipe = Recipe(config.label_smoothing, augment.mixup, augment.policy)
-    for row in NETWORKS:
+    for row in _ROWS:
         if (
             (row.published.paper, row.data) == (paper, config.data.name)
             and row.recipe in (None, recipe)
@@ -61,7 +65,10 @@ def _network(config: TrainConfig, paper: str) -> Published | None:
 
 @functools.cache
 def _module(model: ModelConfig) -> Any:
-    """The network without what changes its training alone, or nothing."""
+    """The network without what changes its training alone, or nothing.
+
+    Tables do not say how maps were enlarged, ``align_corners``, so that it is left out, too.
+    """
     default = ModelConfig()
     idle = ("shortcut",) if model.residual is False else ()
     return build_model(
@@ -79,8 +86,14 @@ _TRAINING = (
     "drop_block",
     "block_dropout",
     "drop_rate",
+    "aux",
+    "aux_dropout",
+    "aspp_dropout",
+    "drop_channels",
+    "frozen_norms",
     "fused",
     "norm_group",
+    "align_corners",
     "remat",
     "dtype",
 )

@@ -26,6 +26,7 @@ from senet_jax.tasks import find_task
 from senet_jax.tasks.base import headline, other_inputs
 from senet_jax.tasks.classification import Classification
 from senet_jax.tasks.metrics import Metric
+from senet_jax.tasks.segmentation import Segmentation
 
 PLAIN = "plain"
 """What cells without attention, or without shortcuts, are called."""
@@ -127,14 +128,14 @@ def report_study(study: Study, baseline: str | None = None) -> StudyReport:
     ]
     rows.sort(key=lambda row: (natural(row.group), not row.is_baseline, natural(row.cell.name)))
     report = StudyReport(study, name, rows)
-    if metric is not PAPERS:
+    if metric not in PUBLISHED:
         return report
     groups = [_with_published(group) for group in report.groups.values()]
     return dataclasses.replace(report, rows=[row for group in groups for row in group])
 
 
-PAPERS = headline(Classification)
-"""The metric that the papers have figures of."""
+PUBLISHED = (headline(Classification), headline(Segmentation))
+"""The metrics that the papers have figures of."""
 
 
 def _last(name: str) -> str:
@@ -164,7 +165,7 @@ def _with_published(group: Sequence[Row]) -> list[Row]:
             published_difference=(
                 None
                 if base is None or figure is None or row.difference is None
-                else figure.top1 - base.top1
+                else figure.value - base.value
             ),
         )
         for row, figure in zip(group, figures, strict=True)

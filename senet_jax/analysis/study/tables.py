@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from senet_jax import text
 from senet_jax.analysis.statistics import LEVEL, Estimate
-from senet_jax.analysis.study.report import PAPERS, Row, StudyReport
+from senet_jax.analysis.study.report import PUBLISHED, Row, StudyReport
 from senet_jax.tasks.base import reported
 from senet_jax.tasks.metrics import Metric, with_unit
 
@@ -14,7 +14,7 @@ def _header(metric: Metric) -> tuple[str, ...]:
     title, paper = (with_unit(each, metric.shown_unit) for each in (metric.short_title, "paper"))
     compared = ("95 % interval", with_unit("difference", metric.points), "p", "")
     cost = ("parameters", "MMACs", "images/s")
-    papers = (paper, "paper's difference") if metric is PAPERS else ()
+    papers = (paper, "paper's difference") if metric in PUBLISHED else ()
     return ("cell", "seeds", title, *compared, *cost, *papers)
 
 
@@ -34,7 +34,7 @@ def _cells_of(row: Row, metric: Metric, escape: Callable[[str], str]) -> tuple[s
         f"{row.cost.params:,}",
         f"{row.cost.macs / 1e6:,.2f}",
         "" if row.images_per_s is None else f"{row.images_per_s:,.0f}",
-        "" if row.published is None else f"{row.published.top1:.2f}",
+        "" if row.published is None else f"{row.published.value:.2f}",
         "" if row.published_difference is None else f"{row.published_difference:+.2f}",
     )
     return cells[: len(_header(metric))]
@@ -110,7 +110,7 @@ def cells_csv(report: StudyReport) -> str:
             *((None,) * 3 if gap is None else _bounds(gap.estimate)),
             *(gap and gap.p, gap and gap.corrected_p),
             *(row.cost.params, row.cost.macs, row.images_per_s),
-            *(figure and figure.top1, row.published_difference, figure and figure.source),
+            *(figure and figure.value, row.published_difference, figure and figure.source),
         )
 
     return text.comma_separated([head, *map(line, report.rows)])
@@ -197,7 +197,7 @@ def notes(report: StudyReport, escape: Callable[[str], str]) -> str:
     sources: dict[str, list[str]] = {}
     for figure in filter(None, (row.published for row in report.rows)):
         whats = sources.setdefault(figure.source, [])
-        whats += [figure.what] if figure.what not in whats else []
+        whats += [figure.told] if figure.told not in whats else []
     if sources:
         told = (f"{', '.join(whats)} ({source})" for source, whats in sources.items())
         said.append(f"The papers' figures: {'; '.join(told)}.")

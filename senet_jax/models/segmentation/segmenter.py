@@ -75,6 +75,11 @@ class Segmenter(SegmenterFields, nn.Module, kw_only=True):
         return self.backbone.attention
 
     @property
+    def stage_numbers(self) -> Sequence[int]:
+        """Numbers of the stages of the backbone."""
+        return self.backbone.stage_numbers
+
+    @property
     def drop_block(self) -> float:
         """Rate of DropBlock of the backbone."""
         return getattr(self.backbone, "drop_block", 0.0)

@@ -24,7 +24,7 @@ from senet_jax.data.config import AugmentConfig, DataConfig
 )
 def test_a_config_has_the_row_of_its_table(fields, top1):
     (found,) = published([TrainConfig(model=ModelConfig(**fields))])
-    assert (found and found.top1) == top1
+    assert (found and found.value) == top1
 
 
 NONE = AttentionOverrides(kind="none")
@@ -96,7 +96,7 @@ RESNET50D = {"name": "resnet50d", "drop_block": 0.1, "zero_init_last": True}
 )
 def test_configs_that_are_compared_have_the_rows_of_one_paper(configs, top1):
     found = published(configs)
-    assert [row and row.top1 for row in found] == top1
+    assert [row and row.value for row in found] == top1
     assert len({row.paper for row in found if row}) == 1
 
 
@@ -116,4 +116,59 @@ def test_the_standard_se_is_of_the_table_of_its_ablation(changed, table):
         [of(name="legacy_seresnet50", **fields) for fields in ({}, changed)]
         + [of(name="legacy_seresnet50", attention=NONE)]
     )[:2]
-    assert (standard.top1, standard.table, other.table) == (22.28, table, table)
+    assert (standard.value, standard.table, other.table) == (22.28, table, table)
+
+
+def scenes(name, data="ade20k", **fields):
+    return TrainConfig(
+        task="segmentation", data=DataConfig(name=data), model=ModelConfig(name=name, **fields)
+    )
+
+
+@pytest.mark.parametrize(
+    ("configs", "rows"),
+    [
+        # The pair of the abstract; ResNeSt's own recipe has fields of training and align_corners.
+        (
+            [
+                scenes("deeplabv3_resnet50"),
+                scenes("deeplabv3_resnest50d", align_corners=True, dropout=0.1, aux=False),
+            ],
+            [(None, 42.1), (81.17, 45.12)],
+        ),
+        # GluonCV alone has both.
+        (
+            [scenes("deeplabv3_resnet101"), scenes("deeplabv3_resnest101e")],
+            [(81.1, 44.1), (82.1, 46.9)],
+        ),
+        # mmsegmentation alone has all heads.
+        (
+            [
+                scenes(f"{head}_resnest101e", "cityscapes")
+                for head in ("fcn", "pspnet", "deeplabv3", "deeplabv3plus")
+            ],
+            [(None, 77.56), (None, 78.57), (None, 79.67), (None, 79.62)],
+        ),
+        ([scenes("fcn_resnest50d", "pascal_context")], [(79.19, 51.98)]),
+        (
+            [
+                scenes("deeplabv3_resnest50d", "camvid"),
+                scenes("deeplabv3_resnest50d", output_stride=16),
+                scenes("deeplabv3_resnest50d", rates=(6, 12, 18)),
+                scenes("deeplabv3_resnest50d", attention=AttentionOverrides(radix=1)),
+            ],
+            [None] * 4,
+        ),
+    ],
+)
+def test_networks_of_segmentation_have_the_rows_of_one_table(configs, rows):
+    found = published(configs)
+    assert [row and (row.pixel_accuracy, row.value) for row in found] == rows
+    assert len({row.paper for row in found if row}) <= 1
+
+
+def test_a_row_of_segmentation_tells_its_pixel_accuracy():
+    (with_one,) = published([scenes("fcn_resnest50d", "pascal_context")])
+    assert with_one.told == "FCN ResNeSt-50 on PASCAL Context, pixAcc 79.19 %"
+    (without,) = published([scenes("fcn_resnest101e", "cityscapes")])
+    assert without.told == without.what == "FCN ResNeSt-101 on Cityscapes"
