@@ -107,6 +107,11 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
                 f"{len(self.anchor_sizes)}."
             )
         check_stages(self.backbone, self.frozen_norms)
+        if self.frozen_stages > numbers[-1]:
+            raise UsageError(
+                f"frozen_stages: stage {self.frozen_stages} does not exist: the last one is "
+                f"{numbers[-1]}."
+            )
         self.backbone = self.backbone.clone(features_only=True, features_by="stage")
         super().__post_init__()
 
@@ -202,7 +207,7 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
             compute,
             self.pyramid_width,
             self.rpn_convs,
-            len(self.anchor_ratios) * len(self.anchor_sizes) // LEVELS,
+            len(self.anchor_ratios) * len(self.sizes_by_level[0]),
             name="rpn",
         )
         logits, deltas = head(levels)
@@ -237,11 +242,17 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
             image: Rows and columns of the padded image.
             grids: Rows and columns of the levels.
         """
-        of_level = len(self.anchor_sizes) // LEVELS
-        sizes = [self.anchor_sizes[i * of_level : (i + 1) * of_level] for i in range(LEVELS)]
+        pairs = [(grid[0], grid[1]) for grid in grids]
         return pyramid_anchors(
-            image, [(g[0], g[1]) for g in grids], sizes, self.anchor_ratios, self.anchor_style
+            image, pairs, self.sizes_by_level, self.anchor_ratios, self.anchor_style
         )
+
+    @property
+    def sizes_by_level(self) -> list[tuple[float, ...]]:
+        """The sizes of the anchors of each level."""
+        of_level = len(self.anchor_sizes) // LEVELS
+        starts = range(0, len(self.anchor_sizes), of_level)
+        return [self.anchor_sizes[start : start + of_level] for start in starts]
 
     def _pyramid(
         self, images: Float[Array, "n h w c"], compute: Compute, arguments: Mapping[str, Any]
