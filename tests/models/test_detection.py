@@ -12,6 +12,7 @@ from senet_jax import SqueezeExciteConfig, UsageError, create_model, list_models
 from senet_jax.config import ModelConfig, TrainConfig
 from senet_jax.data.config import DataConfig
 from senet_jax.models.detection.coverage import covered_share
+from senet_jax.models.detection.objects import Objects, mask_targets
 from senet_jax.models.detection.rcnn import MaskRCNN
 from senet_jax.models.zoo import find
 from senet_jax.ops import boxes as box_ops
@@ -358,3 +359,53 @@ def test_the_share_that_anchors_cover_is_that_of_all_anchors():
     for overlap in (0.3, 0.5, 0.7):
         assert covered_share(model, boxes, (64, 96), overlap) == (best >= overlap).mean()
     assert np.isnan(covered_share(model, boxes[:0], (64, 96)))
+
+
+def test_a_mask_of_a_region_is_that_of_the_image():
+    rng = np.random.default_rng(0)
+    masks = (rng.random((2, 64, 96)) < 0.5).astype(np.uint8)
+    regions = np.array([(10, 20, 50, 60), (0, 0, 96, 64)], "f4")
+    crops = np.stack([masks[0, 20:60, 10:50], masks[1][:40, :40]])
+    crops[1] = 0
+    boxes = np.array([(14, 26, 43, 51), (20.5, 24.25, 40, 40)], "f4")
+    own = jnp.zeros(2, jnp.int32)
+
+    def targets(masks, regions, binary=False):
+        found = Objects(*([None] * 4), jnp.asarray(masks), regions)
+        return mask_targets(found, jnp.asarray(boxes), own, 7, (64, 96), binary)
+
+    whole = targets(masks, None)
+    assert 0.1 < whole.mean() < 0.9
+    np.testing.assert_allclose(targets(crops, jnp.asarray(regions)), whole, atol=1e-5)
+    # Twice as many pixels of the same region.
+    fine = np.repeat(np.repeat(masks, 2, 1), 2, 2)
+    aligned = targets(masks, None, binary=True)
+    assert set(np.unique(aligned)) == {0, 1}
+    assert (targets(fine, None, binary=True) == aligned).mean() > 0.8
+
+
+def test_conventions_of_detectron2_change_the_outputs():
+    """Each field of them is used: the traced programs differ."""
+    changes = {
+        "anchor_style": "detectron2",
+        "roi_aligned": True,
+        "roi_samples": 0,
+        "level_style": "detectron2",
+        "background": "last",
+        "box_outputs": "agnostic",
+        "box_beta": 0.0,
+        "rpn_normalizer": "fixed",
+        "mask_targets": "binary",
+    }
+
+    def trace(**fields):
+        model = network(**fields)
+        variables = shapes(model)[1]
+        run = functools.partial(training, model)
+        detect = functools.partial(model.apply, train=False)
+        own = jax.make_jaxpr(run)(variables, images(), SIZES, objects())
+        return str(own) + str(jax.make_jaxpr(detect)(variables, images(), SIZES))
+
+    plain = trace()
+    for field, value in changes.items():
+        assert trace(**{field: value}) != plain, field

@@ -66,8 +66,8 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
     whose sum is minimised. Each is a sum over the whole batch over a count of the whole batch that
     the sampling decides; the method ``loss_parts`` gives the two apart.
 
-    Variables are ``params`` and ``batch_stats``. Precision, ``remat`` and ``norm_group``, a number
-    of images, are fields of the backbone and hold for the heads too.
+    Variables are ``params`` and ``batch_stats``. Precision and ``norm_group``, a number of images,
+    are fields of the backbone and hold for the heads too.
 
     ``targets`` are arrays by name: ``boxes`` (n, g, 4) in pixels of the padded image, ``labels``
     (n, g) from 1, ``valid`` (n, g), and if there are crowds ``crowd`` (n, g). Crowds are no
@@ -135,7 +135,7 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
         if path[0] != "backbone":
             return False
         stage = self.backbone.stage_of(path[1])
-        of_norm = path[-1] == "scale" or path[-2].startswith(("bn", "norm"))
+        of_norm = path[-1] == "scale" or "bn" in path[-2]
         return stage <= self.frozen_stages or (stage in self.frozen_norms and of_norm)
 
     def __call__(
@@ -149,7 +149,8 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
         """Applies the network.
 
         Args:
-            images: Normalised images, padded with zeros at the bottom and the right.
+            images: Normalised images, padded at the bottom and the right. What the padding holds
+                does not matter: it counts as 0.
             sizes: Rows and columns of each without padding. If None, none is padded.
             targets: The objects, which training alone reads.
             train: Normalise with the batch's statistics, and return the losses.
@@ -200,6 +201,9 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
         n, height, width = images.shape[:3]
         if sizes is None:
             sizes = jnp.tile(jnp.array([height, width], jnp.int32), (n, 1))
+        inside = (jnp.arange(height) < sizes[:, :1])[:, :, None]
+        inside &= (jnp.arange(width) < sizes[:, 1:])[:, None]
+        images = jnp.where(inside[..., None], images, 0)
         compute = self.backbone.compute(train)
         levels = self._pyramid(images, compute, arguments)
         anchors = self.anchors((height, width), [level.shape[1:3] for level in levels])
@@ -332,7 +336,7 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
             deltas.reshape(n, rois, *deltas.shape[1:]),
         )
 
-    def _foreground(self, x: Float[Array, "*dims c"], axis: int) -> Float[Array, "*dims c2"]:
+    def _foreground(self, x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
         """The outputs of all classes but the background."""
         start = 1 if self.background == "first" else 0
         return jax.lax.slice_in_dim(x, start, start + self.num_classes - 1, axis=axis)
