@@ -95,7 +95,7 @@ def nms_best(
     Returns:
         As ``best``.
     """
-    n = len(scores)
+    boxes, n = jnp.asarray(boxes), len(scores)
     count, block = min(count, n), min(block, n)
     there = scores > -jnp.inf
     if valid is not None:
@@ -104,8 +104,7 @@ def nms_best(
     missing = -n % block
     order = jnp.pad(order, (0, missing))
     alive = jnp.pad(there[order[:n]], (0, missing))
-    if groups is None:
-        groups = jnp.zeros(n, jnp.int32)
+    groups = jnp.zeros(n, jnp.int32) if groups is None else jnp.asarray(groups)
 
     def next_block(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         start, found, kept = state
