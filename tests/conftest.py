@@ -82,6 +82,8 @@ HEAVY = {
     "dilated",
     "dependencies",
     "digit_scenes",
+    "detection",
+    "detection_goldens",
     "dry_run",
     "ensemble",
     "evaluate",
