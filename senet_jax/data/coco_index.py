@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -14,7 +15,7 @@ from senet_jax.data.coco_json import CocoArrays, read_coco, runs_of_text
 from senet_jax.errors import UsageError
 from senet_jax.files import make_folder, os_reason, read_bytes
 
-VERSION = 1
+VERSION = 2
 """Version of the stored arrays; an index of another version is built anew."""
 
 
@@ -30,10 +31,21 @@ class CocoObjects:
 
 
 class CocoIndex:
-    """Images and objects of a file of annotations, by the position of the image."""
+    """Images and objects of a file of annotations, by the position of the image.
 
-    def __init__(self, arrays: CocoArrays) -> None:
-        self.arrays = arrays
+    Args:
+        arrays: The arrays.
+        folder: Where they are stored; None if they are in memory alone.
+    """
+
+    def __init__(self, arrays: CocoArrays, folder: Path | None = None) -> None:
+        self.arrays, self._folder = arrays, folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process maps the same files; a pickle of the arrays would be a copy of them.
+        if self._folder is None:
+            return CocoIndex, (self.arrays,)
+        return _mapped, (self._folder,)
 
     def __len__(self) -> int:
         return len(self.arrays.image_ids)
@@ -135,6 +147,11 @@ def open_coco(path: Path, cache: Path) -> CocoIndex:
     folder = cache / f"{digest}-{VERSION}"
     if not folder.is_dir():
         _store(read_coco(path), folder)
+    return _mapped(folder)
+
+
+def _mapped(folder: Path) -> CocoIndex:
+    """The index that is stored in a folder."""
     names = [field.name for field in dataclasses.fields(CocoArrays)]
     try:
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
@@ -142,7 +159,7 @@ def open_coco(path: Path, cache: Path) -> CocoIndex:
         raise UsageError(
             f"the index {folder} is damaged: remove it, and it is built anew."
         ) from error
-    return CocoIndex(CocoArrays(**arrays))
+    return CocoIndex(CocoArrays(**arrays), folder)
 
 
 def _store(arrays: CocoArrays, folder: Path) -> None:

@@ -272,7 +272,8 @@ def _workers(config: TrainConfig, dataset: Dataset) -> int:
 
 def _batches(config: TrainConfig, task: Task, dataset: Dataset) -> TrainBatches:
     data, forms = config.data, task.examples(dataset, "train")
-    images = len(forms[0])
+    groups = task.groups(dataset)
+    images = len(forms[0]) if groups is None else max(map(len, groups))
     if images < data.batch_size:
         raise UsageError(
             f"a batch of {data.batch_size} is larger than the {images} training images: lower "
@@ -284,16 +285,18 @@ def _batches(config: TrainConfig, task: Task, dataset: Dataset) -> TrainBatches:
             f"a batch of {data.batch_size} cannot be divided over {host.count} hosts: use a "
             "multiple of their number."
         )
-    return TrainBatches(
+    batches = TrainBatches(
         forms,
         data.batch_size,
         config.seed,
-        steps=images // data.batch_size * config.epochs,
+        steps=0,
         classes=functools.partial(task.classes, dataset),
+        groups=groups,
         host=host,
         workers=_workers(config, dataset),
         max_corrupt=data.max_corrupt,
     )
+    return dataclasses.replace(batches, steps=batches.steps_per_epoch * config.epochs)
 
 
 def _set_deterministic() -> None:
