@@ -212,7 +212,8 @@ def buckets(
 ) -> tuple[Bucket, ...]:
     """Divides training pictures into those of landscape, squares too, and of portrait format.
 
-    If a format has fewer pictures than a batch, or pictures are cropped, all are in one bucket.
+    If a format has fewer pictures than a batch, both are padded to one shape or pictures are
+    cropped, all are in one bucket.
 
     Args:
         sizes: Height and width of each picture, pixels.
@@ -238,7 +239,8 @@ def buckets(
     portrait = sizes[:, 0] > sizes[:, 1]
     groups = [np.flatnonzero(~portrait), np.flatnonzero(portrait)]
     groups = [group for group in groups if len(group)]
-    if min(map(len, groups)) < batch_size:
+    shapes = {rounded_up(scaled[group].max(0)) for group in groups}
+    if len(shapes) == 1 or min(map(len, groups)) < batch_size:
         groups = [everything]
     return tuple(Bucket(rounded_up(scaled[group].max(0)), group) for group in groups)
 

@@ -1,0 +1,163 @@
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny_detection import write_rectangles
+
+from senet_jax import cli, tasks
+from senet_jax.config import (
+    CheckpointConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
+from senet_jax.data.config import AugmentConfig, DataConfig, ObjectsConfig
+from senet_jax.errors import UsageError
+from senet_jax.inference.trained import evaluate_run, restore_run
+from senet_jax.training import loop
+from senet_jax.training.records.metrics import read_metrics
+from senet_jax.training.run import Run
+
+ROOT = Path(__file__).parents[2]
+STOP = (os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(tasks.TASKS, "detection", "tiny_detection:TinyDetection")
+    return TrainConfig(
+        run_dir=tmp_path / "run",
+        task="detection",
+        epochs=12,
+        model=ModelConfig(name="maskrcnn_tiny"),
+        data=DataConfig(
+            name="coco_json",
+            dir=write_rectangles(tmp_path / "set"),
+            batch_size=8,
+            eval_batch_size=4,
+            augment=AugmentConfig(flip=True),
+            objects=ObjectsConfig(short=(28, 32), long=64, most=4, mask_side=16),
+        ),
+        optimizer=OptimizerConfig(name="adamw", learning_rate=0.02, warmup_epochs=1),
+        checkpoint=CheckpointConfig(keep_last=100),
+        eval_every_epochs=4,
+        mesh=MeshConfig(1),
+    )
+
+
+def data(config, **fields):
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **fields))
+
+
+def scores(metrics):
+    """The numbers of a validation that are not about time or training."""
+    return {key: value for key, value in metrics.items() if key.startswith("val/")}
+
+
+def test_it_learns_and_a_killed_run_ends_as_if_nothing_had_happened(config, tmp_path, capsys):
+    last = loop.train(config)
+    said = capsys.readouterr().out
+    # 18 images of each format, batches of 8.
+    assert "batches of 32x64 and 64x32 pixels; 4 images of an epoch fill no batch" in said
+    assert last["step"] == 4 * config.epochs
+    assert last["val/count"] == 10
+    assert last["val/AP50"] > 0.8
+    assert last["val/mask_AP50"] > 0.8
+    assert last["val/error"] == 1 - last["val/AP"]
+    assert {"val/ap/red", "val/mask_ap/blue", "val/ARmax", "train/loss_mask"} <= last.keys()
+    # No object has an area of 32^2 pixels or more.
+    assert "val/APm" not in last
+
+    killed = dataclasses.replace(config, run_dir=tmp_path / "killed")
+    with pytest.raises(loop.Preempted):
+        loop.train(killed, on_step=lambda step: step == 6 and os.kill(*STOP))
+    assert scores(loop.train(killed)) == scores(last)
+    states = [restore_run(each.run_dir)[2] for each in (config, killed)]
+    assert jax.tree.all(jax.tree.map(np.array_equal, *states))
+
+    step, found = evaluate_run(config.run_dir)
+    assert step == last["step"]
+    assert found == pytest.approx(scores(last), abs=1e-6)
+    assert cli.main(["evaluate", str(config.run_dir)]) == 0
+    said = capsys.readouterr().out
+    assert f"step {step}: box AP {last['val/AP']:.2%}, box AP50" in said
+    assert f"boxes: AP {last['val/AP']:.3f}, AP50 {last['val/AP50']:.3f}" in said
+    assert "AP of masks by class:" in said
+    assert f"{last['val/mask_ap/blue']:7.2%}  blue" in said
+
+
+def test_any_mesh_batch_and_shapes_give_one_result(config):
+    # Some steps first, so that something is found.
+    loop.train(dataclasses.replace(config, epochs=4))
+    _, _, variables = restore_run(config.run_dir)
+    expected = None
+    for devices, batch, shapes in ((1, 4, 8), (8, 5, 8), (2, 1, 2)):
+        on = dataclasses.replace(
+            data(config, eval_batch_size=batch, eval_shapes=shapes), mesh=MeshConfig(devices)
+        )
+        found = Run(on).evaluate(jax.device_get(variables))
+        expected = expected or found
+        assert found["val/count"] == 10
+        assert found["val/AP"] > 0.1
+        assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_count_as_one(config, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    flags = (
+        f"train --task detection --model.name maskrcnn_tiny --data.name coco_json "
+        f"--data.dir {config.data.dir} --data.batch-size 8 --data.eval-batch-size 4 "
+        "--data.augment.flip --data.objects.short 28 32 --data.objects.long 64 "
+        "--data.objects.most 4 --data.objects.mask-side 16 --epochs 4 --eval-every-epochs 4 "
+        "--optimizer.name adamw --optimizer.learning-rate 0.02 --optimizer.warmup-epochs 1 "
+        f"--run-dir {tmp_path / 'two'} --hosts.coordinator 127.0.0.1:{port} --hosts.count 2"
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    code = (
+        "import sys; from senet_jax import tasks; from senet_jax.cli import main; "
+        "tasks.TASKS['detection'] = 'tiny_detection:TinyDetection'; "
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, *flags.split(), "--hosts.index"]
+    processes = [subprocess.Popen([*command, str(index)], env=environment) for index in range(2)]
+    assert [process.wait(300) for process in processes] == [0, 0]
+
+    one = dataclasses.replace(config, epochs=4, mesh=MeshConfig(data=2))
+    last = loop.train(one)
+    *_, two = read_metrics(tmp_path / "two")
+    assert scores(two) == pytest.approx(scores(last), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"balanced": True}, "--data.balanced .* is no field of the task detection"),
+        ({"augment": AugmentConfig(mixup=0.2)}, "--data.augment.mixup .* is no field"),
+        ({"image_size": 80}, "data.image_size is for drawn scenes"),
+        ({"objects": ObjectsConfig()}, "have 2 sizes, such as 32x56 and 56x32 pixels"),
+        ({"objects": ObjectsConfig(long=9)}, "data.objects.long needs --data.objects.short"),
+        ({"val_split": "tset"}, "has no annotations of the split tset"),
+        ({"batch_size": 64}, "a batch of 64 is larger than the 36 training images"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(config, fields, message):
+    with pytest.raises(UsageError, match=message):
+        loop.train(data(config, **fields))
+    assert not config.run_dir.exists()
