@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from senet_jax.command_line.arguments import number, path, weights
+from senet_jax.command_line.found_objects import predict_objects
 from senet_jax.command_line.networks import (
     add_networks,
     add_views,
@@ -17,7 +18,7 @@ from senet_jax.command_line.networks import (
 )
 from senet_jax.errors import ExitCode, UsageError
 from senet_jax.files import make_folder
-from senet_jax.ranges import CLASSES
+from senet_jax.ranges import CLASSES, Range
 from senet_jax.text import printable
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ EXAMPLES = """examples:
   senet-jax predict cat.jpg --weights seresnet50.safetensors --model seresnet50
   senet-jax predict cat.png --weights resnet20.npz --model cifar_resnet20 --data cifar10
   senet-jax predict photo.jpg --run runs/ade20k --out pixels/     the class of each pixel
+  senet-jax predict photo.jpg --run runs/coco --min-score 0.5     boxes and masks of objects
 
 Of a folder all images are taken, those of its folders too, but nothing hidden. A run knows the
 names of its classes; its data need not be there. Weights of 1,000 classes are taken for ImageNet's,
@@ -42,7 +44,9 @@ that is no image is named on standard error, the others are still predicted, and
 2.
 A run of semantic segmentation says the class of each pixel of an image at the image's own size: the
 folder --out then has PHOTO.overlay.png, the image in the colours of the classes with a legend, and
-PHOTO.label.png, the number of the class of each pixel. Printed are the shares of the classes."""
+PHOTO.label.png, the number of the class of each pixel. Printed are the shares of the classes.
+A run of detection draws PHOTO.objects.png: boxes, classes, scores and masks. DIR/detections.json
+has the objects of all images in COCO's results format."""
 
 
 LEAST_SIDE, DOTS = 4.0, 100
@@ -87,7 +91,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=path,
-        help="folder of the pictures of a run of semantic segmentation; default: the current one",
+        help="folder of the pictures of a run of semantic segmentation or detection; default: the "
+        "current one",
+    )
+    parser.add_argument(
+        "--min-score",
+        type=number(Range(0, 1)),
+        help="of a run of detection: the least score of an object; default: 0.5",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 
@@ -103,10 +113,16 @@ def run(options: argparse.Namespace) -> int:
 
     views = view_fields(options)
     check_weights_of(options, options.weights)
-    if _classifies_pixels(options):
+    task = _dense_task(options)
+    if options.min_score is not None and task != "detection":
+        raise UsageError("--min-score is for a run of detection.")
+    if task == "segmentation":
         return _predict_pixels(options)
+    if task == "detection":
+        _check_flags(options, task, ("min_score",))
+        return predict_objects(options)
     if options.out is not None:
-        raise UsageError("--out is for a run of semantic segmentation.")
+        raise UsageError("--out is for a run of semantic segmentation or detection.")
     if options.exif_orientation:
         views["exif_orientation"] = True
     images = ImageFiles(options.image)
@@ -138,22 +154,40 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
-def _classifies_pixels(options: argparse.Namespace) -> bool:
-    """Says if one run is given, and it is one of semantic segmentation.
+def _dense_task(options: argparse.Namespace) -> str | None:
+    """The task of the run that is given, if it is one of segmentation or detection.
 
     Raises:
         UsageError: It is one of several, which are no ensemble.
     """
     from senet_jax.inference.trained import run_task
-    from senet_jax.tasks.segmentation import Segmentation
 
-    of_pixels = [path for path in options.runs if issubclass(run_task(Path(path)), Segmentation)]
-    if of_pixels and len(options.runs) + len(options.weights) > 1:
-        raise UsageError(
-            f"{of_pixels[0]} is a run of semantic segmentation, of which there are no ensembles: "
-            "give it alone."
-        )
-    return bool(of_pixels)
+    tasks = {path: run_task(Path(path)).name for path in options.runs}
+    dense = {path: task for path, task in tasks.items() if task in _DENSE}
+    for folder, task in dense.items():
+        if len(options.runs) + len(options.weights) > 1:
+            raise UsageError(
+                f"{folder} is a run of {_DENSE[task]}, of which there are no ensembles: give it "
+                "alone."
+            )
+    return next(iter(dense.values()), None)
+
+
+_DENSE = {"segmentation": "semantic segmentation", "detection": "detection"}
+"""The tasks whose runs are shown images as they are, and their names for people."""
+
+
+def _check_flags(options: argparse.Namespace, task: str, own: tuple[str, ...] = ()) -> None:
+    """Refuses flags that do nothing for a run of segmentation or detection."""
+    (run,) = options.runs
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    check_only(
+        options,
+        parser.parse_args([*options.image, "--run", run]),
+        ("image", "runs", "which", "exif_orientation", "out", "json", *own),
+        f"{run} is a run of {_DENSE[task]}, which takes images as they are.",
+    )
 
 
 def _predict_pixels(options: argparse.Namespace) -> int:
@@ -165,14 +199,7 @@ def _predict_pixels(options: argparse.Namespace) -> int:
     from senet_jax.inference.pixels import PixelClassifier
 
     (run,) = options.runs
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    check_only(
-        options,
-        parser.parse_args([*options.image, "--run", run]),
-        ("image", "runs", "which", "exif_orientation", "top", "out", "json"),
-        f"{run} is a run of semantic segmentation, which takes images as they are.",
-    )
+    _check_flags(options, "segmentation", ("top",))
     images = ImageFiles(options.image)
     targets = _targets(images, Path() if options.out is None else options.out)
     network = PixelClassifier(Path(run), options.which)

@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from senet_jax.data.augment.host import change_image
 from senet_jax.data.config import AugmentConfig, CropConfig, ObjectsConfig
@@ -185,6 +185,28 @@ def mask_cells(
     share = down @ mask[rows, columns].astype(np.float32) @ across.T
     # Sums of shares of a pixel may be just below one half.
     return (share >= 0.5 - 1e-5).astype(np.uint8)
+
+
+def mask_in_image(
+    cells: UInt8[np.ndarray, "side side"], region: Float[np.ndarray, " 4"], shape: Shape
+) -> Bool[np.ndarray, "h w"]:
+    """The pixels of an image whose centres are in the cells of a mask, as ``mask_cells`` made it.
+
+    Args:
+        cells: The mask.
+        region: x1, y1, x2, y2 in pixels of the image.
+        shape: Height and width of the image.
+    """
+    side = len(cells)
+    x1, y1, x2, y2 = map(float, region)
+
+    def places(low: float, high: float, pixels: int) -> Int[np.ndarray, " pixels"]:
+        cell = np.floor((np.arange(pixels) + 0.5 - low) * side / max(high - low, 1e-9))
+        # Beyond the region a cell of no object.
+        return np.where((cell >= 0) & (cell < side), cell, side).astype(int)
+
+    bordered = np.pad(cells, (0, 1)) > 0
+    return bordered[places(y1, y2, shape[0])[:, None], places(x1, x2, shape[1])]
 
 
 def _overlaps(
