@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from senet_jax.data.config import DataConfig
 from senet_jax.errors import UsageError, require
 from senet_jax.fields.attention import MECHANISMS, Kind
-from senet_jax.fields.models import FAMILIES, SEGMENTERS
+from senet_jax.fields.models import DETECTORS, FAMILIES, SEGMENTERS
 from senet_jax.fields.union import union_of
 from senet_jax.files import user_address, user_path, user_weights
 from senet_jax.ops.lowerings import Lowering
@@ -33,7 +33,7 @@ from senet_jax.ranges import (
 
 _AttentionFields = union_of(MECHANISMS)
 _FamilyFields = union_of(FAMILIES)
-_SegmenterFields = union_of(SEGMENTERS)
+_ComposedFields = union_of({**SEGMENTERS, **DETECTORS})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +52,16 @@ class AttentionOverrides(_AttentionFields, _Kind):  # type: ignore[misc, valid-t
 class _Named:
     name: str = "cifar_seresnet20"
     """A name that `senet-jax models` lists; for semantic segmentation HEAD_BACKBONE: "fcn",
-    "deeplabv3", "deeplabv3plus" or "pspnet" on one of them, such as "deeplabv3_resnest50d"."""
+    "deeplabv3", "deeplabv3plus" or "pspnet" on one of them, such as "deeplabv3_resnest50d"; for
+    detection HEAD_BACKBONE_fpn or HEAD_BACKBONE_fpn_v2: "fasterrcnn" or "maskrcnn" on one of them,
+    such as "maskrcnn_resnest50d_fpn"."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute precision; parameters, statistics and gates are float32 always."""
     attention: AttentionOverrides = AttentionOverrides()
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(_FamilyFields, _SegmenterFields, _Named):  # type: ignore[misc, valid-type]
+class ModelConfig(_FamilyFields, _ComposedFields, _Named):  # type: ignore[misc, valid-type]
     """The network: a named one, and what differs from it; None keeps the network's own."""
 
 

@@ -14,12 +14,12 @@ import numpy as np
 from flax import traverse_util
 
 from senet_jax.errors import UsageError
-from senet_jax.interchange.naming import namings, segmentation, training_only
+from senet_jax.interchange.naming import backbone_name, detection, namings, training_only
+from senet_jax.interchange.naming.rules import BACKBONE
 from senet_jax.interchange.state_dict import bare_name, is_no_weight, network_name
+from senet_jax.models.detection.rcnn import FasterRCNN
 from senet_jax.models.resnet import ResNet
-from senet_jax.models.segmentation import named
-from senet_jax.models.segmentation.segmenter import Segmenter
-from senet_jax.models.zoo import CLASSIFIERS, Network, create_model, find
+from senet_jax.models.zoo import CLASSIFIERS, Composed, Network, create_model, find
 from senet_jax.text import printable
 
 _LEAVES = {
@@ -80,19 +80,20 @@ def from_torch(
     """Flax variables of a network from the state dict of its PyTorch twin.
 
     Names may be timm's, torchvision's, the official ResNeSt's, Cadene's or the common CIFAR ones,
-    those of a network of semantic segmentation torchvision's or of ResNeSt's authors
-    (:mod:`senet_jax.interchange.naming`). Prefixes of modules that the network was inside, such as
-    ``module.`` or ``_orig_mod.model.`` (``state_dict.PREFIXES``), are taken away from each name
-    that only then is one of the network's. Names do not tell a ``legacy_seresnet50`` from a
-    ``seresnet50``, which has the same shapes and other strides: ``name`` must be right. What only
-    training uses is ignored: counters (``state_dict.NO_WEIGHTS``) and auxiliary classifiers that
-    the network lacks (Inception-v3's ``AuxLogits``).
+    those of a network of semantic segmentation torchvision's or of ResNeSt's authors, those of a
+    detector torchvision's of now or of its first files (:mod:`senet_jax.interchange.naming`).
+    Prefixes of modules that the network was inside, such as ``module.`` or ``_orig_mod.model.``
+    (``state_dict.PREFIXES``), are taken away from each name that only then is one of the network's.
+    Names do not tell a ``legacy_seresnet50`` from a ``seresnet50``, which has the same shapes and
+    other strides: ``name`` must be right. What only training uses is ignored: counters
+    (``state_dict.NO_WEIGHTS``) and auxiliary classifiers that the network lacks (Inception-v3's
+    ``AuxLogits``).
 
     Args:
         name: Name in the zoo.
         state_dict: Arrays by name: NumPy's, JAX's or PyTorch's, of any floating precision.
         drop_head: Ignore the classifier and start a fresh one, drawn with ``jax.random.key(0)``. In
-            a network of semantic segmentation that is the last layer of each head; weights of a
+            a network of segmentation or detection that is the last layer of each head; weights of a
             classifier, which have nothing of its heads, become those of its backbone, and the heads
             are fresh.
         channels: Channels of the images.
@@ -108,7 +109,7 @@ def from_torch(
     """
     model = create_model(name, **fields)
     leaves = _leaves(name, model, channels)
-    if isinstance(model, Segmenter) and not _has_heads(leaves, state_dict):
+    if isinstance(model, Composed) and not _has_heads(leaves, state_dict):
         return _from_classifier(name, model, state_dict, drop_head, channels)
     source = _entries(state_dict, _names(name, model, leaves), training_only(model))
     if drop_head:
@@ -160,20 +161,20 @@ def to_torch(
 
 
 def _has_heads(leaves: Iterable["_Leaf"], state_dict: Mapping[str, Any]) -> bool:
-    """Says if a state dict has a classifier of a network of semantic segmentation."""
+    """Says if a state dict has a classifier of a composed network."""
     names = {name for leaf in leaves if leaf.is_head for name in leaf.names}
     return any(network_name(str(key), names) for key in state_dict)
 
 
 def _from_classifier(
-    name: str, model: Segmenter, state_dict: Mapping[str, Any], drop_head: bool, channels: int
+    name: str, model: Composed, state_dict: Mapping[str, Any], drop_head: bool, channels: int
 ) -> dict[str, Any]:
     """Variables of a network whose backbone has the weights of a classifier, with fresh heads.
 
     Raises:
         MisfitError: The weights do not fit the backbone, or fresh heads are not asked for.
     """
-    backbone = named.classifier(name), model.backbone
+    backbone = backbone_name(name), model.backbone
     leaves = _leaves(*backbone, channels)
     source = _entries(state_dict, _names(*backbone, leaves), ())
     leaves, source = _headless(*backbone, leaves, source)
@@ -182,9 +183,8 @@ def _from_classifier(
         raise _misfit(*backbone, leaves, source, channels, problems)
     if not drop_head:
         raise MisfitError(f"the weights fit the backbone of {name} and have none of its heads.", ())
-    start = segmentation.BACKBONE
     flat = {
-        leaf.path.replace("/", f"/{start}", 1): leaf.from_torch(arrays[leaf.path])
+        leaf.path.replace("/", f"/{BACKBONE}", 1): leaf.from_torch(arrays[leaf.path])
         for leaf in leaves
     }
     flat |= _fresh(name, model, channels, lambda path: not _of_backbone(path))
@@ -203,6 +203,10 @@ class _Leaf:
     """Names in PyTorch, first that of the network's own dialect."""
     is_head: bool
     """It is part of a classifier, whose shape depends on the number of classes."""
+    flat: bool = False
+    """PyTorch writes it with two axes."""
+    transposed: bool = False
+    """PyTorch writes its inputs before its outputs."""
 
     @property
     def torch_shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -211,6 +215,10 @@ class _Leaf:
             return (self.shape,)
         *window, inputs, outputs = self.shape
         shape = (outputs, inputs, *window)
+        if self.flat:
+            return ((outputs, inputs * math.prod(window)),)
+        if self.transposed:
+            return ((inputs, outputs, *window),)
         if window:
             # A convolution over the whole map may be written as a linear layer of its pixels.
             return (shape, (outputs, inputs * math.prod(window)))
@@ -222,13 +230,18 @@ class _Leaf:
         """A copy in Flax's layout."""
         if len(self.shape) >= 2:
             *window, inputs, outputs = self.shape
+            if self.transposed:
+                array = np.swapaxes(array, 0, 1)
             array = np.moveaxis(array.reshape(outputs, inputs, *window), (0, 1), (-1, -2))
         return np.array(array, np.float32, order="C")
 
     def to_torch(self, array: np.ndarray) -> np.ndarray:
         """A copy in PyTorch's layout."""
         if len(self.shape) >= 2:
-            array = np.moveaxis(array, (-1, -2), (0, 1)).reshape(self.torch_shapes[0])
+            array = np.moveaxis(array, (-1, -2), (0, 1))
+            if self.transposed:
+                array = np.swapaxes(array, 0, 1)
+            array = array.reshape(self.torch_shapes[0])
         return np.array(array, np.float32, order="C")
 
 
@@ -356,13 +369,16 @@ def _leaves(name: str, model: Network, channels: int) -> list[_Leaf]:
     """The arrays of a network, in the order of their paths."""
     shapes = _shapes(model, find(name).input_size, channels)
     ways, of_classifier = namings(name, model), _of_classifier(model)
+    detector = isinstance(model, FasterRCNN)
     leaves = []
     for path, leaf in shapes.items():
         _, _, inner = path.partition("/")
         module, _, last = inner.rpartition("/")
         spelt = (f"{naming(module)}.{_LEAVES[last]}" for naming in ways)
         names = tuple(dict.fromkeys(spelt))
-        leaves.append(_Leaf(path, leaf.shape, names, of_classifier(path)))
+        flat = detector and bool(detection.FLAT.fullmatch(path))
+        transposed = detector and bool(detection.TRANSPOSED.fullmatch(path))
+        leaves.append(_Leaf(path, leaf.shape, names, of_classifier(path), flat, transposed))
     return leaves
 
 
@@ -407,13 +423,13 @@ def _of_classifier(model: Network) -> Callable[[str], bool]:
 
 
 def _of_backbone(path: str) -> bool:
-    """Tells the paths of the variables of a segmentation network's backbone."""
-    return path.partition("/")[2].startswith(segmentation.BACKBONE)
+    """Tells the paths of the variables of a composed network's backbone."""
+    return path.partition("/")[2].startswith(BACKBONE)
 
 
 def _classifiers(model: Network) -> Sequence[str]:
     """The modules of a network whose outputs are logits."""
-    return model.classifiers if isinstance(model, Segmenter) else ("head",)
+    return model.classifiers if isinstance(model, Composed) else ("head",)
 
 
 def _head_names(name: str, model: Network) -> set[str]:
@@ -456,10 +472,15 @@ def _misfit(
     fits_but_head = not _match(body_leaves, body)[1]
     classes = None
     if (head or fits_but_head) and _match(head_leaves, head)[1]:
+        # A detector has four numbers of a box for each class besides.
+        of_boxes = {n for leaf in leaves if "bbox_pred" in leaf.path for n in leaf.names}
         biases = (
             entry.value.shape[0]
             for entry in head
-            if entry.name.endswith("bias") and not _unfit(entry.value) and len(entry.value.shape)
+            if entry.name.endswith("bias")
+            and entry.name not in of_boxes
+            and not _unfit(entry.value)
+            and len(entry.value.shape)
         )
         classes = tuple(dict.fromkeys(biases))
     text = _complaint(f"the weights do not fit {name}", problems)

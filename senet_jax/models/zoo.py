@@ -23,11 +23,15 @@ from senet_jax.models import (
     vgg,
 )
 from senet_jax.models.backbone import Backbone
+from senet_jax.models.detection import named as detectors
+from senet_jax.models.detection.rcnn import FasterRCNN
 from senet_jax.models.segmentation import named
 from senet_jax.models.segmentation.segmenter import Segmenter
 
-Network = Backbone | Segmenter
-"""A network that classifies images, or one that classifies pixels."""
+Composed = Segmenter | FasterRCNN
+"""A network with a backbone: one that classifies pixels, or one that finds objects."""
+Network = Backbone | Composed
+"""A network that classifies images, or a composed one."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,27 +63,30 @@ class ZooEntry:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SegmenterEntry(ZooEntry):
-    """A network of semantic segmentation: a head on a named classifier."""
+class ComposedEntry(ZooEntry):
+    """A network of segmentation or detection: a head on a named classifier."""
 
-    head: type[Segmenter]
+    head: type[Composed]
     """Its class."""
+    of_head: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """The fields in which it differs from the defaults of that class."""
 
     @property
     def fields(self) -> dict[str, Any]:
         """All fields of its backbone and its own, by name; its own go before."""
-        both = super().fields | _defaults(self.head)
-        return {name: value for name, value in both.items() if name not in _OF_SEGMENTER}
+        both = super().fields | _defaults(self.head) | dict(self.of_head)
+        return {name: value for name, value in both.items() if name not in _COMPOSED}
 
-    def build(self, **fields: Any) -> Segmenter:
+    def build(self, **fields: Any) -> Composed:
         own = {name: fields[name] for name in fields if name in _defaults(self.head)}
         rest = {name: fields[name] for name in fields if name not in own}
-        return self.head(backbone=self.family(**{**self.own, **rest}), **own)
+        backbone = self.family(**{**self.own, **rest})
+        return self.head(backbone=backbone, **{**self.of_head, **own})
 
 
 _LINEN = ("parent", "name")
-_OF_SEGMENTER = ("backbone", "features_only", "features_by")
-"""Fields that a ``SegmenterEntry`` or its network sets."""
+_COMPOSED = ("backbone", "features_only", "features_by")
+"""Fields that a ``ComposedEntry`` or its network sets."""
 
 
 def _defaults(kind: type[nn.Module]) -> dict[str, Any]:
@@ -129,7 +136,7 @@ DENSE: dict[str, Any] = {"output_stride": 8, "dilated": "authors"}
 """The fields of a ResNet under a head: those of torchvision and of ResNeSt's authors."""
 
 
-def _segmenter(head: str, backbone: str) -> SegmenterEntry:
+def _segmenter(head: str, backbone: str) -> ComposedEntry:
     """The entry of a network of semantic segmentation.
 
     Raises:
@@ -139,12 +146,26 @@ def _segmenter(head: str, backbone: str) -> SegmenterEntry:
     small = entry.input_size < SMALLEST_PHOTOGRAPH
     own = {**(DENSE if issubclass(entry.family, resnet.ResNet) else {}), **entry.own}
     size = entry.input_size if small else named.SIDE
-    return SegmenterEntry(entry.family, own, size, named.HEADS[head])
+    return ComposedEntry(entry.family, own, size, named.HEADS[head])
+
+
+def _detector(head: str, backbone: str, second: bool) -> ComposedEntry:
+    """The entry of a detector.
+
+    Raises:
+        UsageError: There is no such backbone.
+    """
+    entry = CLASSIFIERS[choose(f"backbone of {head}", backbone, CLASSIFIERS)]
+    small = entry.input_size < SMALLEST_PHOTOGRAPH
+    size = entry.input_size if small else detectors.SIDE
+    of_head = detectors.fields(head, second)
+    return ComposedEntry(entry.family, entry.own, size, detectors.HEADS[head], of_head)
 
 
 ZOO: dict[str, ZooEntry] = {
     **CLASSIFIERS,
     **{f"{head}_{backbone}": _segmenter(head, backbone) for head, backbone in named.PUBLISHED},
+    **{detectors.name_of(*parts): _detector(*parts) for parts in detectors.PUBLISHED},
 }
 """The networks that have a name in the papers or in other codebases."""
 
@@ -155,16 +176,18 @@ def create_model(name: str, **fields: Any) -> Network:
     Args:
         name: A name of ``list_models()``; where timm has the model, timm's name for it. Or
             "HEAD_BACKBONE", such as "deeplabv3_resnest50d", for semantic segmentation: a head of
-            ``segmentation.named.HEADS`` on a classifier of the list.
+            ``segmentation.named.HEADS`` on a classifier of the list. Or "HEAD_BACKBONE_fpn", such
+            as "maskrcnn_resnest50d_fpn", for detection, with a head of ``detection.named.HEADS``;
+            with "_v2" behind it the heads are those of torchvision's second version.
         **fields: Fields of the module that differ from the named network's, such as
             ``num_classes=10``, ``attention=SqueezeExciteConfig(gate="tanh")``,
             ``placement="pre"``, ``stages=(3, 4)`` or ``dtype=jnp.bfloat16``. Those of a network of
-            semantic segmentation are its own and those of its backbone.
+            segmentation or detection are its own and those of its backbone.
 
     Returns:
         A Linen module called as ``model.apply(variables, images, train=False)`` on float images
-        (n, h, w, c), giving logits (n, num_classes), or those of each pixel (see ``Segmenter``);
-        its variables are ``params`` and ``batch_stats``.
+        (n, h, w, c), giving logits (n, num_classes), those of each pixel (see ``Segmenter``), or
+        objects (see ``FasterRCNN``); its variables are ``params`` and ``batch_stats``.
 
     Raises:
         UsageError: An unknown name, field or value of a field.
@@ -194,8 +217,11 @@ def find(name: str) -> ZooEntry:
     Raises:
         UsageError: An unknown name.
     """
-    if name not in ZOO and (parts := named.split(name)):
-        return _segmenter(*parts)
+    if name not in ZOO:
+        if of_segmenter := named.split(name):
+            return _segmenter(*of_segmenter)
+        if of_detector := detectors.split(name):
+            return _detector(*of_detector)
     return ZOO[choose("model", name, ZOO)]
 
 

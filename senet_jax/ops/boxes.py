@@ -40,14 +40,34 @@ def iou(a: Float[Array, "*dims n 4"], b: Float[Array, "*dims m 4"]) -> Float[Arr
         b: Other boxes.
     """
     a, b = in_full_precision(a), in_full_precision(b)
+    inner = _intersections(a, b)
+    return _share(inner, areas(a)[..., :, None] + areas(b)[..., None, :] - inner)
+
+
+def covered(
+    regions: Float[Array, "*dims n 4"], boxes: Float[Array, "*dims m 4"]
+) -> Float[Array, "*dims n m"]:
+    """The share of each box that lies in each region, in [0, 1]; 0 of a box without area.
+
+    Args:
+        regions: Regions, such as crowds.
+        boxes: Boxes.
+    """
+    regions, boxes = in_full_precision(regions), in_full_precision(boxes)
+    return _share(_intersections(regions, boxes), areas(boxes)[..., None, :])
+
+
+def _intersections(a: Float[Array, "*dims n 4"], b: Float[Array, "*dims m 4"]) -> Array:
     first, second = a[..., :, None, :], b[..., None, :, :]
     low = jnp.maximum(first[..., :2], second[..., :2])
     high = jnp.minimum(first[..., 2:], second[..., 2:])
     sides = jnp.maximum(high - low, 0)
-    inner = sides[..., 0] * sides[..., 1]
-    union = areas(a)[..., :, None] + areas(b)[..., None, :] - inner
-    empty = union == 0
-    return jnp.where(empty, 0, inner / jnp.where(empty, 1, union))
+    return sides[..., 0] * sides[..., 1]
+
+
+def _share(part: Array, whole: Array) -> Array:
+    empty = whole == 0
+    return jnp.where(empty, 0, part / jnp.where(empty, 1, whole))
 
 
 def clip(

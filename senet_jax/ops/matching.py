@@ -68,6 +68,8 @@ def sample(
     kind: Int[Array, " n"],
     count: int,
     positive_share: float,
+    *,
+    slots: int | None = None,
 ) -> Sample:
     """Draws positive and negative anchors without replacement.
 
@@ -77,8 +79,10 @@ def sample(
     Args:
         order: A random key, or a permutation of the anchors: the first of each kind are taken.
         kind: From :func:`match`; ignored anchors are never drawn.
-        count: How many to draw, k.
+        count: How many to draw.
         positive_share: Of ``count``, rounded down, that may be positive.
+        slots: Length of the result, k, at least the least of ``count`` and the number of anchors;
+            if None, ``count``.
     """
     n = len(kind)
     if jnp.issubdtype(order.dtype, jax.dtypes.prng_key):
@@ -89,15 +93,15 @@ def sample(
     def first(which: Array, most: int) -> tuple[Array, Array]:
         """The indices with the highest priority, and how many are of this kind."""
         found = lax.top_k(jnp.where(which, priority, -1), min(most, n))[1]
-        return jnp.pad(found, (0, most - len(found))), which.sum()
+        return jnp.pad(found, (0, min(most, len(slot)) - len(found))), which.sum()
 
+    slot = jnp.arange(slots or count)
     most = int(count * positive_share)
     positives, there = first(kind == POSITIVE, most)
     positive_count = jnp.minimum(there, most)
     negatives, there = first(kind == NEGATIVE, count)
     negative_count = jnp.minimum(there, count - positive_count)
-    slot = jnp.arange(count)
     positive = slot < positive_count
-    positives = jnp.pad(positives, (0, count - most))
+    positives = jnp.pad(positives, (0, len(slot) - len(positives)))
     index = jnp.where(positive, positives, negatives[jnp.maximum(slot - positive_count, 0)])
     return Sample(index, positive, slot < positive_count + negative_count)

@@ -40,11 +40,22 @@ def nms(
     if valid is not None:
         there &= valid
     order = jnp.argsort(jnp.where(there, scores, -jnp.inf), descending=True, stable=True)
-    ranked, alive = boxes[order], there[order]
+    own = None if groups is None else groups[order]
+    kept = _kept(boxes[order], there[order], threshold, own)
+    return jnp.zeros_like(kept).at[order].set(kept, unique_indices=True)
+
+
+def _kept(
+    ranked: Float[Array, "n 4"],
+    alive: Bool[Array, " n"],
+    threshold: float,
+    groups: Int[Array, " n"] | None,
+) -> Bool[Array, " n"]:
+    """Which boxes are kept of boxes in the order of their scores."""
     drops = iou(ranked, ranked) > threshold
-    drops &= jnp.tri(len(order), k=-1, dtype=bool).T
+    drops &= jnp.tri(len(ranked), k=-1, dtype=bool).T
     if groups is not None:
-        drops &= groups[order][:, None] == groups[order][None]
+        drops &= groups[:, None] == groups[None]
     # Without the barrier XLA computes the overlaps anew in each round.
     drops = lax.optimization_barrier(drops)
 
@@ -54,7 +65,70 @@ def nms(
         return now, (now != kept).any()
 
     kept, _ = lax.while_loop(lambda state: state[1], round_of, (alive, alive.any()))
-    return jnp.zeros_like(kept).at[order].set(kept, unique_indices=True)
+    return kept
+
+
+def nms_best(
+    boxes: Float[Array, "n 4"],
+    scores: Float[Array, " n"],
+    threshold: float,
+    count: int,
+    *,
+    valid: Bool[Array, " n"] | None = None,
+    groups: Int[Array, " n"] | None = None,
+    block: int = 1024,
+) -> tuple[Int[Array, " k"], Bool[Array, " k"]]:
+    """``best`` of the boxes that ``nms`` keeps, for many boxes of which few are wanted.
+
+    The boxes are looked at in blocks, from the best score, until ``count`` are kept. Memory: block
+    times the greater of block and ``count`` booleans.
+
+    Args:
+        boxes: As of ``nms``.
+        scores: Likewise.
+        threshold: Likewise.
+        count: As of ``best``.
+        valid: As of ``nms``.
+        groups: Likewise.
+        block: Boxes that are looked at together.
+
+    Returns:
+        As ``best``.
+    """
+    n = len(scores)
+    count, block = min(count, n), min(block, n)
+    there = scores > -jnp.inf
+    if valid is not None:
+        there &= valid
+    order = jnp.argsort(jnp.where(there, scores, -jnp.inf), descending=True, stable=True)
+    missing = -n % block
+    order = jnp.pad(order, (0, missing))
+    alive = jnp.pad(there[order[:n]], (0, missing))
+    if groups is None:
+        groups = jnp.zeros(n, jnp.int32)
+
+    def next_block(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        start, found, kept = state
+        index = lax.dynamic_slice(order, (start,), (block,))
+        old = kept[:count]
+        dropped = iou(boxes[old], boxes[index]) > threshold
+        dropped &= groups[old][:, None] == groups[index][None]
+        dropped &= (jnp.arange(count) < found)[:, None]
+        own = lax.dynamic_slice(alive, (start,), (block,)) & ~dropped.any(0)
+        own = _kept(boxes[index], own, threshold, groups[index])
+        place = jnp.where(own, jnp.minimum(found + jnp.cumsum(own) - 1, count), count)
+        return start + block, jnp.minimum(found + own.sum(), count), kept.at[place].set(index)
+
+    def goes_on(state: tuple[Array, Array, Array]) -> Array:
+        start, found, _ = state
+        # The boxes that count stand before all others.
+        return (found < count) & (start < len(order)) & alive[jnp.minimum(start, n - 1)]
+
+    # The last place takes what is not wanted.
+    nothing = jnp.zeros(count + 1, order.dtype)
+    start = jnp.zeros((), jnp.int32)
+    _, found, kept = lax.while_loop(goes_on, next_block, (start, start, nothing))
+    return kept[:count], jnp.arange(count) < found
 
 
 def best(

@@ -5,13 +5,13 @@ import contextvars
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from senet_jax.errors import UsageError
 from senet_jax.ops import gpu_moments
@@ -23,16 +23,28 @@ MOMENTUM = 0.9
 
 Gate = Callable[[Float[Array, "n c"]], Float[Array, "n c"]]
 
-_frozen: contextvars.ContextVar[bool] = contextvars.ContextVar("frozen", default=False)
+
+class _Frozen(NamedTuple):
+    """What holds for the batch norms of a context, see ``running_statistics``."""
+
+    constant: bool
+    epsilon: float | None
+
+
+_frozen: contextvars.ContextVar[_Frozen | None] = contextvars.ContextVar("frozen", default=None)
 
 
 @contextlib.contextmanager
-def running_statistics() -> Iterator[None]:
+def running_statistics(*, constant: bool = False, epsilon: float | None = None) -> Iterator[None]:
     """Lets batch norms that are called in this context normalise as in evaluation, in training too.
 
     Their running statistics stay as they are. It is read while a function is traced.
+
+    Args:
+        constant: Scales and biases get no gradient.
+        epsilon: Added to the variances. If None, each norm adds its own.
     """
-    token = _frozen.set(True)
+    token = _frozen.set(_Frozen(constant, epsilon))
     try:
         yield
     finally:
@@ -68,6 +80,7 @@ class BatchNorm(nn.Module):
         gate: Gate | None = None,
         *,
         relu: bool = False,
+        counts: Bool[Array, " n"] | None = None,
     ) -> Float[Array, "n *space c"]:
         """Normalizes.
 
@@ -78,6 +91,8 @@ class BatchNorm(nn.Module):
                 joins the scale, so that neither costs a pass over the maps.
             relu: Whether a ReLU follows, which then is part of the result. On GPUs its gradient
                 reads less here than it would apart.
+            counts: False for samples that are no part of the statistics, such as padding. If None,
+                all are. A group of such samples alone leaves the running statistics as they are.
 
         Raises:
             UsageError: In training, groups that do not divide the batch, or a single value in each
@@ -89,8 +104,14 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros_init(), (channels,), jnp.float32)
         dtype = self.dtype or x.dtype
-        if not self.train or _frozen.get():
-            factor = lax.rsqrt(var.value + self.epsilon) * scale
+        frozen = _frozen.get()
+        if not self.train or frozen:
+            epsilon = self.epsilon
+            if frozen:
+                epsilon = epsilon if frozen.epsilon is None else frozen.epsilon
+                if frozen.constant:
+                    scale, bias = lax.stop_gradient((scale, bias))
+            factor = lax.rsqrt(var.value + epsilon) * scale
             y = (x - mean.value) * factor + bias
             if gate is not None:
                 pixels = tuple(range(1, y.ndim - 1))
@@ -103,10 +124,16 @@ class BatchNorm(nn.Module):
         def factor_of(var: Array) -> Array:
             return lax.rsqrt(var + self.epsilon) * scale
 
-        form = functools.partial(_by_group, shift=mean.value) if for_gpu() else _by_sample
+        if counts is None and for_gpu():
+            form = functools.partial(_by_group, shift=mean.value)
+        else:
+            form = functools.partial(_by_sample, counts=counts)
         y, group_mean, group_var = form(x, groups, factor_of, bias, gate, relu, dtype)
         if not self.is_initializing():
             for running, batch in ((mean, group_mean), (var, group_var)):
+                if counts is not None:
+                    there = counts.reshape(groups, -1, 1).any(1, keepdims=True)
+                    batch = jnp.where(there, batch, running.value)
                 running.value = MOMENTUM * running.value + (1 - MOMENTUM) * batch.mean((0, 1))
         return y
 
@@ -137,6 +164,8 @@ def _by_sample(
     gate: Gate | None,
     relu: bool,
     dtype: DTypeLike,
+    *,
+    counts: Bool[Array, " n"] | None = None,
 ) -> tuple[Float[Array, "n *space c"], Float[Array, "groups 1 c"], Float[Array, "groups 1 c"]]:
     """The normalized maps, and mean and variance of each group, in the form for CPUs.
 
@@ -150,13 +179,22 @@ def _by_sample(
         gate: See ``BatchNorm.__call__``.
         relu: Apply a ReLU to the result.
         dtype: Precision of the result.
+        counts: See ``BatchNorm.__call__``.
     """
     sample_mean, sample_var = sample_moments(x)
     means, variances = (
         each.reshape(groups, -1, each.shape[-1]) for each in (sample_mean, sample_var)
     )
-    mean = means.mean(axis=1, keepdims=True)
-    var = (variances + jnp.square(means - mean)).mean(axis=1, keepdims=True)
+
+    def average(each: Float[Array, "groups size c"]) -> Float[Array, "groups 1 c"]:
+        if counts is None:
+            return each.mean(axis=1, keepdims=True)
+        which = counts.reshape(groups, -1, 1)
+        count = jnp.maximum(which.sum(axis=1, keepdims=True), 1)
+        return jnp.where(which, each, 0).sum(axis=1, keepdims=True) / count
+
+    mean = average(means)
+    var = average(variances + jnp.square(means - mean))
 
     def of_samples(each: Float[Array, "groups 1 c"]) -> Float[Array, "n c"]:
         return jnp.repeat(each, x.shape[0] // groups, axis=1).reshape(sample_mean.shape)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from senet_jax.interchange.naming import (
     densenet,
+    detection,
     inception,
     inception_resnet,
     resnet,
@@ -13,6 +14,8 @@ from senet_jax.interchange.naming import (
 from senet_jax.interchange.naming.rules import Naming
 from senet_jax.models.backbone import Backbone
 from senet_jax.models.densenet import DenseNet
+from senet_jax.models.detection import named as detectors
+from senet_jax.models.detection.rcnn import FasterRCNN
 from senet_jax.models.inception import Inception
 from senet_jax.models.inception_resnet import InceptionResNet
 from senet_jax.models.resnet import ResNet
@@ -44,9 +47,18 @@ def namings(name: str, model: Network) -> tuple[Naming, ...]:
         model: The network.
     """
     if isinstance(model, Segmenter):
-        return segmentation.namings(model, namings(named.classifier(name), model.backbone))
+        return segmentation.namings(model, namings(backbone_name(name), model.backbone))
+    if isinstance(model, FasterRCNN):
+        return detection.namings(model, namings(backbone_name(name), model.backbone))
     family = FAMILIES.get(type(model))
     return family(name, model) if family else (lambda path: path.replace("/", "."),)
+
+
+def backbone_name(name: str) -> str:
+    """The name of the backbone of a network of segmentation or detection."""
+    parts = detectors.split(name) or named.split(name)
+    assert parts, name
+    return parts[1]
 
 
 def training_only(model: Network) -> tuple[str, ...]:

@@ -9,6 +9,9 @@ Naming = Callable[[str], str]
 Rules = tuple[tuple[str, str], ...]
 """Regular expressions and what they expand to; the first that matches the whole holds."""
 
+BACKBONE = "backbone/"
+"""The start of the paths of the modules of a composed network's backbone."""
+
 
 def apply(rules: Rules, path: str) -> str:
     """The expansion of the first rule that matches a path, or the path itself, with dots."""

@@ -8,7 +8,7 @@ import functools
 
 from flax import linen as nn
 
-from senet_jax.interchange.naming.rules import Naming, Rules, apply
+from senet_jax.interchange.naming.rules import BACKBONE, Naming, Rules, apply
 from senet_jax.models.segmentation.segmenter import FCN, DeepLabV3, DeepLabV3Plus, PSPNet
 
 _TORCHVISION_AUX: Rules = (
@@ -83,9 +83,6 @@ DIALECTS = ((TORCHVISION, "backbone"), (AUTHORS, "pretrained"))
 
 AUXILIARY = ("aux_classifier", "auxlayer", "aux_head")
 """The auxiliary head, which only training uses."""
-
-BACKBONE = "backbone/"
-"""The start of the paths of the backbone's modules."""
 
 
 def namings(model: nn.Module, of_backbone: tuple[Naming, ...]) -> tuple[Naming, ...]:

@@ -1,0 +1,547 @@
+"""Faster R-CNN (arXiv 1506.01497) and Mask R-CNN (arXiv 1703.06870) with a feature pyramid.
+
+The names are in :mod:`senet_jax.models.detection.named`.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float, Int
+
+from senet_jax.attention import Mechanism
+from senet_jax.errors import UsageError
+from senet_jax.fields.models import DetectorFields, MaskRCNNFields
+from senet_jax.models.backbone import Backbone, check_images
+from senet_jax.models.detection.fpn import FeaturePyramid, Level
+from senet_jax.models.detection.heads import BoxHead, BoxPredictor, MaskHead
+from senet_jax.models.detection.losses import (
+    Part,
+    binary_cross_entropy,
+    cross_entropy,
+    number,
+    smooth_l1,
+    total,
+)
+from senet_jax.models.detection.objects import (
+    Matching,
+    Objects,
+    Samples,
+    draw,
+    mask_targets,
+    read_objects,
+)
+from senet_jax.models.detection.rpn import Proposals, RPNHead, Selection, propose
+from senet_jax.models.frozen import check_stages, frozen_norms, frozen_stages
+from senet_jax.ops import boxes as box_ops
+from senet_jax.ops.anchors import pyramid_anchors
+from senet_jax.ops.compute import Compute
+from senet_jax.ops.nms import nms_best
+from senet_jax.ops.per_image import per_image
+from senet_jax.ops.roi_align import assign_levels, nearest_scale, roi_align
+from senet_jax.ranges import CLASSES, check_fields
+
+STAGES = (2, 3, 4, 5)
+"""The stages whose maps the pyramid is made of."""
+LEVELS = len(STAGES) + 1
+LEAST_SIDE = 1e-2
+"""Least side of a detection, pixels."""
+
+Losses = dict[str, Part]
+
+
+class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
+    """A network that finds objects: their boxes and classes.
+
+    In evaluation, ``model.apply(variables, images, sizes, train=False)`` gives ``{"boxes": (n, k,
+    4), "labels": (n, k), "scores": (n, k), "valid": (n, k)}``, best first: boxes (x1, y1, x2, y2)
+    in pixels of the padded image, labels from 1, and False where an image has fewer detections,
+    whose other numbers then are 0. In training, ``model.apply(variables, images, sizes, targets,
+    train=True, rngs={"dropout": ..., "sampling": ...}, mutable=["batch_stats"])`` gives the losses
+    ``loss_objectness``, ``loss_rpn_box_reg``, ``loss_classifier`` and ``loss_box_reg``, numbers
+    whose sum is minimised. Each is a sum over the whole batch over a count of the whole batch that
+    the sampling decides; the method ``loss_parts`` gives the two apart.
+
+    Variables are ``params`` and ``batch_stats``. Precision, ``remat`` and ``norm_group``, a number
+    of images, are fields of the backbone and hold for the heads too.
+
+    ``targets`` are arrays by name: ``boxes`` (n, g, 4) in pixels of the padded image, ``labels``
+    (n, g) from 1, ``valid`` (n, g), and if there are crowds ``crowd`` (n, g). Crowds are no
+    objects: an anchor or proposal of which most lies in one is not background either. Arrays of
+    masks may be there and are not read.
+
+    torchvision infers the scales of RoIAlign from the sizes before padding, and here they follow
+    from the padded images. The two differ where all images of a batch have less than 68 rows.
+
+    Raises:
+        UsageError: A field that does not fit, or a backbone that lacks a stage; when it is called,
+            what the backbone does not take, or targets that are missing or of another shape.
+    """
+
+    backbone: Backbone
+    """The network that makes the feature maps. Its head is left out."""
+    num_classes: Annotated[int, CLASSES] = 91
+    """Number of classes with the background; a run has the classes of its data set and one more."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        numbers = tuple(self.backbone.stage_numbers)
+        if not set(STAGES) <= set(numbers):
+            raise UsageError(
+                f"a feature pyramid needs a backbone with the stages 2 to 5, and "
+                f"{type(self.backbone).__name__} has the stages {', '.join(map(str, numbers))} "
+                "here: choose a network of ImageNet such as resnet50."
+            )
+        if self.num_classes < 2:
+            raise UsageError("num_classes counts the background, so it must be at least 2.")
+        for first, second in (("rpn_low", "rpn_high"), ("box_low", "box_high")):
+            if getattr(self, first) > getattr(self, second):
+                raise UsageError(f"{first} must be at most {second}.")
+        if len(self.anchor_sizes) % LEVELS:
+            raise UsageError(
+                f"anchor_sizes must be as many for each of the {LEVELS} levels, and there are "
+                f"{len(self.anchor_sizes)}."
+            )
+        check_stages(self.backbone, self.frozen_norms)
+        self.backbone = self.backbone.clone(features_only=True, features_by="stage")
+        super().__post_init__()
+
+    @property
+    def attention(self) -> Mechanism | None:
+        """The attention of the backbone."""
+        return self.backbone.attention
+
+    @property
+    def drop_block(self) -> float:
+        """Rate of DropBlock of the backbone."""
+        return getattr(self.backbone, "drop_block", 0.0)
+
+    @property
+    def classifiers(self) -> Sequence[str]:
+        """Modules whose shapes depend on the number of classes, first that of the logits."""
+        return ("box_predictor/cls_score", "box_predictor/bbox_pred")
+
+    def is_frozen(self, path: Sequence[str]) -> bool:
+        """Says if the parameter at a path gets no gradient, so that it must not decay either."""
+        if path[0] != "backbone":
+            return False
+        stage = self.backbone.stage_of(path[1])
+        of_norm = path[-1] == "scale" or path[-2].startswith(("bn", "norm"))
+        return stage <= self.frozen_stages or (stage in self.frozen_norms and of_norm)
+
+    def __call__(
+        self,
+        images: Float[Array, "n h w c"],
+        sizes: Int[Array, "n 2"] | None = None,
+        targets: Mapping[str, Any] | None = None,
+        train: bool = False,
+        **arguments: Any,
+    ) -> dict[str, Array]:
+        """Applies the network.
+
+        Args:
+            images: Normalised images, padded with zeros at the bottom and the right.
+            sizes: Rows and columns of each without padding. If None, none is padded.
+            targets: The objects, which training alone reads.
+            train: Normalise with the batch's statistics, and return the losses.
+            **arguments: Others of the backbone, such as ``drop_block_scale``.
+        """
+        if not train:
+            return self._apply(images, sizes, None, arguments)
+        parts = self.loss_parts(images, sizes, targets, **arguments)
+        return {name: part.mean for name, part in parts.items()}
+
+    def loss_parts(
+        self,
+        images: Float[Array, "n h w c"],
+        sizes: Int[Array, "n 2"] | None,
+        targets: Mapping[str, Any] | None,
+        **arguments: Any,
+    ) -> Losses:
+        """The losses of training as sums and the counts that they are divided by.
+
+        Args:
+            images: See ``__call__``.
+            sizes: Likewise.
+            targets: The objects.
+            **arguments: See ``__call__``.
+        """
+        if targets is None:
+            raise UsageError("a detector needs targets in training.")
+        objects = read_objects(targets, len(images), self.has_masks)
+        found: Losses = self._apply(images, sizes, objects, arguments)
+        return found
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether there is a mask head."""
+        return False
+
+    @nn.compact
+    def _apply(
+        self,
+        images: Float[Array, "n h w c"],
+        sizes: Int[Array, "n 2"] | None,
+        objects: Objects | None,
+        arguments: Mapping[str, Any],
+    ) -> Any:
+        """The detections, or if there are objects the losses."""
+        train = objects is not None
+        check_images(images)
+        n, height, width = images.shape[:3]
+        if sizes is None:
+            sizes = jnp.tile(jnp.array([height, width], jnp.int32), (n, 1))
+        compute = self.backbone.compute(train)
+        levels = self._pyramid(images, compute, arguments)
+        anchors = self.anchors((height, width), [level.shape[1:3] for level in levels])
+        head = RPNHead(
+            compute,
+            self.pyramid_width,
+            self.rpn_convs,
+            len(self.anchor_ratios) * len(self.anchor_sizes) // LEVELS,
+            name="rpn",
+        )
+        logits, deltas = head(levels)
+        selection = Selection(
+            self.pre_nms_train if train else self.pre_nms_test,
+            self.post_nms_train if train else self.post_nms_test,
+            self.rpn_nms,
+            self.rpn_score,
+        )
+        proposals = per_image(
+            lambda logits, deltas, size: propose(logits, deltas, size, anchors, selection)
+        )(logits, deltas, sizes)
+        if objects is None:
+            return self._detect(levels, proposals, sizes, compute, height)
+
+        key = self.make_rng("sampling")
+        keys = jax.vmap(lambda image: jax.random.split(jax.random.fold_in(key, image)))(
+            jnp.arange(n)
+        )
+        losses = self._rpn_losses(logits, deltas, anchors, keys[:, 0], objects)
+        boxes, samples = per_image(self._draw_proposals)(keys[:, 1], objects, proposals)
+        self.sow("intermediates", "box_samples", samples)
+        losses |= self._box_losses(levels, boxes, samples, compute, height)
+        return losses | self._mask_losses(levels, boxes, samples, objects, compute, (height, width))
+
+    def anchors(
+        self, image: tuple[int, int], grids: Sequence[tuple[int, ...]]
+    ) -> list[Float[np.ndarray, "_ 4"]]:
+        """The anchors of each level.
+
+        Args:
+            image: Rows and columns of the padded image.
+            grids: Rows and columns of the levels.
+        """
+        of_level = len(self.anchor_sizes) // LEVELS
+        sizes = [self.anchor_sizes[i * of_level : (i + 1) * of_level] for i in range(LEVELS)]
+        return pyramid_anchors(
+            image, [(g[0], g[1]) for g in grids], sizes, self.anchor_ratios, self.anchor_style
+        )
+
+    def _pyramid(
+        self, images: Float[Array, "n h w c"], compute: Compute, arguments: Mapping[str, Any]
+    ) -> list[Level]:
+        """The levels of the pyramid; called in the compact method."""
+        until = range(1, self.frozen_stages + 1)
+        with (
+            frozen_norms(self.backbone, [s for s in until if s not in self.frozen_norms]),
+            frozen_norms(
+                self.backbone, self.frozen_norms, constant=True, epsilon=self.frozen_epsilon
+            ),
+            frozen_stages(self.backbone, self.frozen_stages),
+        ):
+            maps = self.backbone(images, compute.train, **arguments)
+        pyramid = FeaturePyramid(compute, self.pyramid_width, self.pyramid_norm, name="pyramid")
+        return pyramid({stage: maps[stage] for stage in STAGES})
+
+    def _pool(
+        self, levels: Sequence[Level], boxes: Float[Array, "n k 4"], bins: int, height: int
+    ) -> Float[Array, "nk p q c"]:
+        """The features of the RoIs of all images, (n * k, bins, bins, channels)."""
+        own = list(levels[:-1])
+        scales = [nearest_scale(level.shape[1], height) for level in own]
+        lowest, highest = (round(-np.log2(scales[at])) for at in (0, -1))
+
+        def pool(levels: Sequence[Array], boxes: Float[Array, "k 4"]) -> Array:
+            return roi_align(
+                levels,
+                boxes,
+                assign_levels(boxes, lowest, highest, style=self.level_style),
+                scales,
+                bins,
+                sampling=self.roi_samples or None,
+                aligned=self.roi_aligned,
+            )
+
+        pooled = per_image(pool)(own, boxes)
+        return pooled.reshape(-1, *pooled.shape[2:])
+
+    @staticmethod
+    def _of_rois(compute: Compute, rois: int) -> Compute:
+        """The precision and norms of layers whose batch has so many RoIs for each image."""
+        group = compute.norm_group
+        return dataclasses.replace(compute, norm_group=group and group * rois)
+
+    def _boxes_of(
+        self,
+        levels: Sequence[Level],
+        boxes: Float[Array, "n k 4"],
+        valid: Bool[Array, "n k"],
+        compute: Compute,
+        height: int,
+    ) -> tuple[Float[Array, "n k classes"], Float[Array, "n k boxes 4"]]:
+        """Logits of the classes of RoIs, and deltas; called in the compact method."""
+        n, rois = valid.shape
+        head = BoxHead(
+            compute=self._of_rois(compute, rois),
+            convs=self.box_convs,
+            conv_width=self.pyramid_width,
+            norm=self.box_norm,
+            denses=self.box_denses,
+            width=self.box_width,
+            start=self.head_init,
+            name="box_head",
+        )
+        x = head(self._pool(levels, boxes, self.box_bins, height), valid.reshape(-1))
+        outputs = {"all": self.num_classes, "foreground": self.num_classes - 1, "agnostic": 1}
+        predictor = BoxPredictor(
+            num_classes=self.num_classes,
+            boxes=outputs[self.box_outputs],
+            start=self.head_init,
+            name="box_predictor",
+        )
+        logits, deltas = predictor(x)
+        return (
+            logits.reshape(n, rois, -1),
+            deltas.reshape(n, rois, *deltas.shape[1:]),
+        )
+
+    def _foreground(self, x: Float[Array, "*dims c"], axis: int) -> Float[Array, "*dims c2"]:
+        """The outputs of all classes but the background."""
+        start = 1 if self.background == "first" else 0
+        return jax.lax.slice_in_dim(x, start, start + self.num_classes - 1, axis=axis)
+
+    def _classes(self, labels: Int[Array, "*dims"]) -> Int[Array, "*dims"]:
+        """The numbers of classes among the outputs, of labels from 1 and 0 for the background."""
+        if self.background == "first":
+            return labels
+        return jnp.where(labels > 0, labels - 1, self.num_classes - 1)
+
+    def _foreground_boxes(self, deltas: Float[Array, "*dims b 4"]) -> Float[Array, "*dims b2 4"]:
+        """The deltas of all classes but the background, or the one of all classes."""
+        if self.box_outputs == "all":
+            return self._foreground(deltas, deltas.ndim - 2)
+        return deltas
+
+    def _detect(
+        self,
+        levels: Sequence[Level],
+        proposals: Proposals,
+        sizes: Int[Array, "n 2"],
+        compute: Compute,
+        height: int,
+    ) -> dict[str, Array]:
+        """The detections; called in the compact method."""
+        logits, deltas = self._boxes_of(levels, proposals.boxes, proposals.valid, compute, height)
+
+        def detect(
+            logits: Array, deltas: Array, proposals: Proposals, size: Array
+        ) -> dict[str, Array]:
+            rois, classes = len(logits), self.num_classes - 1
+            boxes = box_ops.decode(
+                self._foreground_boxes(deltas), proposals.boxes[:, None], box_ops.BOX_WEIGHTS
+            )
+            boxes = box_ops.clip(boxes, size[0].astype(jnp.float32), size[1].astype(jnp.float32))
+            boxes = jnp.broadcast_to(boxes, (rois, classes, 4)).reshape(-1, 4)
+            scores = self._foreground(jax.nn.softmax(logits), 1)
+            valid = proposals.valid[:, None] & (scores > self.score_threshold)
+            valid = valid.reshape(-1) & box_ops.reaches(boxes, LEAST_SIDE)
+            labels = jnp.tile(jnp.arange(1, classes + 1, dtype=jnp.int32), rois)
+            scores = scores.reshape(-1)
+            index, kept = nms_best(
+                boxes, scores, self.nms_threshold, self.detections, valid=valid, groups=labels
+            )
+            return {
+                "boxes": jnp.where(kept[:, None], boxes[index], 0),
+                "labels": jnp.where(kept, labels[index], 0),
+                "scores": jnp.where(kept, scores[index], 0),
+                "valid": kept,
+            }
+
+        return per_image(detect)(logits, deltas, proposals, sizes)
+
+    def _rpn_losses(
+        self,
+        logits: Sequence[Float[Array, "n _"]],
+        deltas: Sequence[Float[Array, "n _ 4"]],
+        anchors: Sequence[Float[np.ndarray, "_ 4"]],
+        keys: Array,
+        objects: Objects,
+    ) -> Losses:
+        how = Matching(
+            self.rpn_high,
+            self.rpn_low,
+            True,
+            self.rpn_samples,
+            self.rpn_positive,
+            box_ops.RPN_WEIGHTS,
+        )
+        all_anchors = np.concatenate(anchors)
+        samples: Samples = per_image(
+            lambda key, objects: draw(key, objects, all_anchors, None, how)
+        )(keys, objects._replace(masks=None, regions=None))
+        self.sow("intermediates", "rpn_samples", samples)
+        chosen = per_image(lambda outputs, index: jax.tree.map(lambda x: x[index], outputs))
+        of_anchors = jnp.concatenate(logits, 1), jnp.concatenate(deltas, 1)
+        own_logits, own_deltas = chosen(of_anchors, samples.drawn)
+        count = number(samples.valid)
+        if self.rpn_normalizer == "fixed":
+            count = jnp.float32(self.rpn_samples * len(keys))
+        positive = samples.positive.astype(own_logits.dtype)
+        objectness = total(binary_cross_entropy(own_logits, positive), samples.valid)
+        distances = smooth_l1(own_deltas - samples.deltas, self.box_beta).sum(-1)
+        return {
+            "loss_objectness": Part(objectness, count),
+            "loss_rpn_box_reg": Part(total(distances, samples.positive), count),
+        }
+
+    def _draw_proposals(
+        self, key: Array, objects: Objects, proposals: Proposals
+    ) -> tuple[Float[Array, "k 4"], Samples]:
+        """Proposals of an image that train; the objects themselves are among them."""
+        how = Matching(
+            self.box_high,
+            self.box_low,
+            False,
+            self.box_samples,
+            self.box_positive,
+            box_ops.BOX_WEIGHTS,
+        )
+        boxes = jnp.concatenate([proposals.boxes, objects.boxes])
+        valid = jnp.concatenate([proposals.valid, objects.valid])
+        samples = draw(key, objects, boxes, valid, how)
+        # A RoI that is not drawn may be of any size, infinite too.
+        chosen = jnp.where(samples.valid[:, None], boxes[samples.drawn], 0)
+        return chosen, samples
+
+    def _box_losses(
+        self,
+        levels: Sequence[Level],
+        boxes: Float[Array, "n k 4"],
+        samples: Samples,
+        compute: Compute,
+        height: int,
+    ) -> Losses:
+        """The losses of the box head; called in the compact method."""
+        logits, deltas = self._boxes_of(levels, boxes, samples.valid, compute, height)
+        deltas = self._foreground_boxes(deltas)
+        if self.box_outputs == "agnostic":
+            deltas = deltas[..., 0, :]
+        else:
+            own = jnp.maximum(samples.labels - 1, 0)
+            deltas = jnp.take_along_axis(deltas, own[..., None, None], 2)[..., 0, :]
+        count = number(samples.valid)
+        entropies = cross_entropy(logits, self._classes(samples.labels))
+        distances = smooth_l1(deltas - samples.deltas, self.box_beta).sum(-1)
+        return {
+            "loss_classifier": Part(total(entropies, samples.valid), count),
+            "loss_box_reg": Part(total(distances, samples.positive), count),
+        }
+
+    def _mask_losses(
+        self,
+        levels: Sequence[Level],
+        boxes: Float[Array, "n k 4"],
+        samples: Samples,
+        objects: Objects,
+        compute: Compute,
+        image: tuple[int, int],
+    ) -> Losses:
+        """The losses of the mask head, which a detector of boxes lacks."""
+        return {}
+
+
+class MaskRCNN(MaskRCNNFields, FasterRCNN):
+    """A Faster R-CNN with a mask of each detection.
+
+    Its detections have ``masks`` (n, k, 28, 28) too, probabilities in a grid over each box, and its
+    losses ``loss_mask``. ``targets`` must have ``masks`` (n, g, height, width), 0 and 1, and may
+    have ``mask_boxes`` (n, g, 4), the region of the padded image that each mask covers, such as its
+    object's box; without them each mask covers the padded image.
+    """
+
+    @property
+    def has_masks(self) -> bool:
+        return True
+
+    @property
+    def classifiers(self) -> Sequence[str]:
+        return (*super().classifiers, "mask_head/logits")
+
+    def _masks_of(
+        self,
+        levels: Sequence[Level],
+        boxes: Float[Array, "n k 4"],
+        labels: Int[Array, "n k"],
+        valid: Bool[Array, "n k"],
+        compute: Compute,
+        height: int,
+    ) -> Float[Array, "n k side side"]:
+        """Logits of the masks of RoIs of these classes; called in the compact method."""
+        n, rois = valid.shape
+        with_background = self.box_outputs == "all"
+        head = MaskHead(
+            compute=self._of_rois(compute, rois),
+            convs=self.mask_convs,
+            width=self.mask_width,
+            norm=self.mask_norm,
+            outputs=self.num_classes if with_background else self.num_classes - 1,
+            start=self.head_init,
+            name="mask_head",
+        )
+        logits = head(self._pool(levels, boxes, self.mask_bins, height), valid.reshape(-1))
+        own = self._classes(labels) if with_background else jnp.maximum(labels - 1, 0)
+        picked = jnp.take_along_axis(logits, own.reshape(-1, 1, 1, 1), -1)[..., 0]
+        return picked.reshape(n, rois, *picked.shape[1:])
+
+    def _detect(
+        self,
+        levels: Sequence[Level],
+        proposals: Proposals,
+        sizes: Int[Array, "n 2"],
+        compute: Compute,
+        height: int,
+    ) -> dict[str, Array]:
+        found = super()._detect(levels, proposals, sizes, compute, height)
+        valid = found["valid"]
+        logits = self._masks_of(levels, found["boxes"], found["labels"], valid, compute, height)
+        masks = jnp.where(valid[..., None, None], jax.nn.sigmoid(logits), 0)
+        return {**found, "masks": masks}
+
+    def _mask_losses(
+        self,
+        levels: Sequence[Level],
+        boxes: Float[Array, "n k 4"],
+        samples: Samples,
+        objects: Objects,
+        compute: Compute,
+        image: tuple[int, int],
+    ) -> Losses:
+        # The positive ones stand before the others.
+        most = min(int(self.box_samples * self.box_positive), boxes.shape[1])
+        boxes, own = boxes[:, : max(most, 1)], jax.tree.map(lambda x: x[:, : max(most, 1)], samples)
+        logits = self._masks_of(levels, boxes, own.labels, own.positive, compute, image[0])
+        binary = self.mask_targets == "binary"
+        targets = per_image(
+            lambda objects, boxes, index: mask_targets(
+                objects, boxes, index, 2 * self.mask_bins, image, binary
+            )
+        )(objects, boxes, own.object)
+        counts = jnp.broadcast_to(own.positive[..., None, None], logits.shape)
+        losses = binary_cross_entropy(logits, targets)
+        return {"loss_mask": Part(total(losses, counts), number(counts))}
