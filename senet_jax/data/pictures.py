@@ -185,6 +185,11 @@ class Pictures:
             self.index.masks(place) if masks else None,
         )
 
+    def learnt_boxes(self, index: int) -> Float[np.ndarray, "k 4"]:
+        """The boxes of a picture without crowds, in pixels of the image."""
+        found = self.index.objects(self._place(index))
+        return np.array(found.boxes[~found.crowd])
+
     @functools.cached_property
     def counts(self) -> Int[np.ndarray, " n"]:
         """Objects of each picture that are learnt: those that are no crowd."""

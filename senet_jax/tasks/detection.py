@@ -1,7 +1,7 @@
 """Detection: boxes, classes and masks of objects, by the losses of the network and COCO's AP."""
 
 import dataclasses
-import logging
+import functools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -19,6 +19,7 @@ from senet_jax.data.picture_examples import (
     Bucket,
     TrainPictures,
     buckets,
+    evaluated_size,
     evaluation_pictures,
 )
 from senet_jax.data.picture_sets import PictureOptions, open_pictures
@@ -26,18 +27,26 @@ from senet_jax.data.picture_transforms import PictureTransform
 from senet_jax.data.pictures import PictureDataset
 from senet_jax.errors import UsageError
 from senet_jax.models.configured import build_model
-from senet_jax.tasks.base import Arrays, Measured, Task
+from senet_jax.models.detection import named
+from senet_jax.models.detection.coverage import anchor_overlap
+from senet_jax.models.detection.rcnn import FasterRCNN
+from senet_jax.models.segmentation import named as segmenters
+from senet_jax.tasks.base import Arrays, Measured, Task, is_kernel
 from senet_jax.tasks.coco_ap import NUMBERS
 from senet_jax.tasks.detections import KINDS, Detections
 from senet_jax.tasks.metrics import Metric
-
-LOGGER = logging.getLogger(__name__)
 
 TARGETS = ("boxes", "labels", "valid", "crowd", "masks", "mask_boxes")
 """Arrays of a training batch that the network is given to learn, if they are there."""
 
 FOUND = ("boxes", "labels", "scores", "valid", "masks")
 """What a network says of each image, if it is there."""
+
+
+COVERED, MOSTLY_COVERED = 0.5, 0.9
+"""IoU from which on an anchor fits an object, and the share of the objects that should have one."""
+MOST_COVERED = 2000
+"""Images whose objects are compared with the anchors."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +94,9 @@ class Detection(Task):
         "data.objects",
         "data.val_split",
     )
+    head: ClassVar[tuple[str, ...]] = (
+        *("pyramid/*", "rpn/*", "box_head/*", "box_predictor/*", "mask_head/*"),
+    )
     rngs: ClassVar[tuple[str, ...]] = ("dropout", "sampling")
 
     @classmethod
@@ -106,7 +118,17 @@ class Detection(Task):
         Raises:
             UsageError: There is no such network, or it is one of another task.
         """
-        return build_model(config, classes)
+        network = build_model(config, classes)
+        if not isinstance(network, FasterRCNN):
+            backbone = config.name
+            if of_segmenter := segmenters.split(config.name):
+                backbone = of_segmenter[1]
+            raise UsageError(
+                f"{config.name} finds no objects: choose a network such as "
+                f"{named.name_of('maskrcnn', backbone, False)}, --model.name; the heads are "
+                f"{', '.join(named.HEADS)}."
+            )
+        return network
 
     @classmethod
     def has_masks(cls, config: ModelConfig) -> bool:
@@ -143,6 +165,8 @@ class Detection(Task):
                 f"{crowded.max():,}: the largest {most} of each are learnt, and the others are "
                 "background; raise --data.objects.most."
             )
+        if isinstance(network, FasterRCNN):
+            told.append(self._coverage(pictures, network))
         found = _buckets(pictures, self.data)
         left = sum(len(bucket.indices) % self.data.batch_size for bucket in found)
         if len(found) > 1:
@@ -152,6 +176,28 @@ class Detection(Task):
                 "left out, others each time."
             )
         return told
+
+    def _coverage(self, pictures: PictureDataset, network: FasterRCNN) -> str:
+        """Says how many objects some anchor fits, at the size of evaluation."""
+        train = pictures.train
+        boxes = np.concatenate(
+            [
+                train.learnt_boxes(index)
+                * _scale(train.sizes[index], evaluated_size(train.sizes[index], self.data.objects))
+                for index in spread(np.flatnonzero(train.counts), MOST_COVERED)
+            ]
+        )
+        overlap = anchor_overlap(network, boxes, pictures.frame)
+        share, least = np.mean(overlap >= COVERED), MOSTLY_COVERED
+        told = f"{share:.1%} of the objects have an anchor of IoU {COVERED} or more"
+        if share >= least:
+            return f"{told}."
+        sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))
+        usual = ", ".join(f"{side:.0f}" for side in np.percentile(sides, (5, 25, 50, 75, 95)))
+        return (
+            f"{told}, which are few: anchors of the sides of the objects, of which 5, 25, 50, 75 "
+            f"and 95 % are below {usual} pixels, help, --model.anchor-sizes."
+        )
 
     def examples(self, dataset: Dataset, split: Literal["train", "val"]) -> tuple[Examples, ...]:
         pictures, data = _pictures(dataset), self.data
@@ -174,6 +220,15 @@ class Detection(Task):
 
     def build(self, dataset: Dataset) -> nn.Module:
         return self.network(self.model, len(dataset.classes) + 1)
+
+    @functools.cached_property
+    def _network(self) -> nn.Module:
+        return self.build(self.dataset)
+
+    def decays(self, path: tuple[str, ...]) -> bool:
+        """As ``Task.decays``; what is frozen keeps its value."""
+        network = self._network
+        return is_kernel(path) and not (isinstance(network, FasterRCNN) and network.is_frozen(path))
 
     def inputs(self, arrays: Mapping[str, Any], *, train: bool) -> tuple[Any, ...]:
         """Images whose padding has the mean colour, their heights and widths, and the objects."""
@@ -230,6 +285,18 @@ class Detection(Task):
         """The number of objects of each image."""
         counts = np.asarray(batch["valid"] & ~batch["crowd"]).sum(1).tolist()
         return [f"{count} object{'s' * (count != 1)}" for count in counts]
+
+
+def spread(indices: Int[np.ndarray, " n"], most: int) -> Int[np.ndarray, " m"]:
+    """So many of the indices, evenly spread."""
+    if len(indices) <= most:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, most).astype(int)]
+
+
+def _scale(size: Int[np.ndarray, " 2"], scaled: tuple[int, int]) -> Float[np.ndarray, " 4"]:
+    down, across = (new / int(old) for new, old in zip(scaled, size, strict=True))
+    return np.array([across, down, across, down])
 
 
 def _options(config: TrainConfig) -> PictureOptions:

@@ -142,6 +142,18 @@ class Detections:
                 found.append((place, detection))
         return [detection for _, detection in sorted(found, key=lambda each: each[0])]
 
+    def named_results(
+        self, parts: Sequence[Mapping[str, np.ndarray]], names: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """The same, with the names of the classes beside their numbers.
+
+        Args:
+            parts: ``part`` of each host.
+            names: Names of the classes.
+        """
+        named = dict(zip(self._category_ids, names, strict=True))
+        return [{**row, "category_name": named[row["category_id"]]} for row in self.results(parts)]
+
     def summary(self, parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
         """COCO's twelve numbers, and AP by class, of boxes and of masks if there are.
 

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from senet_jax.data.examples import Batch, Examples
 from senet_jax.data.loader import EvalBatch, EvalBatches, EvalGroups, Host
 from senet_jax.errors import UsageError
-from senet_jax.tasks.base import Task
+from senet_jax.tasks.base import Accumulator, Task
 from senet_jax.text import printable
 from senet_jax.training.distributed.mesh import to_devices
 from senet_jax.training.step import EvalStep
@@ -85,6 +85,7 @@ def evaluate(
     batch_size: int,
     mesh: Mesh,
     workers: int = 0,
+    accumulator: Accumulator | None = None,
 ) -> dict[str, float]:
     """Evaluates variables on all images of a split.
 
@@ -96,6 +97,7 @@ def evaluate(
         batch_size: Images of a step; rounded up to a multiple of the devices.
         mesh: The mesh of ``step``.
         workers: Processes that prepare the images; 0 means threads.
+        accumulator: Takes the measurements; if None, a new one of the task does.
 
     Returns:
         The metrics as keys of ``metrics.jsonl``, and ``val/count``, the number of images that
@@ -105,7 +107,8 @@ def evaluate(
         UsageError: Not one image of the split could be read.
         RuntimeError: Images were lost or counted twice.
     """
-    accumulator, batches = task.accumulator(), eval_groups(groups, batch_size, mesh)
+    accumulator = task.accumulator() if accumulator is None else accumulator
+    batches = eval_groups(groups, batch_size, mesh)
     counted, readable = 0.0, 0
 
     def dispatch(batch: Batch) -> Any:

@@ -23,7 +23,7 @@ from senet_jax.models.configured import model_fields
 from senet_jax.models.cost import cost
 from senet_jax.network import Network
 from senet_jax.tasks import task_of
-from senet_jax.tasks.base import Arrays, Task
+from senet_jax.tasks.base import Accumulator, Arrays, Task
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.evaluate import eval_groups, evaluate, without_index
 from senet_jax.training.machine.compile_cache import use_compile_cache
@@ -208,11 +208,13 @@ class Run:
             for name, spec in arrays.items()
         }
 
-    def evaluate(self, variables: dict[str, Any]) -> dict[str, float]:
+    def evaluate(
+        self, variables: dict[str, Any], accumulator: Accumulator | None = None
+    ) -> dict[str, float]:
         """Evaluates ``params`` and ``batch_stats`` on the validation split; see ``evaluate``."""
         size, workers = self.config.data.eval_batch_size, _workers(self.config, self.dataset)
         step = self.programs.evaluate
-        return evaluate(self.task, step, variables, self.val, size, self.mesh, workers)
+        return evaluate(self.task, step, variables, self.val, size, self.mesh, workers, accumulator)
 
     def device_batches(self, start: int, stop: Sequence[int] = ()) -> Iterator[Arrays]:
         """Yields the training batches from step ``start`` on, as global arrays.
