@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def _decoded(parts: list[np.ndarray], runs: bool, height: int, width: int) -> np
     return flat.reshape(width, height).T
 
 
-def open_coco(path: Path, cache: Path) -> CocoIndex:
+def open_coco(path: Path, cache: Path | None = None) -> CocoIndex:
     """Opens the index of a file of annotations, and builds it where it is not stored yet.
 
     The arrays are mapped into memory, so that processes share them. They are stored under the hash
@@ -135,7 +136,8 @@ def open_coco(path: Path, cache: Path) -> CocoIndex:
 
     Args:
         path: A JSON file in COCO's format.
-        cache: Folder of the indices of any number of files.
+        cache: Folder of the indices of any number of files; None means one below the user's folder
+            of caches.
 
     Raises:
         UsageError: The file is refused, see ``read_coco``, or the folder cannot be written.
@@ -144,10 +146,31 @@ def open_coco(path: Path, cache: Path) -> CocoIndex:
         digest = hashlib.blake2b(read_bytes(path), digest_size=16).hexdigest()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {os_reason(error)}.") from error
-    folder = cache / f"{digest}-{VERSION}"
+    return stored_index(digest, lambda: read_coco(path), cache)
+
+
+def stored_index(
+    digest: str, build: Callable[[], CocoArrays], cache: Path | None = None
+) -> CocoIndex:
+    """The index that is stored under the hash of what it is made of, and built where it is not.
+
+    Args:
+        digest: The hash.
+        build: Makes the arrays.
+        cache: Folder of all indices; None means one below the user's folder of caches.
+
+    Raises:
+        UsageError: As ``build``, or the folder cannot be written or is damaged.
+    """
+    folder = (cache or index_folder()) / f"{digest}-{VERSION}"
     if not folder.is_dir():
-        _store(read_coco(path), folder)
+        _store(build(), folder)
     return _mapped(folder)
+
+
+def index_folder() -> Path:
+    """Where indices are stored, below the user's folder of caches (``XDG_CACHE_HOME``)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "senet_jax" / "coco"
 
 
 def _mapped(folder: Path) -> CocoIndex:

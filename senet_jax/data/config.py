@@ -190,8 +190,8 @@ class DataConfig:
     "masks": DIR/images, DIR/annotations (for each image a PNG with the class of each pixel) and
     DIR/classes.txt (names, one a line), with the folders train and val in both, or with lists of
     names DIR/train.txt and DIR/val.txt. Of detection: "scenes", "coco", "coco_json" (any folder in
-    COCO's format), "voc_xml" (any folder in PASCAL VOC's), and "tfds_coco" and "tfds_voc", the
-    boxes of COCO and PASCAL VOC as `senet-jax prepare` builds them."""
+    COCO's format), "voc_xml" (any folder in PASCAL VOC's), and "coco/2014", "coco/2017",
+    "voc/2007" and "voc/2012", the boxes that TensorFlow Datasets prepares."""
     dir: Path | None = None
     """Where the data set lies; for TFDS sets None means TFDS_DATA_DIR, else TFDS's default."""
     fraction: Annotated[float, Range(0, 1, open_below=True)] = 1.0

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def open_pictures(name: str, options: PictureOptions) -> PictureDataset:
                 f"data.image_size is for drawn scenes: the images of {name} are scaled by "
                 "--data.objects.short and --data.objects.long."
             )
-        if options.directory is None:
+        if options.directory is None and name not in TFDS_SETS:
             raise UsageError(
                 f"{name} needs the path of its folder: give --data.dir in training, --data-dir "
                 "elsewhere."
@@ -133,7 +132,7 @@ def _coco_files(
     name: str, options: PictureOptions, root: Path, files: tuple[Path, Path]
 ) -> PictureDataset:
     def split(annotations: Path) -> Pictures:
-        index = open_coco(annotations, index_folder())
+        index = open_coco(annotations)
         folder = find_images(root, annotations, index)
         images = ImagesInFiles(folder, index, options.exif_orientation)
         return Pictures(images, index, annotations)
@@ -142,10 +141,12 @@ def _coco_files(
     return _dataset(name, (train, val), root)
 
 
-def index_folder() -> Path:
-    """Where the indices of annotations are stored, below the user's folder of caches."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "senet_jax" / "coco"
+def _records(name: str, options: PictureOptions) -> PictureDataset:
+    """The boxes of a set that TensorFlow Datasets prepared; see ``tfds_pictures``."""
+    from senet_jax.data.tfds_pictures import open_records
+
+    splits = open_records(name, options.directory, options.val_split, options.exif_orientation)
+    return _dataset(name, splits, options.directory)
 
 
 def _voc_xml(name: str, options: PictureOptions) -> PictureDataset:
@@ -224,10 +225,14 @@ def _drawn(split: str, count: int, side: int) -> Pictures:
     return Pictures(ImagesInMemory(images), packed)
 
 
+TFDS_SETS = ("coco/2014", "coco/2017", "voc/2007", "voc/2012")
+"""Sets of TensorFlow Datasets, by its names."""
+
 PICTURE_SETS: dict[str, Callable[[str, PictureOptions], PictureDataset]] = {
     "scenes": _digits,
     "coco": _coco,
     "coco_json": _coco_json,
     "voc_xml": _voc_xml,
+    **dict.fromkeys(TFDS_SETS, _records),
 }
 """A name and how it is opened."""

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_detection import write_rectangles
 
 from senet_jax import cli, tasks
@@ -21,7 +23,8 @@ from senet_jax.config import (
 )
 from senet_jax.data.config import AugmentConfig, DataConfig, ObjectsConfig
 from senet_jax.errors import UsageError
-from senet_jax.inference.trained import evaluate_run, restore_run
+from senet_jax.inference.trained import restore_run
+from senet_jax.tasks.coco_ap import coco_scores
 from senet_jax.training import loop
 from senet_jax.training.records.metrics import read_metrics
 from senet_jax.training.run import Run
@@ -84,15 +87,68 @@ def test_it_learns_and_a_killed_run_ends_as_if_nothing_had_happened(config, tmp_
     states = [restore_run(each.run_dir)[2] for each in (config, killed)]
     assert jax.tree.all(jax.tree.map(np.array_equal, *states))
 
-    step, found = evaluate_run(config.run_dir)
-    assert step == last["step"]
-    assert found == pytest.approx(scores(last), abs=1e-6)
-    assert cli.main(["evaluate", str(config.run_dir)]) == 0
+    capsys.readouterr()
+    run, step = str(config.run_dir), last["step"]
+    results = tmp_path / "results.json"
+    assert cli.main(["evaluate", run, "--results", str(results)]) == 0
     said = capsys.readouterr().out
     assert f"step {step}: box AP {last['val/AP']:.2%}, box AP50" in said
     assert f"boxes: AP {last['val/AP']:.3f}, AP50 {last['val/AP50']:.3f}" in said
     assert "AP of masks by class:" in said
     assert f"{last['val/mask_ap/blue']:7.2%}  blue" in said
+    found = json.loads(results.read_text())
+    assert {(row["category_id"], row["category_name"]) for row in found} == {
+        (3, "red"),
+        (7, "blue"),
+    }
+    truth = config.data.dir / "annotations/instances_val2017.json"
+    for kind, start in (("bbox", "val/"), ("segm", "val/mask_")):
+        numbers = coco_scores(truth, found, kind, 12).numbers
+        assert numbers["AP"] == pytest.approx(last[f"{start}AP"], abs=1e-6)
+
+    photographs = config.data.dir / "val2017"
+    out = ["--out", str(tmp_path / "drawn")]
+    command = ["predict", str(photographs), "--run", run, *out, "--min-score", "0.4"]
+    assert cli.main(command) == 0
+    said = capsys.readouterr().out
+    assert f"{photographs}/1.png: {tmp_path}/drawn/1.objects.png\n  " in said
+    assert "detections.json: " in said
+    rows = json.loads((tmp_path / "drawn/detections.json").read_text())
+    assert rows
+    assert all(row["score"] >= 0.4 for row in rows)
+    # As the evaluation found them, but for the numbers of the images.
+    seen = [row for row in found if row["score"] >= 0.4]
+    assert sorted(row["score"] for row in rows) == pytest.approx(
+        sorted(row["score"] for row in seen), abs=1e-5
+    )
+    assert {tuple(row["segmentation"]["size"]) for row in rows} == {(32, 56), (56, 32)}
+    picture = Image.open(tmp_path / "drawn/1.objects.png")
+    assert picture.size == (32 * 9, 56 * 9)
+    assert cli.main([*command, "--top", "2"]) == 2
+    assert "leave out --top" in capsys.readouterr().err
+    assert cli.main(["predict", str(photographs), "--run", run, run]) == 2
+    assert "a run of detection, of which there are no ensembles" in capsys.readouterr().err
+    for other in (
+        ["average", run, "--out", "x.npz"],
+        ["convert", run],
+        ["export", run],
+        ["excitation", run],
+    ):
+        assert cli.main(other) == 2
+        assert "is a run of the task detection" in capsys.readouterr().err
+
+
+def test_a_batch_is_drawn_with_its_objects(config, tmp_path, capsys):
+    flags = (
+        f"--task detection --model.name maskrcnn_tiny --data.name coco_json --data.dir "
+        f"{config.data.dir} --data.batch-size 8 --data.augment.flip --data.objects.short 28 32 "
+        f"--images 3 --out {tmp_path}/batch.png"
+    )
+    assert cli.main(["show-data", *flags.split()]) == 0
+    assert "3 of the 8 images of step 0 on coco_json" in capsys.readouterr().out
+    drawn = np.asarray(Image.open(tmp_path / "batch.png"))[..., :3].astype(int)
+    # The rectangles under the colours of their classes, which are not grey.
+    assert (np.ptp(drawn, axis=2) > 60).mean() > 0.02
 
 
 def test_any_mesh_batch_and_shapes_give_one_result(config):
