@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from senet_jax.config import ModelConfig, TrainConfig
-from senet_jax.data.config import DataConfig
+from senet_jax.data.config import CropConfig, DataConfig
 from senet_jax.data.datasets import Dataset
 from senet_jax.data.examples import Examples
 from senet_jax.data.normalization import normalization
@@ -88,7 +88,10 @@ class Detection(Task):
         "data.augment.color_jitter",
         "data.augment.lighting",
         "data.augment.pixel_shift",
-        "data.crop",
+        "data.crop.base",
+        "data.crop.scale",
+        "data.crop.side",
+        "data.crop.size",
         "data.eval_shapes",
         "data.exif_orientation",
         "data.objects",
@@ -103,6 +106,11 @@ class Detection(Task):
     def open(cls, config: TrainConfig) -> PictureDataset:
         # An unknown network is told before the data are opened.
         cls.network(config.model, 2)
+        if not config.data.crop.size and config.data.crop != CropConfig():
+            raise UsageError(
+                "data.crop needs the size of the crops, --data.crop.size; without crops, images "
+                "are scaled by --data.objects.short and --data.objects.long."
+            )
         dataset = open_pictures(config.data.name, _options(config))
         return dataclasses.replace(dataset, frame=_buckets(dataset, config.data)[0].shape)
 

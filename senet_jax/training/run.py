@@ -139,11 +139,16 @@ class Run:
                 drop_head=self.config.drop_head,
                 weights_of=self.config.weights_of,
                 channels=self.dataset.image_shape[2],
-                **model_fields(self.config.model, len(self.dataset.classes)),
+                **model_fields(self.config.model, self._outputs),
             )
         except MisfitError as error:
             # The number of classes is that of the data set.
             raise UsageError(error.advise("--drop-head", None)) from error
+
+    @property
+    def _outputs(self) -> int:
+        """Classes that the network tells apart: detectors also know the background."""
+        return getattr(self.model, "num_classes", len(self.dataset.classes))
 
     def fresh_state(self) -> TrainState:
         """The state of step 0, laid out over the mesh."""

@@ -21,7 +21,7 @@ from senet_jax.config import (
     OptimizerConfig,
     TrainConfig,
 )
-from senet_jax.data.config import AugmentConfig, DataConfig, ObjectsConfig
+from senet_jax.data.config import AugmentConfig, CropConfig, DataConfig, ObjectsConfig
 from senet_jax.errors import UsageError
 from senet_jax.inference.trained import restore_run
 from senet_jax.tasks.coco_ap import coco_scores
@@ -209,6 +209,8 @@ def test_two_processes_count_as_one(config, tmp_path):
         ({"image_size": 80}, "data.image_size is for drawn scenes"),
         ({"objects": ObjectsConfig()}, "have 2 sizes, such as 32x56 and 56x32 pixels"),
         ({"objects": ObjectsConfig(long=9)}, "data.objects.long needs --data.objects.short"),
+        ({"crop": CropConfig(scale=(0.5, 2.0))}, "data.crop needs the size of the crops"),
+        ({"crop": CropConfig(padding="mean")}, "--data.crop.padding .* is no field of the task"),
         ({"val_split": "tset"}, "has no annotations of the split tset"),
         ({"batch_size": 64}, "a batch of 64 is larger than the 36 training images"),
     ],
