@@ -27,6 +27,7 @@ from senet_jax.inference.trained import restore_run
 from senet_jax.tasks.coco_ap import coco_scores
 from senet_jax.training import loop
 from senet_jax.training.records.metrics import read_metrics
+from senet_jax.training.presets import preset
 from senet_jax.training.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -219,3 +220,75 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(config, fi
     with pytest.raises(UsageError, match=message):
         loop.train(data(config, **fields))
     assert not config.run_dir.exists()
+
+
+TINY_COCO = os.environ.get("TINY_COCO")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TINY_COCO, reason="needs TINY_COCO, a folder of annotations and images")
+def test_a_detector_trains_on_coco_and_is_evaluated(config, capsys, monkeypatch):
+    monkeypatch.setitem(tasks.TASKS, "detection", "senet_jax.tasks.detection:Detection")
+    coco = dataclasses.replace(
+        data(
+            config,
+            dir=Path(TINY_COCO),
+            batch_size=4,
+            objects=ObjectsConfig(short=(64, 96), long=160, most=20, mask_side=28),
+            eval_shapes=2,
+        ),
+        epochs=2,
+        eval_every_epochs=2,
+        model=ModelConfig(
+            name="maskrcnn_resnet18_fpn",
+            widths=(8, 8, 16, 16),
+            blocks=(1, 1, 1, 1),
+            stem_width=8,
+            pyramid_width=8,
+            box_width=16,
+            mask_width=8,
+            mask_convs=1,
+            anchor_sizes=(8, 16, 32, 64, 128),
+            pre_nms_train=50,
+            pre_nms_test=50,
+            post_nms_train=30,
+            post_nms_test=30,
+            rpn_samples=32,
+            box_samples=16,
+            score_threshold=0.0,
+            detections=30,
+        ),
+    )
+    last = loop.train(coco)
+    said = capsys.readouterr().out
+    assert "maskrcnn_resnet18_fpn on coco_json" in said
+    assert "objects have an anchor of IoU 0.5 or more" in said
+    assert "batches of 96x160 and 160x96 pixels" in said
+    # An image has 25 objects.
+    assert "1 training images have more objects than 20, at most 2" in said
+    assert last["val/count"] == 6
+    assert 0 <= last["val/AP"] < 0.5
+    assert "val/mask_AP50" in last
+    names = {key.removeprefix("val/ap/") for key in last if key.startswith("val/ap/")}
+    assert {"person", "chair"} & names
+
+
+@pytest.mark.slow
+def test_the_preset_killed_and_resumed_ends_bit_identical(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    short = preset("scenes-detection")
+    short = dataclasses.replace(
+        short,
+        run_dir=tmp_path / "run",
+        epochs=2,
+        eval_every_epochs=2,
+        data=dataclasses.replace(short.data, fraction=0.04),
+        mesh=MeshConfig(1),
+    )
+    last = loop.train(short)
+    killed = dataclasses.replace(short, run_dir=tmp_path / "killed")
+    with pytest.raises(loop.Preempted):
+        loop.train(killed, on_step=lambda step: step == 3 and os.kill(*STOP))
+    assert scores(loop.train(killed)) == scores(last)
+    states = [restore_run(each.run_dir)[2] for each in (short, killed)]
+    assert jax.tree.all(jax.tree.map(np.array_equal, *states))
