@@ -26,8 +26,8 @@ from senet_jax.errors import UsageError
 from senet_jax.inference.trained import restore_run
 from senet_jax.tasks.coco_ap import coco_scores
 from senet_jax.training import loop
-from senet_jax.training.records.metrics import read_metrics
 from senet_jax.training.presets import preset
+from senet_jax.training.records.metrics import read_metrics
 from senet_jax.training.run import Run
 
 ROOT = Path(__file__).parents[2]
