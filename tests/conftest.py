@@ -83,6 +83,8 @@ HEAVY = {
     "dilated",
     "dependencies",
     "digit_scenes",
+    "detection",
+    "detection_goldens",
     "dry_run",
     "ensemble",
     "evaluate",

@@ -24,6 +24,7 @@ from senet_jax.config import (
 )
 from senet_jax.data.config import AugmentConfig, CropConfig, DataConfig
 from senet_jax.models.backbone import Backbone
+from senet_jax.models.detection.named import HEADS as DETECTORS
 from senet_jax.models.segmentation.named import HEADS
 from senet_jax.models.segmentation.segmenter import Segmenter
 from senet_jax.models.zoo import create_model, list_models
@@ -37,11 +38,15 @@ CONFIGS = (
     *(CheckpointConfig, MeshConfig, HostsConfig, Invocation, ShowDataConfig, SlurmOptions, Options),
     *(CropConfig, SegmentationConfig),
 )
-FAMILIES = {type(create_model(name)) for name in list_models()} - {*HEADS.values()}
+FAMILIES = {type(create_model(name)) for name in list_models()} - {
+    *HEADS.values(),
+    *DETECTORS.values(),
+}
 MODULES = (
     Backbone,
     Segmenter,
     *HEADS.values(),
+    *DETECTORS.values(),
     *ATTENTIONS.values(),
     *sorted(FAMILIES, key=lambda family: family.__name__),
 )

@@ -14,12 +14,12 @@ import numpy as np
 from flax import traverse_util
 
 from senet_jax.errors import UsageError
-from senet_jax.interchange.naming import backbone_name, detection, namings, training_only
+from senet_jax.interchange.naming import detection, namings, training_only
 from senet_jax.interchange.naming.rules import BACKBONE
 from senet_jax.interchange.state_dict import bare_name, is_no_weight, network_name
 from senet_jax.models.detection.rcnn import FasterRCNN
 from senet_jax.models.resnet import ResNet
-from senet_jax.models.zoo import CLASSIFIERS, Composed, Network, create_model, find
+from senet_jax.models.zoo import CLASSIFIERS, Composed, Network, backbone_name, create_model, find
 from senet_jax.text import printable
 
 _LEAVES = {

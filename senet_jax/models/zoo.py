@@ -225,6 +225,13 @@ def find(name: str) -> ZooEntry:
     return ZOO[choose("model", name, ZOO)]
 
 
+def backbone_name(name: str) -> str:
+    """The name of the backbone of a composed network, from its name."""
+    parts = detectors.split(name) or named.split(name)
+    assert parts, name
+    return parts[1]
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the networks that match a shell pattern such as ``"*se*"``, sorted by family."""
     return [name for name in ZOO if fnmatch.fnmatchcase(name, pattern)]

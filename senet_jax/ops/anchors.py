@@ -100,14 +100,55 @@ def pyramid_anchors(
             f"there are anchor sizes for {len(sizes)} levels, but {len(grids)} feature maps: "
             f"give one sequence of sizes for each map."
         )
-    levels = []
-    for of_level, grid in zip(sizes, grids, strict=True):
-        ratio = [side / cells for side, cells in zip(image, grid, strict=True)]
-        if style == "torchvision":
-            steps = [int(each) for each in ratio]
-        else:
-            steps = [2 ** max(0, round(float(np.log2(each)))) for each in ratio]
-        levels.append(
-            grid_anchors(cell_anchors(of_level, ratios, style), grid, (steps[0], steps[1]))
-        )
-    return levels
+    return [
+        grid_anchors(cell_anchors(of_level, ratios, style), grid, stride_of(image, grid, style))
+        for of_level, grid in zip(sizes, grids, strict=True)
+    ]
+
+
+def stride_of(
+    image: tuple[int, int], grid: tuple[int, int], style: Style = "torchvision"
+) -> tuple[int, int]:
+    """Pixels of the image from one row, and from one column, of a map to the next.
+
+    Args:
+        image: Rows and columns of the padded image.
+        grid: Rows and columns of the map.
+        style: See :func:`pyramid_anchors`.
+    """
+    ratio = [side / cells for side, cells in zip(image, grid, strict=True)]
+    if style == "torchvision":
+        return int(ratio[0]), int(ratio[1])
+    rows, columns = (2 ** max(0, round(float(np.log2(each)))) for each in ratio)
+    return rows, columns
+
+
+def best_overlaps(
+    boxes: Float[np.ndarray, "m 4"],
+    cell: Float[np.ndarray, "a 4"],
+    grid: tuple[int, int],
+    stride: tuple[int, int],
+) -> Float[np.ndarray, " m"]:
+    """The greatest IoU of each box with any anchor of one feature map, without a list of them.
+
+    Along each axis the anchor whose centre is next to the box's covers most of it.
+
+    Args:
+        boxes: Boxes.
+        cell: As of :func:`grid_anchors`.
+        grid: Likewise.
+        stride: Likewise.
+    """
+    boxes = np.asarray(boxes, np.float64)[:, None]
+    inner = np.ones((len(boxes), len(cell)))
+    for axis in (0, 1):
+        low, high = boxes[..., axis], boxes[..., axis + 2]
+        first, last = cell[:, axis].astype(np.float64), cell[:, axis + 2].astype(np.float64)
+        # Rows are the second coordinate.
+        step, count = stride[1 - axis], grid[1 - axis]
+        place = np.rint(((low + high) - (first + last)) / 2 / step).clip(0, count - 1) * step
+        overlap = np.minimum(high, last + place) - np.maximum(low, first + place)
+        inner *= overlap.clip(0)
+    own = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+    union = own + (cell[:, 2:] - cell[:, :2]).prod(-1) - inner
+    return np.divide(inner, union, out=np.zeros_like(inner), where=union > 0).max(1)

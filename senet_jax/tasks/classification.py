@@ -22,7 +22,7 @@ from senet_jax.data.transforms import EvalTransform, TrainTransform
 from senet_jax.errors import UsageError
 from senet_jax.models import zoo
 from senet_jax.models.configured import build_model, image_side, model_fields
-from senet_jax.models.segmentation import named
+from senet_jax.models.detection import named as detectors
 from senet_jax.tasks.base import Arrays, Measured, Task
 from senet_jax.tasks.metrics import Metric
 from senet_jax.text import printable
@@ -73,10 +73,10 @@ class Classification(Task):
     def open(cls, config: TrainConfig) -> Dataset:
         # An unknown network is told before the data are opened.
         model_fields(config.model, num_classes=1)
-        if named.split(config.model.name):
+        if isinstance(zoo.find(config.model.name), zoo.ComposedEntry):
             raise UsageError(
-                f"{config.model.name} classifies pixels, and this task classifies images: choose a "
-                f"network such as {named.classifier(config.model.name)}."
+                f"{config.model.name} {_does(config.model.name)}, and this task classifies images: "
+                f"choose a network such as {zoo.backbone_name(config.model.name)}."
             )
         return open_dataset(config.data.name, config.data.dir, image_side(config))
 
@@ -242,3 +242,8 @@ def _counted(batch: Arrays, share: Float[Array, ""] | None) -> Int[Array, " n"]:
     if share is None:
         return batch["label"]
     return jnp.where(share >= 0.5, batch["label"], batch["mixed_label"])
+
+
+def _does(name: str) -> str:
+    """What a composed network does, from its name."""
+    return "finds objects" if detectors.split(name) else "classifies pixels"

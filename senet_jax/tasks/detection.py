@@ -14,7 +14,6 @@ from senet_jax.config import ModelConfig, TrainConfig
 from senet_jax.data.config import CropConfig, DataConfig
 from senet_jax.data.datasets import Dataset
 from senet_jax.data.examples import Examples
-from senet_jax.data.normalization import normalization
 from senet_jax.data.picture_examples import (
     Bucket,
     TrainPictures,
@@ -28,7 +27,7 @@ from senet_jax.data.pictures import PictureDataset
 from senet_jax.errors import UsageError
 from senet_jax.models.configured import build_model
 from senet_jax.models.detection import named
-from senet_jax.models.detection.coverage import anchor_overlap
+from senet_jax.models.detection.coverage import covered_share
 from senet_jax.models.detection.rcnn import FasterRCNN
 from senet_jax.models.segmentation import named as segmenters
 from senet_jax.tasks.base import Arrays, Measured, Task, is_kernel
@@ -53,16 +52,14 @@ MOST_COVERED = 2000
 class Detection(Task):
     """Boxes, classes and, if the network has a mask head, masks of objects.
 
-    The network is called with normalized images, zero where they are padded, and their heights and
-    widths, in training also with the objects; it returns its losses by name, whose sum is
-    minimised, or what it found. Of a batch that is computed in parts the loss is the mean of those
+    The network is called with normalized images and their heights and widths, beyond which it sees
+    zeros, in training also with the objects; it returns its losses by name, whose sum is minimised,
+    or what it found. Of a batch that is computed in parts the loss is the mean of those
     of the parts, each of which the network divides by what it samples of the part.
     """
 
     dataset: PictureDataset
     """Its facts: classes, their numbers in annotations, and the annotations."""
-    mean: tuple[float, ...]
-    """The colour that is zero after normalization, 0 to 1."""
     masks: bool
     """Masks are learnt."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -152,8 +149,7 @@ class Detection(Task):
                 f"{dataset.name} has boxes and no masks, and {config.model.name} learns masks: "
                 "choose a network such as fasterrcnn_resnet50_fpn, --model.name."
             )
-        pixels = normalization(config.data.normalization, dataset.mean, dataset.std)
-        return cls(pictures, pixels.mean, masks, config.data, config.model)
+        return cls(pictures, masks, config.data, config.model)
 
     def check(self, dataset: Dataset) -> None:
         pictures = _pictures(dataset)
@@ -195,8 +191,7 @@ class Detection(Task):
                 for index in spread(np.flatnonzero(train.counts), MOST_COVERED)
             ]
         )
-        overlap = anchor_overlap(network, boxes, pictures.frame)
-        share, least = np.mean(overlap >= COVERED), MOSTLY_COVERED
+        share, least = covered_share(network, boxes, pictures.frame, COVERED), MOSTLY_COVERED
         told = f"{share:.1%} of the objects have an anchor of IoU {COVERED} or more"
         if share >= least:
             return f"{told}."
@@ -239,11 +234,11 @@ class Detection(Task):
         return is_kernel(path) and not (isinstance(network, FasterRCNN) and network.is_frozen(path))
 
     def inputs(self, arrays: Mapping[str, Any], *, train: bool) -> tuple[Any, ...]:
-        """Images whose padding has the mean colour, their heights and widths, and the objects."""
-        images = _without_padding(arrays["image"], arrays["size"], self.mean)
+        """The images, their heights and widths without padding and, in training, the objects."""
+        images = arrays["image"], arrays["size"]
         if not train:
-            return images, arrays["size"]
-        return images, arrays["size"], {name: arrays[name] for name in TARGETS if name in arrays}
+            return images
+        return *images, {name: arrays[name] for name in TARGETS if name in arrays}
 
     def normalizer(self, batch: Arrays) -> float:
         """1: the network divides its losses."""
@@ -324,14 +319,3 @@ def _pictures(dataset: Dataset) -> PictureDataset:
 
 def _buckets(dataset: PictureDataset, data: DataConfig) -> tuple[Bucket, ...]:
     return buckets(dataset.train.sizes, data.objects, data.crop, data.batch_size)
-
-
-def _without_padding(
-    images: Any, sizes: Int[Array, "n 2"], mean: tuple[float, ...]
-) -> Float[Array, "n h w c"]:
-    """Images in which what is to the right and below has a colour, 0 to 1; pixels are 0 to 255."""
-    height, width = images.shape[1:3]
-    down = jnp.arange(height) < sizes[:, :1]
-    across = jnp.arange(width) < sizes[:, 1:]
-    inside = (down[:, :, None] & across[:, None, :])[..., None]
-    return jnp.where(inside, images, 255 * jnp.array(mean, jnp.float32))

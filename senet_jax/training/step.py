@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key, UInt32
 
 from senet_jax.data.augment.keys import StepKeys
 from senet_jax.models.resnet import ResNet
-from senet_jax.models.segmentation.segmenter import Segmenter
+from senet_jax.models.zoo import Composed
 from senet_jax.network import Network
 from senet_jax.tasks.base import Arrays, Measured, Task
 from senet_jax.training.distributed.mesh import over_batch, replicated
@@ -96,7 +96,7 @@ def make_train_step(
 
     def scales(state: TrainState) -> dict[str, Any]:
         model = network.model
-        model = model.backbone if isinstance(model, Segmenter) else model
+        model = model.backbone if isinstance(model, Composed) else model
         if drop_block_steps is not None and isinstance(model, ResNet) and model.drop_block:
             return {"drop_block_scale": state.step / drop_block_steps}
         return {}

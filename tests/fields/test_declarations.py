@@ -15,8 +15,9 @@ from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.command_line.flags import read_config
 from senet_jax.config import AttentionOverrides, ModelConfig, TrainConfig
 from senet_jax.fields.attention import MECHANISMS
-from senet_jax.fields.models import FAMILIES, SEGMENTERS, BackboneFields
+from senet_jax.fields.models import DETECTORS, FAMILIES, SEGMENTERS, BackboneFields
 from senet_jax.models.configured import build_model
+from senet_jax.models.detection import named as detectors
 from senet_jax.models.segmentation.named import HEADS
 from senet_jax.models.shufflenet import WIDTHS
 from senet_jax.models.zoo import create_model, list_models
@@ -30,7 +31,7 @@ PROGRAMS_OWN = {
 needs their logits, the name says the backbone, the attention and the precision have flags of their
 own, the layers of an Inception network are no values of a flag, and the last two are Linen's."""
 
-NETWORKS = {**FAMILIES, **SEGMENTERS}
+NETWORKS = {**FAMILIES, **SEGMENTERS, **DETECTORS}
 
 FAMILY_FIELDS = [
     (family, field.name)
@@ -57,6 +58,7 @@ def choices(declaration, field):
 def named(family):
     """The named networks of a family."""
     composed = [f"{head}_resnet18" for head in HEADS]
+    composed += [f"{head}_resnet18_fpn" for head in detectors.HEADS]
     models = ((name, create_model(name)) for name in [*list_models(), *composed])
     return [(name, model) for name, model in models if type(model).__name__ == family]
 
@@ -164,6 +166,7 @@ def test_every_family_and_mechanism_is_declared():
     assert {type(create_model(name)).__name__ for name in list_models()} <= NETWORKS.keys()
     assert {type(model).__name__ for model in models} == NETWORKS.keys()
     assert {head.__name__ for head in HEADS.values()} == SEGMENTERS.keys()
+    assert {head.__name__ for head in detectors.HEADS.values()} == DETECTORS.keys()
     for model in models:
         declared = {field.name for field in dataclasses.fields(NETWORKS[type(model).__name__])}
         fields = {field.name for field in dataclasses.fields(model)}

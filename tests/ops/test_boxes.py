@@ -173,3 +173,9 @@ def test_boxes_equal_those_of_torchvision(weights):
     np.testing.assert_allclose(ops.iou(boxes, anchors), overlaps, atol=1e-6)
     np.testing.assert_array_equal(ops.clip(boxes * 2 - 60, 80, 90), clipped)
     np.testing.assert_array_equal(np.flatnonzero(ops.reaches(boxes, 12)), large)
+
+
+def test_a_box_is_covered_as_far_as_it_lies_inside():
+    boxes = np.array([(0, 0, 10, 10), (5, 5, 15, 25), (30, 30, 40, 40), (2, 2, 2, 9)], "f4")
+    found = ops.covered(np.array([(0, 0, 10, 10), (-9, -9, 99, 99)], "f4"), boxes)
+    np.testing.assert_allclose(found, [[1, 0.125, 0, 0], [1, 1, 1, 0]])

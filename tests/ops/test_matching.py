@@ -95,6 +95,17 @@ def test_more_samples_than_anchors_are_not_valid():
     assert found.valid.tolist() == [True] * 3 + [False] * 5
 
 
+@pytest.mark.parametrize(("count", "share"), [(1000, 0.5), (1000, 1.0), (6, 0.5)])
+def test_fewer_slots_hold_the_same_samples(count, share):
+    kind = jnp.array([1, 0, 0, -1, 1, 0, 1])
+    order = jnp.array([3, 6, 2, 0, 5, 1, 4])
+    found = sample(order, kind, count, share, slots=7)
+    whole = sample(order, kind, count, share)
+    assert len(found.anchor) == 7
+    for own, all_ in zip(found, whole, strict=True):
+        assert own[found.valid].tolist() == all_[whole.valid].tolist()
+
+
 def test_a_key_draws_every_anchor_equally_often():
     kind = jnp.array([POSITIVE] * 10 + [NEGATIVE] * 30)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from senet_jax.ops.nms import best, nms
+from senet_jax.ops.nms import best, nms, nms_best
 from senet_jax.ops.per_image import per_image
 from senet_jax.planning.collectives import by_kind, read_collectives
 from senet_jax.training.distributed import mesh as meshes
@@ -146,3 +146,28 @@ def test_on_a_mesh_there_is_no_collective():
     assert by_kind(read_collectives(compiled.as_text())) == {}
     found = compiled(boxes, scores)
     jax.tree.map(np.testing.assert_array_equal, found, jax.vmap(detect)(boxes, scores))
+
+
+@pytest.mark.parametrize("count", [7, 40, 300])
+@pytest.mark.parametrize("block", [16, 50, 512])
+def test_blocks_give_the_best_of_all(count, block):
+    boxes, scores = draw(200)
+    rng = np.random.default_rng(1)
+    groups, valid = rng.integers(0, 3, 200), rng.random(200) < 0.8
+    scores[::9] = np.nan
+
+    def run(boxes, scores, valid, groups):
+        kept = nms(boxes, scores, 0.4, valid=valid, groups=groups)
+        return best(scores, kept, count), nms_best(
+            boxes, scores, 0.4, count, valid=valid, groups=groups, block=block
+        )
+
+    (index, there), (found, own) = jax.jit(run)(boxes, scores, valid, groups)
+    np.testing.assert_array_equal(own, there)
+    np.testing.assert_array_equal(found[own], index[there])
+
+
+def test_blocks_of_nothing_give_nothing():
+    boxes, scores = draw(20)
+    _, there = nms_best(boxes, scores, 0.5, 5, valid=jnp.zeros(20, bool))
+    assert there.tolist() == [False] * 5

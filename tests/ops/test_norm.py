@@ -298,3 +298,55 @@ def test_running_statistics_in_training_with_a_gate(random_variables, relu):
     jax.tree.map(np.testing.assert_array_equal, state["batch_stats"], variables["batch_stats"])
     changed, _ = BatchNorm(train=True).apply(variables, x, mutable=["batch_stats"])
     assert np.abs(changed - plain).max() > 0.1
+
+
+@pytest.mark.parametrize("group", [None, 2])
+def test_samples_that_do_not_count_are_no_part_of_the_statistics(group):
+    state = variables()
+    x = RNG.normal(2.0, 3.0, (4, 4, 5, 2))
+    x[1], x[3] = np.nan, 1e6
+    counts = jnp.array([True, False, True, False])
+
+    def run(x):
+        def loss(x, params):
+            y, new = BatchNorm(True, group=group).apply(
+                {**state, "params": params}, x, counts=counts, mutable=["batch_stats"]
+            )
+            return jnp.where(counts[:, None, None, None], y, 0), new["batch_stats"]
+
+        return loss(x, state["params"])
+
+    y, stats = jax.jit(run)(jnp.float32(x))
+    parts = [x[[0, 2]]] if group is None else [x[[0]], x[[2]]]
+    moments = [(part.mean(AXES), part.var(AXES)) for part in parts]
+    expected = np.concatenate(
+        [normalised(part, *own, state["params"]) for part, own in zip(parts, moments, strict=True)]
+    )
+    np.testing.assert_allclose(y[jnp.array([0, 2])], expected, rtol=1e-4, atol=1e-4)
+    for name, batch in zip(("mean", "var"), np.mean(moments, 0), strict=True):
+        kept = 0.9 * np.asarray(state["batch_stats"][name]) + 0.1 * batch
+        np.testing.assert_allclose(stats[name], kept, rtol=1e-5)
+
+
+def test_statistics_without_a_sample_stay():
+    state = variables()
+    y, new = BatchNorm(True).apply(
+        state, jnp.float32(X), counts=jnp.zeros(3, bool), mutable=["batch_stats"]
+    )
+    assert np.isfinite(y).all()
+    close(new["batch_stats"], state["batch_stats"])
+
+
+def test_a_frozen_norm_may_be_constant_and_have_its_own_epsilon():
+    state = variables()
+
+    def loss(params, **how):
+        with running_statistics(**how):
+            y = BatchNorm(True).apply({**state, "params": params}, jnp.float32(X))
+        return jnp.sum(y**2), y
+
+    gradients, y = jax.grad(loss, has_aux=True)(state["params"], constant=True, epsilon=0.5)
+    close(y, normalised(X, *state["batch_stats"].values(), state["params"], 0.5))
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradients))
+    gradients, _ = jax.grad(loss, has_aux=True)(state["params"])
+    assert all((leaf != 0).any() for leaf in jax.tree.leaves(gradients))

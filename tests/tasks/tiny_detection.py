@@ -23,6 +23,10 @@ class Tiny(nn.Module):
 
     @nn.compact
     def __call__(self, images, sizes, targets=None, train=False):
+        inside = [
+            jnp.arange(side) < sizes[:, axis, None] for axis, side in enumerate(images.shape[1:3])
+        ]
+        images = images * (inside[0][:, :, None] & inside[1][:, None])[..., None]
         x = nn.relu(nn.Conv(16, (STRIDE, STRIDE), (STRIDE, STRIDE), name="stem")(images))
         x = nn.relu(nn.Conv(32, (3, 3))(x))
         logits = nn.Conv(self.classes, (1, 1), name="head")(x)

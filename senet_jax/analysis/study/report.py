@@ -21,7 +21,7 @@ from senet_jax.data.card import Card
 from senet_jax.errors import UsageError
 from senet_jax.models.backbone import Backbone
 from senet_jax.models.cost import Cost, cost
-from senet_jax.models.segmentation.segmenter import Segmenter
+from senet_jax.models.zoo import Composed
 from senet_jax.tasks import find_task
 from senet_jax.tasks.base import headline, other_inputs
 from senet_jax.tasks.classification import Classification
@@ -148,7 +148,7 @@ def _default_baseline(networks: Mapping[str, tuple[nn.Module, Any]]) -> str:
     plain = [
         name
         for name, (network, _) in networks.items()
-        if not (isinstance(network, Backbone | Segmenter) and network.attention)
+        if not (isinstance(network, Backbone | Composed) and network.attention)
     ]
     return plain[0] if len(plain) == 1 else next(iter(networks))
 

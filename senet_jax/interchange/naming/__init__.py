@@ -14,15 +14,13 @@ from senet_jax.interchange.naming import (
 from senet_jax.interchange.naming.rules import Naming
 from senet_jax.models.backbone import Backbone
 from senet_jax.models.densenet import DenseNet
-from senet_jax.models.detection import named as detectors
 from senet_jax.models.detection.rcnn import FasterRCNN
 from senet_jax.models.inception import Inception
 from senet_jax.models.inception_resnet import InceptionResNet
 from senet_jax.models.resnet import ResNet
-from senet_jax.models.segmentation import named
 from senet_jax.models.segmentation.segmenter import Segmenter
 from senet_jax.models.vgg import VGG
-from senet_jax.models.zoo import Network
+from senet_jax.models.zoo import Network, backbone_name
 
 FAMILIES: dict[type[Backbone], Callable[[str, Backbone], tuple[Naming, ...]]] = {
     ResNet: resnet.namings,
@@ -50,19 +48,12 @@ def namings(name: str, model: Network) -> tuple[Naming, ...]:
         return segmentation.namings(model, namings(backbone_name(name), model.backbone))
     if isinstance(model, FasterRCNN):
         return detection.namings(model, namings(backbone_name(name), model.backbone))
-    family = FAMILIES.get(type(model))
+    family = FAMILIES.get(type(model)) if isinstance(model, Backbone) else None
     return family(name, model) if family else (lambda path: path.replace("/", "."),)
-
-
-def backbone_name(name: str) -> str:
-    """The name of the backbone of a network of segmentation or detection."""
-    parts = detectors.split(name) or named.split(name)
-    assert parts, name
-    return parts[1]
 
 
 def training_only(model: Network) -> tuple[str, ...]:
     """Modules whose weights may come with a network's and are not part of it."""
     if isinstance(model, Segmenter):
         return () if model.aux else segmentation.AUXILIARY
-    return TRAINING_ONLY.get(type(model), ())
+    return TRAINING_ONLY.get(type(model), ()) if isinstance(model, Backbone) else ()

@@ -66,8 +66,8 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
     whose sum is minimised. Each is a sum over the whole batch over a count of the whole batch that
     the sampling decides; the method ``loss_parts`` gives the two apart.
 
-    Variables are ``params`` and ``batch_stats``. Precision, ``remat`` and ``norm_group``, a number
-    of images, are fields of the backbone and hold for the heads too.
+    Variables are ``params`` and ``batch_stats``. Precision and ``norm_group``, a number of images,
+    are fields of the backbone and hold for the heads too.
 
     ``targets`` are arrays by name: ``boxes`` (n, g, 4) in pixels of the padded image, ``labels``
     (n, g) from 1, ``valid`` (n, g), and if there are crowds ``crowd`` (n, g). Crowds are no
@@ -107,6 +107,11 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
                 f"{len(self.anchor_sizes)}."
             )
         check_stages(self.backbone, self.frozen_norms)
+        if self.frozen_stages > numbers[-1]:
+            raise UsageError(
+                f"frozen_stages: stage {self.frozen_stages} does not exist: the last one is "
+                f"{numbers[-1]}."
+            )
         self.backbone = self.backbone.clone(features_only=True, features_by="stage")
         super().__post_init__()
 
@@ -130,7 +135,7 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
         if path[0] != "backbone":
             return False
         stage = self.backbone.stage_of(path[1])
-        of_norm = path[-1] == "scale" or path[-2].startswith(("bn", "norm"))
+        of_norm = path[-1] == "scale" or "bn" in path[-2]
         return stage <= self.frozen_stages or (stage in self.frozen_norms and of_norm)
 
     def __call__(
@@ -144,7 +149,8 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
         """Applies the network.
 
         Args:
-            images: Normalised images, padded with zeros at the bottom and the right.
+            images: Normalised images, padded at the bottom and the right. What the padding holds
+                does not matter: it counts as 0.
             sizes: Rows and columns of each without padding. If None, none is padded.
             targets: The objects, which training alone reads.
             train: Normalise with the batch's statistics, and return the losses.
@@ -195,6 +201,9 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
         n, height, width = images.shape[:3]
         if sizes is None:
             sizes = jnp.tile(jnp.array([height, width], jnp.int32), (n, 1))
+        inside = (jnp.arange(height) < sizes[:, :1])[:, :, None]
+        inside &= (jnp.arange(width) < sizes[:, 1:])[:, None]
+        images = jnp.where(inside[..., None], images, 0)
         compute = self.backbone.compute(train)
         levels = self._pyramid(images, compute, arguments)
         anchors = self.anchors((height, width), [level.shape[1:3] for level in levels])
@@ -202,7 +211,7 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
             compute,
             self.pyramid_width,
             self.rpn_convs,
-            len(self.anchor_ratios) * len(self.anchor_sizes) // LEVELS,
+            len(self.anchor_ratios) * len(self.sizes_by_level[0]),
             name="rpn",
         )
         logits, deltas = head(levels)
@@ -237,11 +246,17 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
             image: Rows and columns of the padded image.
             grids: Rows and columns of the levels.
         """
-        of_level = len(self.anchor_sizes) // LEVELS
-        sizes = [self.anchor_sizes[i * of_level : (i + 1) * of_level] for i in range(LEVELS)]
+        pairs = [(grid[0], grid[1]) for grid in grids]
         return pyramid_anchors(
-            image, [(g[0], g[1]) for g in grids], sizes, self.anchor_ratios, self.anchor_style
+            image, pairs, self.sizes_by_level, self.anchor_ratios, self.anchor_style
         )
+
+    @property
+    def sizes_by_level(self) -> list[tuple[float, ...]]:
+        """The sizes of the anchors of each level."""
+        of_level = len(self.anchor_sizes) // LEVELS
+        starts = range(0, len(self.anchor_sizes), of_level)
+        return [self.anchor_sizes[start : start + of_level] for start in starts]
 
     def _pyramid(
         self, images: Float[Array, "n h w c"], compute: Compute, arguments: Mapping[str, Any]
@@ -321,7 +336,7 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
             deltas.reshape(n, rois, *deltas.shape[1:]),
         )
 
-    def _foreground(self, x: Float[Array, "*dims c"], axis: int) -> Float[Array, "*dims c2"]:
+    def _foreground(self, x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
         """The outputs of all classes but the background."""
         start = 1 if self.background == "first" else 0
         return jax.lax.slice_in_dim(x, start, start + self.num_classes - 1, axis=axis)

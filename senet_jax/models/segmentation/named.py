@@ -20,10 +20,3 @@ def split(name: str) -> tuple[str, str] | None:
     """Head and backbone of the name of a network; None if it begins with no head."""
     head, _, backbone = name.partition("_")
     return (head, backbone) if head in HEADS and backbone else None
-
-
-def classifier(name: str) -> str:
-    """The name of the backbone of a network."""
-    parts = split(name)
-    assert parts, name
-    return parts[1]
