@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from senet_jax.data import picture_sets
+from senet_jax.data.digit_scenes import draw_scene
 from senet_jax.data.picture_sets import PictureOptions, open_pictures
 from senet_jax.errors import UsageError
 
@@ -196,9 +198,9 @@ def test_voc_without_an_image_or_a_list_is_told(tmp_path):
         open_pictures("voc_xml", PictureOptions(root))
 
 
-def test_drawn_scenes_have_the_boxes_and_masks_of_their_digits():
-    from senet_jax.data.digit_scenes import draw_scene
-
+def test_drawn_scenes_have_the_boxes_and_masks_of_their_digits(monkeypatch):
+    monkeypatch.setattr(picture_sets, "TRAIN_SCENES", 4)
+    monkeypatch.setattr(picture_sets, "VAL_SCENES", 12)
     dataset = open_pictures("scenes", PictureOptions())
     assert dataset.masks
     assert dataset.classes == [str(digit) for digit in range(10)]
