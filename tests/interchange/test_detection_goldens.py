@@ -2,11 +2,11 @@
 
 import functools
 import json
-import math
 
 import jax
 import numpy as np
 import pytest
+from dense import checksum
 from detection_oracle import (
     FILE,
     NAMES,
@@ -36,12 +36,21 @@ def golden():
     return {each["name"]: each for each in json.loads(FILE.read_text())}
 
 
+@functools.cache
 def state_dict(name):
-    return {
-        key: draw(key, tuple(shape))
-        for key, shape in golden()[name]["entries"]
-        if not key.endswith("num_batches_tracked")
-    }
+    """Weights drawn by rule, by the names that torchvision has."""
+    own = tiny(name).all_fields
+    model = create_model(name, **own)
+    shapes = jax.eval_shape(
+        lambda key: model.init(key, np.zeros((1, 64, 64, 3), "f4"), train=False), jax.random.key(0)
+    )
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), dict(shapes))
+    written = {key: array.shape for key, array in to_torch(name, zeros, **own).items()}
+    assert (len(written), checksum(written)) == (
+        golden()[name]["entries"],
+        golden()[name]["sha256"],
+    )
+    return {key: draw(key, shape) for key, shape in written.items()}
 
 
 def detections(own: Detector, state, images, sizes):
@@ -110,7 +119,7 @@ def test_detections_are_those_of_torchvision(name):
         if "mask_means" in each:
             masks = found["masks"][image, places]
             np.testing.assert_allclose(masks.mean((1, 2)), each["mask_means"], atol=1e-3)
-            np.testing.assert_allclose(masks[:, ::27, 5], each["mask_corners"], atol=1e-3)
+            np.testing.assert_allclose(masks[:, 27, 5], each["mask_pixels"], atol=1e-3)
 
 
 @every_name
@@ -135,9 +144,8 @@ def test_losses_are_those_of_torchvision(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_names_and_shapes_are_those_of_torchvision(name):
     state, own = state_dict(name), tiny(name).all_fields
-    variables = from_torch(name, state, **own)
-    written = to_torch(name, variables, **own)
-    assert {key: x.shape for key, x in written.items()} == {k: x.shape for k, x in state.items()}
+    written = to_torch(name, from_torch(name, state, **own), **own)
+    assert written.keys() == state.keys()
     for key, array in state.items():
         np.testing.assert_array_equal(written[key], array)
 
@@ -272,8 +280,7 @@ def test_gradients_are_those_of_torchvision_for_the_same_samples(name):
     for key, gradient in gradients:
         error = np.abs(written[key] - gradient).max()
         assert error <= 1e-4 * max(np.abs(gradient).max(), 0.1 * largest), key
-    images_in_all = math.prod(images.shape[:3])
     for key, statistic in statistics:
-        # PyTorch keeps the unbiased variance of the batch.
-        tolerance = 1e-4 if key.endswith("mean") else 0.2 * len(images) / images_in_all**0.5
+        # PyTorch keeps the unbiased variance of the batch, which has 147 pixels or more.
+        tolerance = 1e-4 if key.endswith("mean") else 1e-2
         np.testing.assert_allclose(written[key], statistic, rtol=tolerance, atol=1e-4)
