@@ -304,6 +304,8 @@ def absent_pictures(
         "sizes": lambda: np.broadcast_to(np.array(size, np.int32), (count, 2)),
         "first": lambda: np.broadcast_to(np.int64(0), count + 1),
         "boxes": lambda: np.zeros((0, 4), np.float32),
+        "crowd": lambda: np.zeros(0, bool),
+        "labels": lambda: np.zeros(0, np.int32),
         "first_part": lambda: np.zeros(1, np.int64),
         "first_value": lambda: np.zeros(1, np.int64),
         "category_ids": lambda: np.array(category_ids, np.int64),

@@ -94,27 +94,28 @@ def test_an_index_in_another_process_maps_the_same_files(tmp_path):
 
 def test_a_set_that_lacks_something_is_told_in_a_sentence(tmp_path):
     root = write(tmp_path / "set", "instances_{}.json", "images")
+    good = (root / "instances_val.json").read_text()
+    bird = json.dumps({**coco("val"), "categories": [{"id": 4, "name": "bird"}]})
     for change, message in (
-        (lambda: (root / "images/val.png").unlink(), "lacks 1 of the 1 images .* val.png"),
+        (lambda: (root / "images/val.png").unlink(), r"lacks 1 of the 1 images .* val.png"),
         (lambda: (root / "instances_val.json").unlink(), "no annotations of the split val"),
         (
-            lambda: (root / "instances_val.json").write_text(
-                json.dumps({**coco("val"), "categories": [{"id": 4, "name": "bird"}]})
-            ),
-            r"splits of .* different classes: 2 \(cat, dog\) in training, and 1 \(bird\)",
+            lambda: (root / "instances_val.json").write_text(bird),
+            r"different classes: 2 \(cat, dog\) in training, and 1 \(bird\)",
         ),
         (
             lambda: (
-                (root / "instances_train2014.json").write_text("{}")
-                or (root / "instances_train.json").rename(root / "instances_train2017.json")
+                [(root / f"instances_val{year}.json").write_text(good) for year in (2014, 2017)]
+                and (root / "instances_val.json").unlink()
             ),
-            "several files for the split train, instances_train2014.json and",
+            "several files for the split val, instances_val2014.json and instances_val2017.json",
         ),
     ):
         change()
         with pytest.raises(UsageError, match=message):
             open_pictures("coco_json", PictureOptions(root))
         image(root / "images/val.png")
+        (root / "instances_val.json").write_text(good)
     with pytest.raises(UsageError, match="needs the path of its folder"):
         open_pictures("coco_json", PictureOptions())
     with pytest.raises(UsageError, match="unknown detection set 'cocoo'"):
