@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from senet_jax import cli
 from senet_jax.data import picture_sets
 from senet_jax.data.digit_scenes import draw_scene
 from senet_jax.data.picture_sets import PictureOptions, open_pictures
@@ -213,3 +214,18 @@ def test_drawn_scenes_have_the_boxes_and_masks_of_their_digits(monkeypatch):
         assert np.array_equal(found.labels, scene.classes)
     with pytest.raises(UsageError, match="scenes are drawn"):
         open_pictures("scenes", PictureOptions(Path("x")))
+
+
+def test_the_objects_of_a_set_are_counted(tmp_path, capsys):
+    objects = [("zebra", 0, 3, 4, 12, 11), ("ant", 1, 1, 1, 30, 20), ("ant", 0, 5, 5, 5, 5)]
+    root = write_voc(tmp_path, [*objects, ("zebra", 0, 1, 1, 5, 5)])
+    assert cli.main(["prepare", "voc_xml", "--data-dir", str(root)]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "training: 1 images of 1 size, 20x30 to 20x30 pixels, 2 objects without masks, at most 2 "
+        "in an image, 0 images without any, 1 crowds or difficult objects" in said
+    )
+    assert "left out, 1: annotation 3 of train_1.jpg" in said
+    assert "zebra  2         2" in said
+    assert cli.main(["prepare", "voc_xml", "--data-dir", str(root), "--manual-dir", "x"]) == 2
+    assert "leave out --manual-dir" in capsys.readouterr().err
