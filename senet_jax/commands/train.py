@@ -38,7 +38,7 @@ presets, with their epochs:
   ade20k               120  DeepLabV3 on ResNeSt-50, the recipe of its authors
   cityscapes           240  the same
   voc2012               50  the same, fine-tuned
-  scenes-detection      12  digits in a scene, their boxes and masks
+  scenes-detection       8  digits in a scene, their boxes and masks
   coco                  12  Mask R-CNN on ResNeSt-50, the recipe of its authors
 
 `python experiments/imagenet.py --help` says which errors the papers give for those of ImageNet and

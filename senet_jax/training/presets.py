@@ -186,16 +186,13 @@ to segment can do with: those of a run on voc2012_aug, 80 epochs in the authors'
 SCENES_DETECTION = TrainConfig(
     run_dir=Path("runs/scenes-detection"),
     task="detection",
-    epochs=12,
+    epochs=8,
     model=ModelConfig(
         name="maskrcnn_seresnet18_fpn",
         blocks=(1, 1, 1, 1),
-        widths=(32, 64, 64, 64),
+        widths=(48, 96, 96, 96),
         stem_width=32,
-        pyramid_width=32,
-        box_width=128,
-        mask_convs=2,
-        mask_width=32,
+        pyramid_width=48,
         # Two for each level; digits are 8 to 30 pixels wide, and higher than wide.
         anchor_sizes=(16, 24, 24, 32, 32, 48, 48, 64, 64, 96),
         anchor_ratios=(1.0, 2.0),
@@ -204,8 +201,14 @@ SCENES_DETECTION = TrainConfig(
         post_nms_train=64,
         post_nms_test=64,
         rpn_samples=64,
-        box_samples=32,
-        detections=20,
+        box_width=128,
+        box_samples=24,
+        box_positive=0.5,
+        roi_samples=1,
+        detections=12,
+        mask_convs=2,
+        mask_width=32,
+        mask_bins=7,
     ),
     data=DataConfig(
         name="scenes",
@@ -216,9 +219,10 @@ SCENES_DETECTION = TrainConfig(
     optimizer=OptimizerConfig(
         name="adamw", learning_rate=0.002, warmup_epochs=0.5, weight_decay=1e-2
     ),
-    eval_every_epochs=3,
+    eval_every_epochs=4,
 )
-"""Digits in a scene with a small Mask R-CNN: nothing to download."""
+"""Digits in a scene with a small Mask R-CNN: nothing to download. Few proposals and coarse masks,
+because digits have 8x8 pixels before they are enlarged."""
 
 COCO = TrainConfig(
     run_dir=Path("runs/coco"),
