@@ -179,7 +179,8 @@ class TrainConfig:
     """Folder of the run: config, checkpoints, metrics, TensorBoard files and curves. The same
     command on the same folder resumes."""
     task: str = "classification"
-    """The task: "classification", "segmentation", or one of another package that is installed."""
+    """The task: "classification", "segmentation", "detection", or one of another package that is
+    installed."""
     epochs: Annotated[int, whole(1, MOST_EPOCHS)] = 90
     """Passes over the training images."""
     seed: Annotated[int, whole(0, MOST_SEED)] = 0

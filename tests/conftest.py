@@ -79,6 +79,7 @@ HEAVY = {
     "datasets",
     "dense_goldens",
     "densenet",
+    "detection_task",
     "dilated",
     "dependencies",
     "digit_scenes",

@@ -43,6 +43,7 @@ EXAMPLES = """examples:
   senet-jax evaluate runs/a --views ten-crop          corners, centre and their mirror images
   senet-jax evaluate runs/a --sizes 224 256 288       several scales
   senet-jax evaluate runs/a --per-class classes.csv   accuracy by class, and what is confused
+  senet-jax evaluate runs/coco --results found.json   COCO's twelve numbers, AP by class
   senet-jax evaluate runs/a --labels real.json        other labels: ImageNet-ReaL's, or one's own
   senet-jax evaluate --weights resnet20.npz --model cifar_resnet20 --data cifar10 \\
       --normalization imagenet                        weights in PyTorch's names
@@ -95,6 +96,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--per-class", type=path, metavar="CSV", help="write what is right by class"
     )
+    parser.add_argument(
+        "--results",
+        type=path,
+        metavar="JSON",
+        help="of a run of detection: write what was found in COCO's results format",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -123,6 +130,8 @@ def run(options: argparse.Namespace) -> int:
         if task is not Classification:
             return _evaluate_task(options, task)
     check_no_sliding(options, (*SLIDING, "own_sizes"))
+    if options.results is not None:
+        raise UsageError("--results is for a run of detection.")
     networks, dataset = open_networks(sources, options)
     for network in networks:
         if options.labels is None and network.card.classes != dataset.classes:
@@ -154,7 +163,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _evaluate_task(options: argparse.Namespace, task: "type[Task]") -> int:
     """Evaluates a run of any task as the run itself did, by the metrics of the task."""
-    from senet_jax.inference.trained import evaluate_run
+    from senet_jax.files import check_target, write_text
+    from senet_jax.inference.trained import restore_run
+    from senet_jax.tasks.detections import Detections
 
     path = options.path[0]
     parser = argparse.ArgumentParser()
@@ -162,11 +173,24 @@ def _evaluate_task(options: argparse.Namespace, task: "type[Task]") -> int:
     check_only(
         options,
         parser.parse_args([path]),
-        ("path", "which", "json"),
+        ("path", "which", "json", "results"),
         f"{path} is a run of the task {task.name}, which is evaluated as the run itself was.",
     )
-    step, metrics = evaluate_run(Path(path), options.which)
+    if options.results is not None:
+        if task.name != "detection":
+            raise UsageError("--results is for a run of detection.")
+        check_target(options.results)
+    run, step, variables = restore_run(Path(path), options.which, with_data=True)
+    accumulator = run.task.accumulator()
+    metrics = run.evaluate(variables, accumulator)
+    found: list[dict[str, Any]] = []
+    if options.results is not None:
+        assert isinstance(accumulator, Detections)
+        found = accumulator.named_results([accumulator.part()], run.dataset.classes)
+        write_text(options.results, json.dumps(found) + "\n")
     _print_metrics(options, {"step": step}, task, metrics)
+    if options.results is not None and not options.json:
+        print(f"{options.results}: {len(found):,} detections in COCO's results format")
     return 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from senet_jax.command_line.arguments import number, path, weights
+from senet_jax.command_line.found_objects import predict_objects
 from senet_jax.command_line.networks import (
     SLIDING,
     add_networks,
@@ -23,7 +24,7 @@ from senet_jax.command_line.networks import (
 )
 from senet_jax.errors import ExitCode, UsageError
 from senet_jax.files import make_folder
-from senet_jax.ranges import CLASSES
+from senet_jax.ranges import CLASSES, Range
 from senet_jax.text import printable
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ EXAMPLES = """examples:
   senet-jax predict cat.png --weights resnet20.npz --model cifar_resnet20 --data cifar10
   senet-jax predict photo.jpg --run runs/ade20k --out pixels/     the class of each pixel
   senet-jax predict photo.jpg --weights deeplabv3.pth --model deeplabv3_resnet50
+  senet-jax predict photo.jpg --run runs/coco --min-score 0.5     boxes and masks of objects
 
 Of a folder all images are taken, those of its folders too, but nothing hidden. A run knows the
 names of its classes; its data need not be there. Weights of 1,000 classes are taken for ImageNet's,
@@ -52,7 +54,9 @@ A network of semantic segmentation says the class of each pixel at the image's o
 PHOTO.label.png, the number of the class of each pixel. Printed are the shares of the classes. Its
 weights of 21 classes are taken for PASCAL VOC's; for other ones name the set with --data: of
 cityscapes, camvid, voc2012 and pascal_context the names are known, else give --data-dir, too. It is
-compiled for each size of images; with --scales and --flip (`senet-jax evaluate --help`) once."""
+compiled for each size of images; with --scales and --flip (`senet-jax evaluate --help`) once.
+A run of detection draws PHOTO.objects.png: boxes, classes, scores and masks. DIR/detections.json
+has the objects of all images in COCO's results format."""
 
 
 LEAST_SIDE, DOTS = 4.0, 100
@@ -98,7 +102,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=path,
-        help="folder of the pictures of a network of segmentation; default: the current one",
+        help="folder of the pictures of a network of segmentation or detection; default: the "
+        "current one",
+    )
+    parser.add_argument(
+        "--min-score",
+        type=number(Range(0, 1)),
+        help="of a run of detection: the least score of an object; default: 0.5",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 
@@ -114,10 +124,20 @@ def run(options: argparse.Namespace) -> int:
 
     views = view_fields(options)
     check_weights_of(options, options.weights)
-    if _classifies_pixels(options):
+    task = _dense_task(options)
+    if options.min_score is not None and task != "detection":
+        raise UsageError("--min-score is for a run of detection.")
+    if task == "segmentation":
         return _predict_pixels(options)
+    if task == "detection":
+        _check_flags(
+            options,
+            ("min_score",),
+            f"{options.runs[0]} is a run of detection, which takes images as they are.",
+        )
+        return predict_objects(options)
     if options.out is not None:
-        raise UsageError("--out is for a network of semantic segmentation.")
+        raise UsageError("--out is for a network of semantic segmentation, or a run of detection.")
     check_no_sliding(options)
     if options.exif_orientation:
         views["exif_orientation"] = True
@@ -150,31 +170,43 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
-def _classifies_pixels(options: argparse.Namespace) -> bool:
-    """Says if one network is given, and it is one of semantic segmentation.
+def _dense_task(options: argparse.Namespace) -> str | None:
+    """The task of the network that is given, if it is one of segmentation or detection.
 
     Raises:
         UsageError: It is one of several, which are no ensemble.
     """
     from senet_jax.inference.trained import run_task
-    from senet_jax.tasks.segmentation import Segmentation
 
-    of_pixels = [path for path in options.runs if issubclass(run_task(Path(path)), Segmentation)]
+    tasks = {path: run_task(Path(path)).name for path in options.runs}
     if classifies_pixels(options.model):
-        of_pixels += options.weights
-    if of_pixels and len(options.runs) + len(options.weights) > 1:
-        raise UsageError(
-            f"{of_pixels[0]} is a network of semantic segmentation, of which there are no "
-            "ensembles: give it alone."
-        )
-    return bool(of_pixels)
+        tasks |= dict.fromkeys(options.weights, "segmentation")
+    dense = {path: task for path, task in tasks.items() if task in _DENSE}
+    for source, task in dense.items():
+        if len(options.runs) + len(options.weights) > 1:
+            raise UsageError(
+                f"{source} is a network of {_DENSE[task]}, of which there are no ensembles: give "
+                "it alone."
+            )
+    return next(iter(dense.values()), None)
 
 
-OF_PIXELS = ("image", "runs", "which", "exif_orientation", "top", "out", "json", *SLIDING)
-"""The flags for a run of semantic segmentation."""
+_DENSE = {"segmentation": "semantic segmentation", "detection": "detection"}
+"""The tasks whose networks are shown images as they are, and their names for people."""
+
+_AS_THEY_ARE = ("image", "runs", "which", "exif_orientation", "out", "json")
+"""The flags for their runs."""
+
+
+def _check_flags(options: argparse.Namespace, own: tuple[str, ...], said: str) -> None:
+    """Refuses flags that do nothing for a network of segmentation or detection."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    check_only(options, parser.parse_args(options.image), (*_AS_THEY_ARE, *own), said)
+
 
 OF_PIXEL_WEIGHTS = ("weights", "weights_of", "model", "normalization", "data", "data_dir")
-"""Further ones for weights."""
+"""Further ones for weights of semantic segmentation."""
 
 
 def _predict_pixels(options: argparse.Namespace) -> int:
@@ -186,12 +218,9 @@ def _predict_pixels(options: argparse.Namespace) -> int:
     from senet_jax.inference.pixels import PixelClassifier
 
     (source,) = options.runs or options.weights
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    check_only(
+    _check_flags(
         options,
-        parser.parse_args(options.image),
-        (*OF_PIXELS, *(OF_PIXEL_WEIGHTS if options.weights else ())),
+        ("top", *SLIDING, *(OF_PIXEL_WEIGHTS if options.weights else ())),
         f"{source} is a network of semantic segmentation, which takes images as they are, or with "
         "--scales, --flip, --crop-size and --base-size.",
     )

@@ -4,13 +4,14 @@ import argparse
 
 from senet_jax.command_line.arguments import path
 
-SUMMARY = "Build a data set of TensorFlow Datasets, or check a segmentation set; read all of it."
+SUMMARY = "Build a data set of TensorFlow Datasets, or check a set of scenes or objects."
 
 EXAMPLES = """examples:
   senet-jax prepare imagenet2012 --manual-dir ~/imagenet --data-dir /data/tfds
   senet-jax prepare cifar10
   senet-jax prepare imagenet_resized/64x64             a config of a set
   senet-jax prepare camvid --data-dir CamVid           read all labels of a segmentation set
+  senet-jax prepare coco_json --data-dir DIR           read the annotations of a detection set
 
 Any image classification set of TensorFlow Datasets: TFDS downloads and builds it as array_record,
 which training reads without TensorFlow. Building needs it: pip install 'senet-jax[prepare]'.
@@ -22,7 +23,8 @@ there is verified.
 Segmentation sets (ade20k, cityscapes, voc2012, voc2012_aug, pascal_context, camvid, masks) are read
 as they were published and need no building: every label is read, faults are named with their file
 and value, and the share of each class is printed. Training does the same, and does not read again
-what was read and has not changed."""
+what was read and has not changed. Of detection sets (coco, coco_json, voc_xml) the annotations are
+read and the objects of each class are counted."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,10 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
+    from senet_jax.data.picture_sets import PICTURE_SETS
     from senet_jax.data.scene_sets import SCENE_SETS
 
     if options.name in SCENE_SETS:
         return _check_scenes(options)
+    if options.name in PICTURE_SETS:
+        return _check_pictures(options)
 
     from senet_jax.data.build.prepare import prepare
     from senet_jax.errors import UsageError
@@ -107,5 +112,43 @@ def _check_scenes(options: argparse.Namespace) -> int:
         shares.append(pixels / max(1, pixels.sum()))
     for index, name in enumerate(dataset.classes):
         rows.append((printable(name), *(f"{share[index]:.2%}" for share in shares)))
+    print("\n".join(columns(rows)))
+    return 0
+
+
+def _check_pictures(options: argparse.Namespace) -> int:
+    """Reads the annotations of a detection set and prints its facts."""
+    import numpy as np
+
+    from senet_jax.data.picture_sets import PictureOptions, open_pictures
+    from senet_jax.errors import UsageError
+    from senet_jax.text import columns, printable
+
+    if options.manual_dir is not None or options.ignore_label is not None:
+        raise UsageError(
+            f"{options.name} is not built and has no labels of pixels: leave out --manual-dir and "
+            "--ignore-label."
+        )
+    dataset = open_pictures(options.name, PictureOptions(options.data_dir))
+    rows: list[tuple[str, ...]] = [("class", "training", "validation")]
+    counts = []
+    for title, pictures in (("training", dataset.train), ("validation", dataset.val)):
+        arrays, sizes = pictures.index.arrays, np.unique(pictures.sizes, axis=0)
+        least, greatest = sizes.min(0).tolist(), sizes.max(0).tolist()
+        crowds = int(np.count_nonzero(arrays.crowd))
+        empty = int(np.count_nonzero(pictures.counts == 0))
+        print(
+            f"{title}: {len(pictures):,} images of {len(sizes):,} size{'s' * (len(sizes) > 1)}, "
+            f"{'x'.join(map(str, least))} to {'x'.join(map(str, greatest))} pixels, "
+            f"{len(arrays.labels) - crowds:,} objects {'with masks' * dataset.masks}"
+            f"{'without masks' * (not dataset.masks)}, at most {pictures.counts.max():,} in an "
+            f"image, {empty:,} images without any, {crowds:,} crowds or difficult objects"
+        )
+        for note in pictures.index.notes:
+            print(f"  {printable(note)}")
+        learnt = np.asarray(arrays.labels)[~np.asarray(arrays.crowd)]
+        counts.append(np.bincount(learnt, minlength=len(dataset.classes)))
+    for index, name in enumerate(dataset.classes):
+        rows.append((printable(name), *(f"{count[index]:,}" for count in counts)))
     print("\n".join(columns(rows)))
     return 0

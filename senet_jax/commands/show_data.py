@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from senet_jax.config import TrainConfig
 from senet_jax.errors import choose, require
@@ -11,12 +11,19 @@ from senet_jax.files import check_folder, check_target
 from senet_jax.ranges import MOST_BATCH, MOST_STEPS, whole
 from senet_jax.text import printable
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from senet_jax.training.preview import Preview
+
 SUMMARY = "Draw a batch of training images, as the network is shown them."
 
 EXAMPLES = """examples:
   senet-jax show-data demo                                 the first batch of a preset's run
   senet-jax show-data cifar10 --data.augment.cutout 16 --data.augment.mixup 0.2 --step 100
   senet-jax show-data camvid --data.dir DIR                scenes with their labels over them
+  senet-jax show-data scenes-detection                     digits with their boxes and masks
+  senet-jax show-data voc_xml --data.dir DIR --data.objects.short 480
   senet-jax show-data folder --data.dir DIR --data.image-size 224 \\
       --data.augment.policy autoaugment --images 48 --out autoaugment.png
 
@@ -56,6 +63,7 @@ def run(arguments: list[str]) -> int:
     from senet_jax.analysis.pictures import draw_images
     from senet_jax.data.class_names import readable
     from senet_jax.data.scenes import SceneDataset
+    from senet_jax.tasks.detection import Detection
     from senet_jax.training.run import Run
 
     run = Run(config)
@@ -67,7 +75,10 @@ def run(arguments: list[str]) -> int:
     count = min(config.images, len(shown.images))
     names = [printable(name) for name in readable(run.dataset.classes)]
     titles, labels = shown.titles(names)[:count], shown.pixel_classes
-    if labels is not None and isinstance(run.dataset, SceneDataset):
+    if isinstance(run.task, Detection):
+        drawn, titles = _with_objects(shown, count, names)
+        draw_images(out, drawn, titles, side=OBJECTS_SIDE)
+    elif labels is not None and isinstance(run.dataset, SceneDataset):
         palette = run.dataset.palette
         draw_overlays(out, shown.images[:count], labels[:count], titles, names, palette)
     else:
@@ -80,14 +91,49 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
+OBJECTS_SIDE = 3.0
+"""Side of an image with objects, inches."""
+
+
+def _with_objects(shown: "Preview", count: int, names: list[str]) -> "tuple[np.ndarray, list[str]]":
+    """The first images of a batch with their objects, and their titles."""
+    import numpy as np
+
+    from senet_jax.analysis.found import draw_objects, enlargement
+    from senet_jax.data.picture_transforms import mask_in_image
+
+    arrays = {name: np.asarray(values)[:count] for name, values in shown.arrays.items()}
+    scale = enlargement(shown.images.shape[1:])
+    drawn = []
+    for row, image in enumerate(shown.images[:count]):
+        there = np.flatnonzero(arrays["valid"][row])
+        labels = arrays["labels"][row, there] - 1
+        crowd = arrays["crowd"][row, there]
+        texts = [
+            f"{names[label]}{' (crowd)' * bool(many)}"
+            for label, many in zip(labels, crowd, strict=True)
+        ]
+        masks = None
+        if "masks" in arrays:
+            masks = np.zeros((len(there), *image.shape[:2]), bool)
+            for place, index in enumerate(there):
+                if not crowd[place]:
+                    cells, region = (arrays[name][row, index] for name in ("masks", "mask_boxes"))
+                    masks[place] = mask_in_image(cells, region, image.shape[:2])
+        boxes = arrays["boxes"][row, there]
+        drawn.append(draw_objects(image, boxes, labels, texts, masks, scale))
+    return np.stack(drawn), shown.titles(names)[:count]
+
+
 def _named(name: str) -> ShowDataConfig:
     from senet_jax.config import ModelConfig
     from senet_jax.data.config import DataConfig
     from senet_jax.data.datasets import DATASETS
+    from senet_jax.data.picture_sets import PICTURE_SETS
     from senet_jax.data.scene_sets import SCENE_SETS
     from senet_jax.training.presets import PRESETS
 
-    choose("preset or data set", name, {*PRESETS, *DATASETS, *SCENE_SETS})
+    choose("preset or data set", name, {*PRESETS, *DATASETS, *SCENE_SETS, *PICTURE_SETS})
     if name in PRESETS:
         preset = PRESETS[name]
         fields = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)}
@@ -96,4 +142,11 @@ def _named(name: str) -> ShowDataConfig:
         # Its images do not depend on the network.
         network = ModelConfig(name="fcn_cifar_resnet8")
         return ShowDataConfig(task="segmentation", data=DataConfig(name=name), model=network)
+    if name in PICTURE_SETS:
+        # Of the network the images depend on whether it learns masks.
+        kind = "maskrcnn" if name.startswith("coco") else "fasterrcnn"
+        network = ModelConfig(name=f"{kind}_resnet18_fpn")
+        return ShowDataConfig(
+            task="detection", data=DataConfig(name=name, batch_size=16), model=network
+        )
     return ShowDataConfig(data=DataConfig(name=name))

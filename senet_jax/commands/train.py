@@ -20,6 +20,10 @@ EXAMPLES = """examples:
   senet-jax train ade20k --data.dir ADEChallengeData2016 --init-weights resnest50.pth --drop-head
   senet-jax train --task segmentation --data.name masks --data.dir DIR --data.crop.size 256 \\
       --model.name fcn_resnet18 --run-dir runs/mine        your images and label PNGs
+  senet-jax train scenes-detection                         boxes and masks, a few minutes
+  senet-jax train coco --data.dir COCO --init-weights resnest50.pth --drop-head
+  senet-jax train --task detection --data.name coco_json --data.dir DIR --run-dir runs/cells \
+      --model.name fasterrcnn_resnet18_fpn --data.objects.short 512    your images and boxes
 
 presets, with their epochs:
   demo                  30  handwritten digits
@@ -36,6 +40,8 @@ presets, with their epochs:
   pascal_context        80  the same
   cityscapes           240  the same
   voc2012               50  the same, fine-tuned
+  scenes-detection       8  digits in a scene, their boxes and masks
+  coco                  12  Mask R-CNN on ResNeSt-50, the recipe of its authors
 
 `python experiments/imagenet.py --help` says which errors the papers give for those of ImageNet and
 Places365.

@@ -11,6 +11,7 @@ from jaxtyping import Int
 from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD, STATISTICS, Dataset
 from senet_jax.data.examples import Batch, Draws
 from senet_jax.data.label_files import MOST_CLASSES, ignore_label
+from senet_jax.data.pictures import PictureDataset, absent_pictures
 from senet_jax.data.scenes import Scene, SceneDataset, Survey
 from senet_jax.data.sources import ArraySource, EncodedSource
 from senet_jax.errors import UsageError
@@ -41,6 +42,10 @@ class Card:
     """The label of pixels without a class; scenes alone have it."""
     palette: tuple[tuple[int, ...], ...] = ()
     """A colour for each class, 0 to 255; scenes alone have it."""
+    category_ids: tuple[int, ...] = ()
+    """The number of each class in the annotations; pictures alone have it."""
+    masks: bool = False
+    """The objects of pictures have masks."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> "Card":
@@ -54,7 +59,7 @@ class Card:
             train=len(dataset.train),
             val=len(dataset.val),
             photographs=dataset.photographs,
-            **_of_scenes(dataset),
+            **_own_facts(dataset),
         )
 
     @classmethod
@@ -115,6 +120,12 @@ class Card:
                 "palette",
                 "a colour of three levels, 0 to 255, for each class of scenes",
             ),
+            (
+                len(self.category_ids) in (0, len(self.classes))
+                and len(set(self.category_ids)) == len(self.category_ids),
+                "category_ids",
+                "a number of its own for each class, or nothing",
+            ),
         ):
             if not holds:
                 value = getattr(self, field)
@@ -135,6 +146,8 @@ class Card:
         """A data set of these facts, whose images cannot be read."""
         if self.ignore_label is not None:
             return self._absent_scenes()
+        if self.category_ids:
+            return self._absent_pictures()
         kind = _AbsentFiles if self.photographs else _AbsentArrays
         return Dataset(
             name=self.name,
@@ -160,8 +173,30 @@ class Card:
             palette=self.palette,
         )
 
+    def _absent_pictures(self) -> PictureDataset:
+        height, width, _ = self.image_shape
+        shape = height, width
+        train, val = (
+            absent_pictures(count, shape, not self.photographs, self.category_ids)
+            for count in (self.train, self.val)
+        )
+        return PictureDataset(
+            name=self.name,
+            train=train,
+            val=val,
+            classes=self.classes,
+            mean=self.mean,
+            std=self.std,
+            category_ids=self.category_ids,
+            masks=self.masks,
+            frame=shape,
+        )
 
-def _of_scenes(dataset: Dataset) -> dict[str, Any]:
+
+def _own_facts(dataset: Dataset) -> dict[str, Any]:
+    """The facts that scenes or pictures alone have."""
+    if isinstance(dataset, PictureDataset):
+        return {"category_ids": dataset.category_ids, "masks": dataset.masks}
     if not isinstance(dataset, SceneDataset):
         return {}
     return {"ignore_label": dataset.ignore_label, "palette": dataset.palette}

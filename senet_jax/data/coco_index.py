@@ -5,7 +5,9 @@ import hashlib
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -14,7 +16,7 @@ from senet_jax.data.coco_json import CocoArrays, read_coco, runs_of_text
 from senet_jax.errors import UsageError
 from senet_jax.files import make_folder, os_reason, read_bytes
 
-VERSION = 1
+VERSION = 2
 """Version of the stored arrays; an index of another version is built anew."""
 
 
@@ -30,10 +32,21 @@ class CocoObjects:
 
 
 class CocoIndex:
-    """Images and objects of a file of annotations, by the position of the image."""
+    """Images and objects of a file of annotations, by the position of the image.
 
-    def __init__(self, arrays: CocoArrays) -> None:
-        self.arrays = arrays
+    Args:
+        arrays: The arrays.
+        folder: Where they are stored; None if they are in memory alone.
+    """
+
+    def __init__(self, arrays: CocoArrays, folder: Path | None = None) -> None:
+        self.arrays, self._folder = arrays, folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process maps the same files; a pickle of the arrays would be a copy of them.
+        if self._folder is None:
+            return CocoIndex, (self.arrays,)
+        return _mapped, (self._folder,)
 
     def __len__(self) -> int:
         return len(self.arrays.image_ids)
@@ -115,7 +128,7 @@ def _decoded(parts: list[np.ndarray], runs: bool, height: int, width: int) -> np
     return flat.reshape(width, height).T
 
 
-def open_coco(path: Path, cache: Path) -> CocoIndex:
+def open_coco(path: Path, cache: Path | None = None) -> CocoIndex:
     """Opens the index of a file of annotations, and builds it where it is not stored yet.
 
     The arrays are mapped into memory, so that processes share them. They are stored under the hash
@@ -123,7 +136,8 @@ def open_coco(path: Path, cache: Path) -> CocoIndex:
 
     Args:
         path: A JSON file in COCO's format.
-        cache: Folder of the indices of any number of files.
+        cache: Folder of the indices of any number of files; None means one below the user's folder
+            of caches.
 
     Raises:
         UsageError: The file is refused, see ``read_coco``, or the folder cannot be written.
@@ -132,9 +146,35 @@ def open_coco(path: Path, cache: Path) -> CocoIndex:
         digest = hashlib.blake2b(read_bytes(path), digest_size=16).hexdigest()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {os_reason(error)}.") from error
-    folder = cache / f"{digest}-{VERSION}"
+    return stored_index(digest, lambda: read_coco(path), cache)
+
+
+def stored_index(
+    digest: str, build: Callable[[], CocoArrays], cache: Path | None = None
+) -> CocoIndex:
+    """The index that is stored under the hash of what it is made of, and built where it is not.
+
+    Args:
+        digest: The hash.
+        build: Makes the arrays.
+        cache: Folder of all indices; None means one below the user's folder of caches.
+
+    Raises:
+        UsageError: As ``build``, or the folder cannot be written or is damaged.
+    """
+    folder = (cache or index_folder()) / f"{digest}-{VERSION}"
     if not folder.is_dir():
-        _store(read_coco(path), folder)
+        _store(build(), folder)
+    return _mapped(folder)
+
+
+def index_folder() -> Path:
+    """Where indices are stored, below the user's folder of caches (``XDG_CACHE_HOME``)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "senet_jax" / "coco"
+
+
+def _mapped(folder: Path) -> CocoIndex:
+    """The index that is stored in a folder."""
     names = [field.name for field in dataclasses.fields(CocoArrays)]
     try:
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
@@ -142,7 +182,7 @@ def open_coco(path: Path, cache: Path) -> CocoIndex:
         raise UsageError(
             f"the index {folder} is damaged: remove it, and it is built anew."
         ) from error
-    return CocoIndex(CocoArrays(**arrays))
+    return CocoIndex(CocoArrays(**arrays), folder)
 
 
 def _store(arrays: CocoArrays, folder: Path) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,16 @@ def read_coco(path: Path) -> CocoArrays:
         UsageError: The file is no such JSON, ids are there twice, an object has an image or a
             category that is not there, or a size, a box or a mask is none.
     """
-    data = read_json_object(path, "annotations in COCO's format")
+    return pack_coco(read_json_object(path, "annotations in COCO's format"), path)
+
+
+def pack_coco(data: dict[str, Any], path: Path) -> CocoArrays:
+    """Checks and packs what a file of annotations holds; as ``read_coco``.
+
+    Args:
+        data: What JSON made of the file, or what another format was translated to.
+        path: The file, for messages.
+    """
     images, objects, categories = (
         _table(data, name, path) for name in ("images", "annotations", "categories")
     )
@@ -100,8 +109,8 @@ def read_coco(path: Path) -> CocoArrays:
     order = sorted(range(len(rows)), key=rows.__getitem__)
     packed = _Packed(path)
     for place in order:
-        _, _, height, width = pictures[rows[place]]
-        packed.add(objects[place], ids[place], rows[place], (height, width))
+        _, name, height, width = pictures[rows[place]]
+        packed.add(objects[place], ids[place], rows[place], name, (height, width))
     labels = dict(zip(ids, (label_of[number] for number in of_category), strict=True))
     counts = np.bincount(np.array(packed.rows, int), minlength=len(images))
     return CocoArrays(
@@ -141,10 +150,12 @@ class _Packed:
         self.is_runs: list[bool] = []
         self.parts: list[int] = []
         self.values: list[list[float]] = []
-        self._small: list[int] = []
-        self._without_mask: list[int] = []
+        self._small: list[str] = []
+        self._without_mask: list[str] = []
 
-    def add(self, row: dict[str, Any], number: int, image: int, size: tuple[int, int]) -> None:
+    def add(
+        self, row: dict[str, Any], number: int, image: int, file: str, size: tuple[int, int]
+    ) -> None:
         with _Place(self._path, f"annotation {number}"):
             x, y, width, height = _numbers(row.get("bbox"), "bbox", 4)
             box = [
@@ -160,10 +171,10 @@ class _Packed:
             if crowd not in (0, 1):
                 raise ValueError(f"iscrowd must be 0 or 1, not {crowd!r}")
         if min(box[2] - box[0], box[3] - box[1]) < LEAST_SIDE:
-            self._small.append(number)
+            self._small.append(f"{number} of {file}")
             return
         if not parts and row.get("segmentation") is not None:
-            self._without_mask.append(number)
+            self._without_mask.append(f"{number} of {file}")
         self.rows.append(image)
         self.ids.append(number)
         self.boxes.append(box)
@@ -287,7 +298,7 @@ def _numbers(values: Any, name: str, count: int | None, farthest: float = FARTHE
     return [float(each) for each in values]
 
 
-def _listed(numbers: list[int], kind: str) -> str:
+def _listed(numbers: Sequence[object], kind: str) -> str:
     shown = ", ".join(str(number) for number in numbers[:5])
     return f"{kind} {shown}{', ...' if len(numbers) > 5 else ''}"
 

@@ -151,6 +151,35 @@ class CropConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ObjectsConfig:
+    """Detection: the sizes of images, and the objects of them that a network is trained on."""
+
+    short: Annotated[tuple[int, ...], whole(1, MOST_SIDE, count=(0, 2))] = ()
+    """Shorter side that images are scaled to, pixels; of two numbers, the least and the greatest,
+    one is drawn for each training image (ResNeSt: 640 800), and evaluation takes the greatest.
+    Empty leaves images as they are."""
+    long: Annotated[int | None, whole(1, MOST_SIDE, none="any length")] = None
+    """Longer side that no scaled image exceeds, pixels (COCO: 1333); it makes the shorter one
+    less."""
+    # Each has a mask of its own in a batch.
+    most: Annotated[int, whole(1, 4096)] = 100
+    """Objects of a training image, at the most; of more the largest are taken."""
+    mask_side: Annotated[int, whole(8, 1024)] = 112
+    """Pixels of the side of the mask of an object in training, which covers its box."""
+
+    def validate(self) -> None:
+        """Checks what a type cannot say.
+
+        Raises:
+            UsageError: A field that does not fit another.
+        """
+        allowed = "the least and the greatest, in this order"
+        require(self.short == tuple(sorted(self.short)), "data.objects.short", self.short, allowed)
+        if self.long is not None and not self.short:
+            raise UsageError("data.objects.long needs --data.objects.short.")
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """The images."""
 
@@ -160,7 +189,9 @@ class DataConfig:
     scene, drawn), "ade20k", "cityscapes", "voc2012", "voc2012_aug", "pascal_context", "camvid", or
     "masks": DIR/images, DIR/annotations (for each image a PNG with the class of each pixel) and
     DIR/classes.txt (names, one a line), with the folders train and val in both, or with lists of
-    names DIR/train.txt and DIR/val.txt."""
+    names DIR/train.txt and DIR/val.txt. Of detection: "scenes", "coco", "coco_json" (any folder in
+    COCO's format), "voc_xml" (any folder in PASCAL VOC's), and "coco/2014", "coco/2017",
+    "voc/2007" and "voc/2012", the boxes that TensorFlow Datasets prepares."""
     dir: Path | None = None
     """Where the data set lies; for TFDS sets None means TFDS_DATA_DIR, else TFDS's default."""
     fraction: Annotated[float, Range(0, 1, open_below=True)] = 1.0
@@ -199,14 +230,15 @@ class DataConfig:
     mean) were trained with."""
     augment: AugmentConfig = AugmentConfig()
     crop: CropConfig = CropConfig()
+    objects: ObjectsConfig = ObjectsConfig()
     # Each is a compiled program.
     eval_shapes: Annotated[int, whole(1, 1000)] = 8
-    """Segmentation: shapes that images of different sizes are padded to in evaluation, at the
-    most. Each is a compiled program; with as many as there are sizes nothing is padded. Networks
-    that average over the image, as SE and DeepLabV3 do, see the padding."""
+    """Segmentation and detection: shapes that images of different sizes are padded to in
+    evaluation, at the most. Each is a compiled program; with as many as there are sizes nothing is
+    padded. Networks that average over the image, as SE and DeepLabV3 do, see the padding."""
     val_split: str | None = None
-    """Segmentation: the held-out split, such as "val" or "test"; None means that of the set:
-    "test" of CamVid, "val" of others."""
+    """Segmentation and detection: the held-out split, such as "val" or "test"; None means that of
+    the set: "test" of CamVid, "val" of others."""
     # Labels have 16 bits at the most.
     ignore_label: Annotated[int | None, whole(0, 2**16 - 1, none="255")] = None
     """Segmentation on "masks": the value of pixels that have no class; None means 255. The classes
@@ -221,6 +253,7 @@ class DataConfig:
         check_config(self, "data.")
         self.augment.validate()
         self.crop.validate()
+        self.objects.validate()
 
     def check_images(self, photographs: bool) -> None:
         """Refuses what does nothing for a data set.

@@ -71,7 +71,7 @@ def open_dataset(name: str, directory: Path | None = None, size: int = 224) -> D
     """
     if name in DATASETS:
         return DATASETS[name](name, directory, size)
-    if find_prepared(name, _data_dir(directory)) is None:
+    if find_prepared(name, tfds_dir(directory)) is None:
         choose("data set", name, DATASETS)
     return _tfds(name, directory, size)
 
@@ -117,7 +117,7 @@ def _folder(name: str, directory: Path | None, size: int) -> Dataset:
 
 def _tfds(name: str, directory: Path | None, size: int) -> Dataset:
     """A set of TensorFlow Datasets with an image and a class; small images go into memory."""
-    where = _data_dir(directory)
+    where = tfds_dir(directory)
     prepare = (
         f"prepare it with `senet-jax prepare {name} --data-dir {where}`, or set TFDS_DATA_DIR to "
         "where it is."
@@ -202,7 +202,8 @@ STATISTICS = {
 """The means and standard deviations that are in use for the training splits."""
 
 
-def _data_dir(directory: Path | None) -> Path:
+def tfds_dir(directory: Path | None) -> Path:
+    """Where TensorFlow Datasets keeps its sets, if no other directory is named."""
     default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     return expanded(directory or Path(default))
 

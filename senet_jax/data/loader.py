@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from senet_jax.data.examples import ArraySpec, Batch, Draws, Examples, batch_bytes
-from senet_jax.data.order import EpochOrder
+from senet_jax.data.order import EpochOrder, GroupedOrder, steps_of_groups
 from senet_jax.data.workers import prefetch
 from senet_jax.errors import UsageError
 from senet_jax.text import printable
@@ -63,6 +63,9 @@ class TrainBatches:
     classes: Callable[[], Int[np.ndarray, " n"] | None] | None = None
     """Returns the class of every image, to draw each class equally often. If it or its result is
     None, each image is drawn once an epoch."""
+    groups: tuple[Int[np.ndarray, " m"], ...] | None = None
+    """Images of each form of ``examples``, where a batch has images of one form. If None, all
+    images are read in each form, each for an equal share of the epochs."""
     host: Host = Host()
     workers: int = 0
     """Processes that prepare the batches."""
@@ -75,6 +78,8 @@ class TrainBatches:
     @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch."""
+        if self.groups is not None:
+            return steps_of_groups(self.groups, self.batch_size)
         return len(self.examples[0]) // self.batch_size
 
     @functools.cached_property
@@ -82,9 +87,23 @@ class TrainBatches:
         classes = None if self.classes is None else self.classes()
         return EpochOrder(len(self.examples[0]), self.seed, classes)
 
-    def _examples(self, step: int) -> Examples:
-        epoch, epochs = step // self.steps_per_epoch, -(-self.steps // self.steps_per_epoch)
-        return self.examples[epoch * len(self.examples) // epochs]
+    @functools.cached_property
+    def _grouped(self) -> GroupedOrder:
+        assert self.groups is not None
+        return GroupedOrder(self.groups, self.batch_size, self.seed)
+
+    def _images(self, step: int) -> tuple[Examples, Int[np.ndarray, " n"], Int[np.ndarray, " m"]]:
+        """The form of a batch, its images, and those that may take the place of broken ones."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if self.groups is not None:
+            of_group, batches = self._grouped(epoch)
+            group = int(of_group[place])
+            return self.examples[group], batches[place], self.groups[group]
+        epochs = -(-self.steps // self.steps_per_epoch)
+        first = place * self.batch_size
+        examples = self.examples[epoch * len(self.examples) // epochs]
+        drawn = self._order(epoch)[first : first + self.batch_size]
+        return examples, drawn, np.arange(len(examples))
 
     def __getitem__(self, step: int) -> tuple[Batch, Broken]:
         """Makes this host's rows of a batch, and tells which images had to be replaced.
@@ -93,11 +112,9 @@ class TrainBatches:
             UsageError: Nothing can be read.
         """
         step = int(step)
-        epoch, place = divmod(step, self.steps_per_epoch)
         rows = self.host.rows(self.batch_size)
-        first = place * self.batch_size
-        indices = self._order(epoch)[first + rows.start : first + rows.stop]
-        examples = self._examples(step)
+        examples, drawn, others = self._images(step)
+        indices = drawn[rows.start : rows.stop]
         draws = [Draws(self.seed, 1, step, row) for row in rows]
         batch, failed = examples.read(indices, draws)
         broken: Broken = []
@@ -107,10 +124,10 @@ class TrainBatches:
             indices = indices.copy()
             for row, reason in failed.items():
                 broken.append((int(indices[row]), reason))
-                indices[row] = draws[row].rng.integers(len(examples))
+                indices[row] = others[draws[row].rng.integers(len(others))]
             again = np.array(list(failed))
-            others, failing = examples.read(indices[again], [draws[row] for row in again])
-            for name, values in others.items():
+            read, failing = examples.read(indices[again], [draws[row] for row in again])
+            for name, values in read.items():
                 batch[name][again] = values
             failed = {int(again[row]): reason for row, reason in failing.items()}
         index, reason = broken[-1]

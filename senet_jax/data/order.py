@@ -1,5 +1,7 @@
 """In which order the images of an epoch come: functions of the seed and the epoch."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Int
 
@@ -33,6 +35,46 @@ class EpochOrder:
             self._kept = {key: kept for key, kept in self._kept.items() if key == epoch - 1}
             self._kept[epoch] = order
         return order
+
+
+class GroupedOrder:
+    """Orders of epochs whose batches each have images of one group; the last two are kept.
+
+    The images of a group are shuffled and cut into batches, and then the batches of all groups are
+    shuffled. What does not fill a batch of its group is left out, other images each epoch.
+
+    Args:
+        groups: The images of each group.
+        batch_size: Images of a batch.
+        seed: Seed of the run.
+    """
+
+    def __init__(self, groups: Sequence[Int[np.ndarray, " m"]], batch_size: int, seed: int) -> None:
+        self._groups, self._batch_size, self._seed = groups, batch_size, seed
+        self._kept: dict[int, tuple[Int[np.ndarray, " b"], Int[np.ndarray, "b s"]]] = {}
+
+    def __call__(self, epoch: int) -> tuple[Int[np.ndarray, " b"], Int[np.ndarray, "b s"]]:
+        """The group of each batch of an epoch, and its images."""
+        order = self._kept.get(epoch)
+        if order is None:
+            rng = np.random.default_rng((self._seed, 0, epoch))
+            of_group, batches = [], []
+            for number, images in enumerate(self._groups):
+                count = len(images) // self._batch_size
+                drawn = rng.permutation(images)[: count * self._batch_size]
+                batches.append(drawn.reshape(count, self._batch_size))
+                of_group.append(np.full(count, number))
+            shuffled = rng.permutation(sum(map(len, batches)))
+            order = np.concatenate(of_group)[shuffled], np.concatenate(batches)[shuffled]
+            # Threads may ask at once; each then finds the same.
+            self._kept = {key: kept for key, kept in self._kept.items() if key == epoch - 1}
+            self._kept[epoch] = order
+        return order
+
+
+def steps_of_groups(groups: Sequence[Int[np.ndarray, " m"]], batch_size: int) -> int:
+    """Batches of an epoch of ``GroupedOrder``."""
+    return sum(len(images) // batch_size for images in groups)
 
 
 def _members(labels: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " m"]]:

@@ -8,7 +8,7 @@ lacks to fill its crop is padded to the right and below.
 import dataclasses
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from senet_jax.data.augment.host import change_image
@@ -39,13 +39,8 @@ class SceneTransform:
             scene: The scene; it is not written to.
             rng: Source of the random numbers; with the scene it alone determines the result.
         """
-        scaled = self._draw_size(scene.label.shape, rng)
-        corner, part = [], []
-        for length, wanted in zip(scaled, self.size, strict=True):
-            # The padding is at the end, so that a scene that is too small begins at 0.
-            corner.append(int(rng.integers(length - wanted + 1)) if length > wanted else 0)
-            part.append(min(length, wanted))
-        cut = scaled_part(scene, scaled, (corner[0], corner[1]), (part[0], part[1]))
+        scaled = draw_size(scene.label.shape, self.crop, rng)
+        cut = scaled_part(scene, scaled, *draw_corner(scaled, self.size, rng))
         if self.augment.flip and rng.random() < 0.5:
             cut = Scene(
                 np.ascontiguousarray(cut.image[:, ::-1]), np.ascontiguousarray(cut.label[:, ::-1])
@@ -53,18 +48,40 @@ class SceneTransform:
         cut = Scene(change_image(cut.image, rng, self.augment), cut.label)
         return padded_scene(cut, self.size, self.fill, self.ignored)
 
-    def _draw_size(self, size: tuple[int, ...], rng: np.random.Generator) -> tuple[int, int]:
-        """Draws the height and width that a scene is scaled to."""
-        height, width = size
-        by_long = self.crop.side == "long"
-        own = max(size) if by_long else min(size)
-        base = self.crop.base or own
-        least, greatest = (int(base * scale) for scale in self.crop.scale)
-        side = max(1, int(rng.integers(least, greatest, endpoint=True)))
-        # The authors round the other side, torchvision cuts it off.
-        if by_long:
-            return tuple(max(1, (2 * each * side + own) // (2 * own)) for each in (height, width))  # type: ignore[return-value]
-        return tuple(max(1, each * side // own) for each in (height, width))  # type: ignore[return-value]
+
+def draw_size(size: tuple[int, ...], crop: CropConfig, rng: np.random.Generator) -> tuple[int, int]:
+    """Draws the height and width that an image of a size is scaled to."""
+    height, width = size
+    by_long = crop.side == "long"
+    own = max(size) if by_long else min(size)
+    base = crop.base or own
+    least, greatest = (int(base * scale) for scale in crop.scale)
+    side = max(1, int(rng.integers(least, greatest, endpoint=True)))
+    # The authors round the other side, torchvision cuts it off.
+    if by_long:
+        return tuple(max(1, (2 * each * side + own) // (2 * own)) for each in (height, width))  # type: ignore[return-value]
+    return tuple(max(1, each * side // own) for each in (height, width))  # type: ignore[return-value]
+
+
+def draw_corner(
+    scaled: tuple[int, int], wanted: tuple[int, int], rng: np.random.Generator
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Draws a crop of a scaled image.
+
+    Args:
+        scaled: Height and width of the scaled image.
+        wanted: Height and width of the crop; what the image lacks is padded at the end.
+        rng: Source of the random numbers.
+
+    Returns:
+        First row and column, and height and width of the part of the image.
+    """
+    # An image that is too small begins at 0.
+    (top, left) = (
+        int(rng.integers(length - side + 1)) if length > side else 0
+        for length, side in zip(scaled, wanted, strict=True)
+    )
+    return (top, left), (min(scaled[0], wanted[0]), min(scaled[1], wanted[1]))
 
 
 def scaled_part(
@@ -83,6 +100,23 @@ def scaled_part(
     if scaled == size:
         window = slice(top, top + down), slice(left, left + across)
         return Scene(scene.image[window], scene.label[window])
+    image = scaled_image(scene.image, scaled, corner, part)
+    rows = _nearest(size[0], scaled[0], top, down)
+    columns = _nearest(size[1], scaled[1], left, across)
+    return Scene(image, scene.label[rows[:, None], columns])
+
+
+def scaled_image(
+    image: UInt8[np.ndarray, "h w 3"],
+    scaled: tuple[int, int],
+    corner: tuple[int, int],
+    part: tuple[int, int],
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """A part of a scaled image; arguments as ``scaled_part``."""
+    size = image.shape[:2]
+    (top, left), (down, across) = corner, part
+    if scaled == size:
+        return image[top : top + down, left : left + across]
     per_row, per_column = size[0] / scaled[0], size[1] / scaled[1]
     box = (
         left * per_column,
@@ -90,10 +124,8 @@ def scaled_part(
         min((left + across) * per_column, size[1]),
         min((top + down) * per_row, size[0]),
     )
-    image = Image.fromarray(scene.image).resize((across, down), Image.Resampling.BILINEAR, box=box)
-    rows = _nearest(size[0], scaled[0], top, down)
-    columns = _nearest(size[1], scaled[1], left, across)
-    return Scene(np.asarray(image), scene.label[rows[:, None], columns])
+    resized = Image.fromarray(image).resize((across, down), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized)
 
 
 def scale_label(label: Labels, size: tuple[int, int]) -> Labels:

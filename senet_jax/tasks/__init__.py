@@ -12,6 +12,7 @@ from senet_jax.tasks.metrics import Metric
 TASKS = {
     "classification": "senet_jax.tasks.classification:Classification",
     "segmentation": "senet_jax.tasks.segmentation:Segmentation",
+    "detection": "senet_jax.tasks.detection:Detection",
 }
 """The tasks of this package: a name, and where the class is."""
 

@@ -153,15 +153,27 @@ class Task(Protocol):
             UsageError: It cannot.
         """
 
+    def notes(self, dataset: Dataset, network: nn.Module) -> list[str]:
+        """Sentences about the data and the network that people are told before a training."""
+        return []
+
     @abc.abstractmethod
     def examples(self, dataset: Dataset, split: Literal["train", "val"]) -> tuple[Examples, ...]:
         """The images of a split as the network is shown them.
 
         Returns:
             For training one or several forms of the images, such as several sizes, each for an
-            equal share of the epochs. For "val" one or several groups, such as the images of each
-            size; each image is in one of them. Each form and each group is a program of its own.
+            equal share of the epochs or for images of its own, see ``groups``. For "val" one or
+            several groups, such as the images of each size; each image is in one of them. Each form
+            and each group is a program of its own.
         """
+
+    def groups(self, dataset: Dataset) -> tuple[np.ndarray, ...] | None:
+        """Training images of each form of ``examples``, where a batch has images of one form alone.
+
+        Each image is in one group. None reads all images in each form, one form after the other.
+        """
+        return None
 
     def classes(self, dataset: Dataset) -> np.ndarray | None:
         """Class of every training image, to draw each class equally often.

@@ -3,19 +3,25 @@
 import contextlib
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from senet_jax.data.pictures import run_lengths
 from senet_jax.errors import UsageError
 from senet_jax.files import read_json_object
 
 Kind = Literal["bbox", "segm"]
+
+NUMBERS = (
+    *("AP", "AP50", "AP75", "APs", "APm", "APl"),
+    *("AR1", "AR10", "ARmax", "ARs", "ARm", "ARl"),
+)
+"""The names of COCO's twelve numbers, in their order."""
 
 MAX_DETECTIONS = 100
 """Detections of an image that COCO counts, of all classes together those with the best scores."""
@@ -62,17 +68,13 @@ def results_of_image(
             "score": float(score),
         }
         if masks is not None:
-            code = coco_mask.encode(np.asfortranarray(masks[number], np.uint8))
-            row["segmentation"] = {
-                "size": [int(side) for side in code["size"]],
-                "counts": code["counts"].decode("ascii"),
-            }
+            row["segmentation"] = run_lengths(masks[number])
         found.append(row)
     return found
 
 
 def coco_scores(
-    annotations: Path,
+    annotations: Path | Mapping[str, Any],
     results: Sequence[dict[str, Any]],
     kind: Kind,
     max_detections: int = MAX_DETECTIONS,
@@ -80,7 +82,8 @@ def coco_scores(
     """Scores detections of all images of a file by COCO's protocol.
 
     Args:
-        annotations: A JSON file in COCO's format. Crowd regions are neither found nor missed.
+        annotations: A JSON file in COCO's format, or what it holds. Crowd regions are neither
+            found nor missed.
         results: Detections in COCO's results format; images without one count as missed.
         kind: Whether boxes or masks are compared.
         max_detections: Of an image, at least 10.
@@ -91,8 +94,13 @@ def coco_scores(
     """
     if max_detections < 10:
         raise UsageError(f"max_detections must be at least 10, not {max_detections}.")
-    truth = _coco(read_json_object(annotations, "annotations in COCO's format"))
-    _check(annotations, truth, results, kind)
+    if isinstance(annotations, Path):
+        data = read_json_object(annotations, "annotations in COCO's format")
+        place = str(annotations)
+    else:
+        data, place = dict(annotations), "the annotations"
+    truth = _coco({**data, "annotations": _comparable(data["annotations"], kind)})
+    _check(place, truth, results, kind)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it does
         # Without results there is nothing to load.
         found = (
@@ -126,17 +134,26 @@ def _coco(data: dict[str, Any]) -> COCO:
     return coco
 
 
+def _comparable(annotations: Sequence[dict[str, Any]], kind: Kind) -> list[dict[str, Any]]:
+    """The annotations that can be compared, with the values that files may leave out."""
+    return [
+        {"iscrowd": 0, "area": row["bbox"][2] * row["bbox"][3], **row}
+        for row in annotations
+        if kind == "bbox" or row.get("segmentation")
+    ]
+
+
 def _mean(values: np.ndarray) -> float:
     """Mean over what there is ground truth for; pycocotools marks the rest by -1."""
     there = values[values > -1]
     return float(there.mean()) if there.size else float("nan")
 
 
-def _check(path: Path, truth: COCO, results: Sequence[dict[str, Any]], kind: Kind) -> None:
+def _check(place: str, truth: COCO, results: Sequence[dict[str, Any]], kind: Kind) -> None:
     for field, known in (("image_id", truth.imgs), ("category_id", truth.cats)):
         if strange := sorted({row[field] for row in results} - set(known)):
             raise UsageError(
-                f"{len(strange)} values of {field} in the results are not in {path}, such as "
+                f"{len(strange)} values of {field} in the results are not in {place}, such as "
                 f"{strange[0]}: evaluate on the annotations of the images that were detected."
             )
     if kind == "segm" and any("segmentation" not in row for row in results):

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from senet_jax.data.examples import Batch, Examples
 from senet_jax.data.loader import EvalBatch, EvalBatches, EvalGroups, Host
 from senet_jax.errors import UsageError
-from senet_jax.tasks.base import Measured, Task
+from senet_jax.tasks.base import Accumulator, Measured, Task
 from senet_jax.text import printable
 from senet_jax.training.distributed.mesh import to_devices
 from senet_jax.training.step import EvalStep
@@ -85,6 +85,7 @@ def evaluate(
     batch_size: int,
     mesh: Mesh,
     workers: int = 0,
+    accumulator: Accumulator | None = None,
 ) -> dict[str, float]:
     """Evaluates variables on all images of a split.
 
@@ -96,6 +97,7 @@ def evaluate(
         batch_size: Images of a step; rounded up to a multiple of the devices.
         mesh: The mesh of ``step``.
         workers: Processes that prepare the images; 0 means threads.
+        accumulator: Takes the measurements; if None, a new one of the task does.
 
     Returns:
         The metrics as keys of ``metrics.jsonl``, and ``val/count``, the number of images that
@@ -109,11 +111,16 @@ def evaluate(
     def dispatch(batch: Batch) -> Measured:
         return step(variables, to_devices(without_index(batch), mesh))
 
-    return measure_batches(task, eval_groups(groups, batch_size, mesh), dispatch, workers)
+    batches = eval_groups(groups, batch_size, mesh)
+    return measure_batches(task, batches, dispatch, workers, accumulator)
 
 
 def measure_batches(
-    task: Task, batches: EvalGroups, dispatch: Callable[[Batch], Measured], workers: int = 0
+    task: Task,
+    batches: EvalGroups,
+    dispatch: Callable[[Batch], Measured],
+    workers: int = 0,
+    accumulator: Accumulator | None = None,
 ) -> dict[str, float]:
     """Evaluates the batches of a split by any measurement of a batch.
 
@@ -123,6 +130,7 @@ def measure_batches(
         dispatch: Measures this host's rows of a batch; the sums have ``count``, the number of the
             images of weight 1 on all hosts.
         workers: Processes that prepare the images; 0 means threads.
+        accumulator: Takes the measurements; if None, a new one of the task does.
 
     Returns:
         As ``evaluate``.
@@ -131,7 +139,7 @@ def measure_batches(
         UsageError: Not one image of the split could be read.
         RuntimeError: Images were lost or counted twice.
     """
-    accumulator = task.accumulator()
+    accumulator = task.accumulator() if accumulator is None else accumulator
     counted, readable = 0.0, 0
     for number, (batch, measured) in enumerate(over_batches(batches, workers, dispatch)):
         group, _ = batches.place(number)

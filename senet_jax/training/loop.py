@@ -96,7 +96,7 @@ def train(
     profile.check(run.batches.steps)
     meshes.check_batch_size(config.data.batch_size, run.mesh, config.accumulate)
     check_schedule(config.optimizer, run.batches.steps_per_epoch, config.epochs)
-    print(run.describe(), flush=True)
+    print("\n".join([run.describe(), *run.task.notes(run.dataset, run.model)]), flush=True)
     checkpoints = Checkpoints(
         checkpoints_of(config.run_dir, config),
         config.checkpoint,
@@ -330,6 +330,9 @@ def _first_images(batch: Arrays) -> np.ndarray:
 def _forecast(run: Run) -> Forecast:
     config = run.config
     sizes = [form.arrays["image"].shape[0] for form in run.batches.examples]
+    if run.batches.groups is not None:
+        # Batches of all sizes are in each epoch.
+        sizes = sizes[:1]
     by_epoch = [sizes[epoch * len(sizes) // config.epochs] for epoch in range(config.epochs)]
     return Forecast(config, run.batches.steps_per_epoch, sum(map(len, run.val)), by_epoch)
 

@@ -23,7 +23,7 @@ from senet_jax.models.configured import model_fields
 from senet_jax.models.cost import cost
 from senet_jax.network import Network
 from senet_jax.tasks import task_of
-from senet_jax.tasks.base import Arrays, Task
+from senet_jax.tasks.base import Accumulator, Arrays, Task
 from senet_jax.training.distributed import mesh as meshes
 from senet_jax.training.evaluate import eval_groups, evaluate, without_index
 from senet_jax.training.machine.compile_cache import use_compile_cache
@@ -139,11 +139,16 @@ class Run:
                 drop_head=self.config.drop_head,
                 weights_of=self.config.weights_of,
                 channels=self.dataset.image_shape[2],
-                **model_fields(self.config.model, len(self.dataset.classes)),
+                **model_fields(self.config.model, self._outputs),
             )
         except MisfitError as error:
             # The number of classes is that of the data set.
             raise UsageError(error.advise("--drop-head", None)) from error
+
+    @property
+    def _outputs(self) -> int:
+        """Classes that the network tells apart: detectors also know the background."""
+        return getattr(self.model, "num_classes", len(self.dataset.classes))
 
     def fresh_state(self) -> TrainState:
         """The state of step 0, laid out over the mesh."""
@@ -208,11 +213,13 @@ class Run:
             for name, spec in arrays.items()
         }
 
-    def evaluate(self, variables: dict[str, Any]) -> dict[str, float]:
+    def evaluate(
+        self, variables: dict[str, Any], accumulator: Accumulator | None = None
+    ) -> dict[str, float]:
         """Evaluates ``params`` and ``batch_stats`` on the validation split; see ``evaluate``."""
         size, workers = self.config.data.eval_batch_size, _workers(self.config, self.dataset)
         step = self.programs.evaluate
-        return evaluate(self.task, step, variables, self.val, size, self.mesh, workers)
+        return evaluate(self.task, step, variables, self.val, size, self.mesh, workers, accumulator)
 
     def device_batches(self, start: int, stop: Sequence[int] = ()) -> Iterator[Arrays]:
         """Yields the training batches from step ``start`` on, as global arrays.
@@ -272,7 +279,8 @@ def _workers(config: TrainConfig, dataset: Dataset) -> int:
 
 def _batches(config: TrainConfig, task: Task, dataset: Dataset) -> TrainBatches:
     data, forms = config.data, task.examples(dataset, "train")
-    images = len(forms[0])
+    groups = task.groups(dataset)
+    images = len(forms[0]) if groups is None else max(map(len, groups))
     if images < data.batch_size:
         raise UsageError(
             f"a batch of {data.batch_size} is larger than the {images} training images: lower "
@@ -284,16 +292,18 @@ def _batches(config: TrainConfig, task: Task, dataset: Dataset) -> TrainBatches:
             f"a batch of {data.batch_size} cannot be divided over {host.count} hosts: use a "
             "multiple of their number."
         )
-    return TrainBatches(
+    batches = TrainBatches(
         forms,
         data.batch_size,
         config.seed,
-        steps=images // data.batch_size * config.epochs,
+        steps=0,
         classes=functools.partial(task.classes, dataset),
+        groups=groups,
         host=host,
         workers=_workers(config, dataset),
         max_corrupt=data.max_corrupt,
     )
+    return dataclasses.replace(batches, steps=batches.steps_per_epoch * config.epochs)
 
 
 def _set_deterministic() -> None:

@@ -8,7 +8,10 @@ import tensorflow_datasets as tfds
 
 from senet_jax.data.card import Card, known_card
 from senet_jax.data.class_names import IMAGENET_SYNSETS, readable
+from senet_jax.data.config import ObjectsConfig
 from senet_jax.data.datasets import DATASETS
+from senet_jax.data.picture_examples import evaluation_pictures
+from senet_jax.data.pictures import PictureDataset
 from senet_jax.data.scenes import SceneDataset, evaluation_scenes
 from senet_jax.errors import UsageError
 
@@ -137,3 +140,27 @@ def test_scenes_stand_in_for_those_of_a_card(photographs):
 def test_a_palette_has_a_colour_for_each_class(palette):
     with pytest.raises(UsageError, match="palette must be"):
         dataclasses.replace(SCENES, palette=palette).validate()
+
+
+PICTURES = dataclasses.replace(CARD, category_ids=(3, 90), masks=True)
+
+
+@pytest.mark.parametrize("photographs", [True, False])
+def test_pictures_stand_in_for_those_of_a_card(photographs):
+    card = dataclasses.replace(PICTURES, photographs=photographs)
+    assert Card.from_json(json.loads(json.dumps(dataclasses.asdict(card)))) == card
+    dataset = card.stand_in()
+    assert isinstance(dataset, PictureDataset)
+    assert Card.of(dataset) == card
+    assert len(dataset.train.taken(np.arange(3))) == 3
+    assert not dataset.train.counts.any()
+    (group,) = evaluation_pictures(dataset.val, ObjectsConfig(), 8)
+    assert group.arrays["image"].shape == (32, 32, 3)
+    with pytest.raises(UsageError, match="are not there"):
+        dataset.train.picture(0, masks=False)
+
+
+@pytest.mark.parametrize("ids", [(3,), (3, 3), (1, 2, 3)])
+def test_a_class_has_a_number_of_its_own(ids):
+    with pytest.raises(UsageError, match="category_ids must be"):
+        dataclasses.replace(PICTURES, category_ids=ids).validate()

@@ -114,9 +114,9 @@ def test_boxes_without_area_and_polygons_of_two_points_are_left_out(written, tmp
     assert not index.masks(1)[2].any()
     assert index.notes == (
         "instances.json: boxes with less than 1 pixel within their image are left out, 2: "
-        "annotation 200, 201.",
+        "annotation 200 of a.png, 201 of a.png.",
         "instances.json: objects without a polygon of three points have no mask, 1: "
-        "annotation 202.",
+        "annotation 202 of a.png.",
     )
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from senet_jax.data.config import AugmentConfig, CropConfig
-from senet_jax.data.scene_transforms import SceneTransform, scale_label, scaled_part
+from senet_jax.data.scene_transforms import SceneTransform, draw_size, scale_label, scaled_part
 from senet_jax.data.scenes import Scene, padded_scene
 
 IGNORED = 255
@@ -112,7 +112,7 @@ def test_colours_change_neither_the_label_nor_the_padding():
 
 def sizes_of(scene, count=300, **crop):
     view, rng = transform(**crop), np.random.default_rng(0)
-    return np.array([view._draw_size(scene.label.shape, rng) for _ in range(count)])
+    return np.array([draw_size(scene.label.shape, view.crop, rng) for _ in range(count)])
 
 
 def test_the_longer_side_is_drawn_as_the_authors_draw_it():

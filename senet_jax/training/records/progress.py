@@ -33,7 +33,7 @@ class Clock:
 
     def __init__(self, account: Account) -> None:
         self._account = account
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._seen: set[tuple[tuple[str, tuple[int, ...]], ...]] = set()
         self._compiling, self._compiled = False, 0.0
         self._steps, self._spent, self._waited = 0, 0.0, 0.0
         self._recent: collections.deque[float] = collections.deque(maxlen=100)
@@ -50,15 +50,16 @@ class Clock:
             if batch is None:
                 self._account.turn_to("other")
                 return
-            shapes = {name: values.shape for name, values in batch.items()}
-            if shapes == self._shapes:
+            shapes = tuple((name, values.shape) for name, values in batch.items())
+            if shapes in self._seen:
                 self._account.turn_to("steps")
                 self._waited += time.perf_counter() - began
             else:
                 self._account.turn_to("compile")
                 self._spent += began - self._began
                 self._began = self._ticked = began
-                self._shapes, self._compiling = shapes, True
+                self._compiling = True
+                self._seen.add(shapes)
             yield batch
 
     @property
@@ -100,7 +101,7 @@ class Clock:
 
     @property
     def recent_step_s(self) -> float | None:
-        """Seconds a step, over the last hundred of these shapes; None before the second."""
+        """Seconds a step, over the last hundred since one compiled; None before the second."""
         return sum(self._recent) / len(self._recent) if self._recent else None
 
     def lap(self, batch_size: int) -> Line:
