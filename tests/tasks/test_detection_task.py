@@ -132,7 +132,7 @@ def test_it_learns_and_a_killed_run_ends_as_if_nothing_had_happened(config, tmp_
     for other in (
         ["average", run, "--out", "x.npz"],
         ["convert", run],
-        ["export", run],
+        ["export", run, "--format", "npz"],
         ["excitation", run],
     ):
         assert cli.main(other) == 2
