@@ -76,6 +76,7 @@ def nms_best(
     *,
     valid: Bool[Array, " n"] | None = None,
     groups: Int[Array, " n"] | None = None,
+    shift: Float[Array, " n"] | None = None,
     block: int = 1024,
 ) -> tuple[Int[Array, " k"], Bool[Array, " k"]]:
     """``best`` of the boxes that ``nms`` keeps, for many boxes of which few are wanted.
@@ -90,12 +91,14 @@ def nms_best(
         count: As of ``best``.
         valid: As of ``nms``.
         groups: Likewise.
+        shift: Added to the coordinates of each box before overlaps are computed, see
+            ``group_step``. If None, nothing is.
         block: Boxes that are looked at together.
 
     Returns:
         As ``best``.
     """
-    n = len(scores)
+    boxes, n = jnp.asarray(boxes), len(scores)
     count, block = min(count, n), min(block, n)
     there = scores > -jnp.inf
     if valid is not None:
@@ -104,18 +107,20 @@ def nms_best(
     missing = -n % block
     order = jnp.pad(order, (0, missing))
     alive = jnp.pad(there[order[:n]], (0, missing))
-    if groups is None:
-        groups = jnp.zeros(n, jnp.int32)
+    groups = jnp.zeros(n, jnp.int32) if groups is None else jnp.asarray(groups)
+    shift = jnp.zeros(n, boxes.dtype) if shift is None else shift
 
     def next_block(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         start, found, kept = state
         index = lax.dynamic_slice(order, (start,), (block,))
         old = kept[:count]
-        dropped = iou(boxes[old], boxes[index]) > threshold
+        # Here, as a fused multiplication would round the sum only once.
+        own_boxes = boxes[index] + shift[index, None]
+        dropped = iou(boxes[old] + shift[old, None], own_boxes) > threshold
         dropped &= groups[old][:, None] == groups[index][None]
         dropped &= (jnp.arange(count) < found)[:, None]
         own = lax.dynamic_slice(alive, (start,), (block,)) & ~dropped.any(0)
-        own = _kept(boxes[index], own, threshold, groups[index])
+        own = _kept(own_boxes, own, threshold, groups[index])
         place = jnp.where(own, jnp.minimum(found + jnp.cumsum(own) - 1, count), count)
         return start + block, jnp.minimum(found + own.sum(), count), kept.at[place].set(index)
 
@@ -129,6 +134,25 @@ def nms_best(
     start = jnp.zeros((), jnp.int32)
     _, found, kept = lax.while_loop(goes_on, next_block, (start, start, nothing))
     return kept[:count], jnp.arange(count) < found
+
+
+FEW = 1000
+"""Boxes up to which torchvision moves groups apart, on CPUs."""
+
+
+def group_step(boxes: Float[Array, "n 4"], valid: Bool[Array, " n"]) -> Float[Array, ""]:
+    """What torchvision moves each group of boxes further than the one before, to suppress once.
+
+    The sums are rounded, which matters for boxes thinner than a hundredth of a pixel. It is 0 for
+    more than ``FEW`` boxes, which torchvision takes group by group as they are.
+
+    Args:
+        boxes: Boxes of all groups.
+        valid: False for padding.
+    """
+    count = valid.sum()
+    greatest = jnp.where(valid[:, None], boxes, -jnp.inf).max()
+    return jnp.where((count > 0) & (count <= FEW), greatest + 1, 0)
 
 
 def best(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from published import GMACS, PARAMS
+from published import DETECTION_GMACS, GMACS, PARAMS
 
 from senet_jax import SqueezeExciteConfig, UsageError, create_model, list_models
 from senet_jax.attention import gates
@@ -60,6 +60,7 @@ LARGE = {
     *(f"cifar_densenet_{size}" for size in ("100_12", "bc_100_12", "bc_250_24", "bc_190_40")),
     *(f"{se}densenet{depth}" for se in ("", "se_") for depth in (161, 169, 201, 264)),
     *("se_densenet121", "inception_resnet_v2"),
+    *("fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn_v2"),
 }
 
 
@@ -70,6 +71,8 @@ LARGE = {
 def test_a_network_has_and_costs_what_is_published(name):
     found = cost(create_model(name), find(name).input_size)
     assert found.params == PARAMS[name]
+    if name in DETECTION_GMACS:
+        assert found.macs / 1e9 == pytest.approx(DETECTION_GMACS[name], abs=0.001)
     if name in GMACS:
         assert found.macs / 1e9 == pytest.approx(GMACS[name], rel=0.005)
 

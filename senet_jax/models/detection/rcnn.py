@@ -40,7 +40,7 @@ from senet_jax.models.frozen import check_stages, frozen_norms, frozen_stages
 from senet_jax.ops import boxes as box_ops
 from senet_jax.ops.anchors import pyramid_anchors
 from senet_jax.ops.compute import Compute
-from senet_jax.ops.nms import nms_best
+from senet_jax.ops.nms import group_step, nms_best
 from senet_jax.ops.per_image import per_image
 from senet_jax.ops.roi_align import assign_levels, nearest_scale, roi_align
 from senet_jax.ranges import CLASSES, check_fields
@@ -379,7 +379,13 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
             labels = jnp.tile(jnp.arange(1, classes + 1, dtype=jnp.int32), rois)
             scores = scores.reshape(-1)
             index, kept = nms_best(
-                boxes, scores, self.nms_threshold, self.detections, valid=valid, groups=labels
+                boxes,
+                scores,
+                self.nms_threshold,
+                self.detections,
+                valid=valid,
+                groups=labels,
+                shift=labels * group_step(boxes, valid),
             )
             return {
                 "boxes": jnp.where(kept[:, None], boxes[index], 0),

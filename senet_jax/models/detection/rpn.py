@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from senet_jax.models.detection.fpn import Level
 from senet_jax.ops import boxes as box_ops
 from senet_jax.ops.compute import Compute
-from senet_jax.ops.nms import best, nms
+from senet_jax.ops.nms import best, group_step, nms
 from senet_jax.ops.precision import accurate
 
 SMALL = nn.initializers.normal(0.01)
@@ -106,8 +106,14 @@ def propose(
         boxes = box_ops.clip(boxes, height, width)
         scores = jax.nn.sigmoid(top)
         valid = box_ops.reaches(boxes, LEAST_SIDE) & (scores >= selection.least_score)
-        keep = nms(boxes, scores, selection.overlap, valid=valid)
-        found.append((boxes, scores, keep))
-    boxes, scores, keep = (jnp.concatenate(each) for each in zip(*found, strict=True))
-    index, valid = best(scores, keep, selection.count)
+        found.append((boxes, scores, valid))
+    boxes, scores, valid = (jnp.concatenate(each) for each in zip(*found, strict=True))
+    step = group_step(boxes, valid)
+    shift, kept = jnp.zeros_like(step), []
+    for own_boxes, own_scores, own_valid in found:
+        moved = own_boxes + shift
+        kept.append(nms(moved, own_scores, selection.overlap, valid=own_valid))
+        # A sum, as a fused multiplication would round only once.
+        shift += step
+    index, valid = best(scores, jnp.concatenate(kept), selection.count)
     return Proposals(boxes[index], scores[index], valid)
