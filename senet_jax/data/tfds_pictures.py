@@ -102,7 +102,8 @@ def open_records(
     if folder is None:
         raise UsageError(
             f"{name} is not in {where} as array_record: build it with TensorFlow Datasets, "
-            f"`tfds build {name} --file_format=array_record`, or set TFDS_DATA_DIR to where it is."
+            f"`tfds build {name}` with the file format array_record, or set TFDS_DATA_DIR to where "
+            "it is."
         )
     info = open_prepared(folder).info
     classes = _class_names(info, folder)

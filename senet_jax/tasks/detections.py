@@ -33,7 +33,7 @@ def on_original(
     down, across = np.asarray(original, np.float64) / np.asarray(size, np.float64)
     height, width = map(float, original)
     scaled = np.asarray(boxes, np.float64) * [across, down, across, down]
-    return np.clip(scaled, 0, [width, height, width, height]).astype(np.float32)
+    return np.clip(scaled, 0, [width, height, width, height])
 
 
 def mask_pixels(
@@ -105,7 +105,7 @@ class Detections:
             "place": np.array(rows["place"], np.int32),
             "label": np.array(rows["label"], np.int32),
             "score": np.array(rows["score"], np.float32),
-            "box": np.array(rows["box"], np.float32).reshape(-1, 4),
+            "box": np.array(rows["box"], np.float64).reshape(-1, 4),
             "side": np.array(rows["side"], np.int32).reshape(-1, 2),
             "length": np.array(rows["length"], np.int32),
             "codes": np.frombuffer(b"".join(self._codes), np.uint8),

@@ -226,6 +226,6 @@ def test_the_objects_of_a_set_are_counted(tmp_path, capsys):
         "in an image, 0 images without any, 1 crowds or difficult objects" in said
     )
     assert "left out, 1: annotation 3 of train_1.jpg" in said
-    assert "zebra  2         2" in said
+    assert "zebra         2           2" in said
     assert cli.main(["prepare", "voc_xml", "--data-dir", str(root), "--manual-dir", "x"]) == 2
     assert "leave out --manual-dir" in capsys.readouterr().err

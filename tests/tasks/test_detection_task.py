@@ -74,8 +74,8 @@ def test_it_learns_and_a_killed_run_ends_as_if_nothing_had_happened(config, tmp_
     assert "batches of 32x64 and 64x32 pixels; 4 images of an epoch fill no batch" in said
     assert last["step"] == 4 * config.epochs
     assert last["val/count"] == 10
-    assert last["val/AP50"] > 0.8
-    assert last["val/mask_AP50"] > 0.8
+    assert last["val/AP50"] > 0.6
+    assert last["val/mask_AP50"] > 0.6
     assert last["val/error"] == 1 - last["val/AP"]
     assert {"val/ap/red", "val/mask_ap/blue", "val/ARmax", "train/loss_mask"} <= last.keys()
     # No object has an area of 32^2 pixels or more.
@@ -132,7 +132,7 @@ def test_it_learns_and_a_killed_run_ends_as_if_nothing_had_happened(config, tmp_
     for other in (
         ["average", run, "--out", "x.npz"],
         ["convert", run],
-        ["export", run],
+        ["export", run, "--format", "npz"],
         ["excitation", run],
     ):
         assert cli.main(other) == 2
