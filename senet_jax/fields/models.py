@@ -31,7 +31,7 @@ Placement = Literal["standard", "pre", "post", "identity", "conv3x3"]
 ShortcutOption = Literal["A", "B", "C", "D"]
 StrideBy = Literal["conv", "pool_before", "pool_after"]
 StrideOn = Literal["conv1", "conv2"]
-StemKind = Literal["imagenet", "caffe", "strided", "half", "cifar"]
+StemKind = Literal["imagenet", "caffe", "strided", "cifar"]
 SmallStemKind = Literal["imagenet", "cifar"]
 StemWidth = int | tuple[int, int, int]
 DilatedForm = Literal["timm", "authors"]
@@ -85,9 +85,8 @@ class ResNetFields(BackboneFields):
     stem: StemKind = "imagenet"
     """"imagenet": a convolution of stride 2 and a 3x3 max pool of stride 2, padded on all sides;
     "caffe": the same with the pool unpadded in ceil mode; "strided": the same with a 3x3
-    convolution of stride 2 for a pool (ResNet-RS, arXiv 2103.07579); "half": a 3x3 convolution of
-    stride 2 and no pool, for images of about 64x64 pixels; "cifar": the same of stride 1, for
-    images of 32x32 pixels and smaller."""
+    convolution of stride 2 for a pool (ResNet-RS, arXiv 2103.07579); "cifar": a 3x3 convolution of
+    stride 1 and no pool, for images of 32x32 pixels and smaller."""
     stem_width: Annotated[StemWidth, whole(1, MOST_WIDTH, count=(3, 3), or_one=True)] = 64
     """Channels of the stem: of its 7x7 convolution or, if three, of the 3x3 convolutions that
     stand for it (the deep stem of ResNet-C, arXiv 1812.01187, section 4)."""

@@ -28,7 +28,7 @@ class Stem(nn.Module):
     @property
     def strides(self) -> tuple[int, int]:
         """Stride before and after the pool."""
-        return {"cifar": (1, 1), "half": (2, 2)}.get(self.kind, (2, 4))
+        return (1, 1) if self.kind == "cifar" else (2, 4)
 
     @nn.compact
     def __call__(
@@ -51,12 +51,11 @@ class Stem(nn.Module):
             for index, width in enumerate(self.width, 1):
                 stride, relu = 2 if index == 1 else 1, index < 3 or not pooled
                 x = layer(x, width, 3, stride, "", str(index), relu)
-        elif self.kind in ("half", "cifar"):
-            x = layer(x, self.width, 3, self.strides[0], "", "", True)
+        elif self.kind == "cifar":
+            x = layer(x, self.width, 3, 1, "", "", True)
+            return x, x
         else:
             x = layer(x, self.width, 7, 2, "", "", not pooled)
-        if self.kind in ("half", "cifar"):
-            return x, x
         if self.kind == "strided":
             return x, layer(x, x.shape[-1], 3, 2, "pool_", "", True)
         window = {"ceil_mode": True} if self.kind == "caffe" else {"pad": 1}
