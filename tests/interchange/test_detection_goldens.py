@@ -122,6 +122,19 @@ def test_detections_are_those_of_torchvision(name):
             np.testing.assert_allclose(masks[:, 27, 5], each["mask_pixels"], atol=1e-3)
 
 
+def tolerance(name, key):
+    """The relative error of a gradient in float32.
+
+    In the small networks of the second version a single ReLU that rounding turns on or off changes
+    the gradients of all layers before it by a thousandth. The layers after the last one do not
+    know it.
+    """
+    last = ("rpn.", "roi_heads.box_predictor.", "roi_heads.mask_predictor.")
+    if key.startswith(last):
+        return 1e-4
+    return 1e-2 if name.endswith("_v2") else 1e-3
+
+
 @every_name
 def test_losses_are_those_of_torchvision(name):
     images, sizes = batch(SIZES)
@@ -135,7 +148,7 @@ def test_losses_are_those_of_torchvision(name):
     largest = max(expected["gradients"].values())
     for key, norm in expected["gradients"].items():
         own = np.linalg.norm(written[key])
-        assert own == pytest.approx(norm, rel=1e-3, abs=1e-4 * largest), key
+        assert own == pytest.approx(norm, rel=tolerance(name, key), abs=1e-5 * largest), key
     for key, mean in expected["statistics"].items():
         if key.endswith("running_mean"):
             assert written[key].mean() == pytest.approx(mean, abs=1e-4), key
@@ -279,7 +292,8 @@ def test_gradients_are_those_of_torchvision_for_the_same_samples(name):
     largest = max(np.abs(x).max() for _, x in gradients)
     for key, gradient in gradients:
         error = np.abs(written[key] - gradient).max()
-        assert error <= 1e-4 * max(np.abs(gradient).max(), 0.1 * largest), key
+        scale = max(np.abs(gradient).max(), 0.1 * largest)
+        assert error <= tolerance(name, key) * scale, key
     for key, statistic in statistics:
         # PyTorch keeps the unbiased variance of the batch, which has 147 pixels or more.
         tolerance = 1e-4 if key.endswith("mean") else 1e-2
