@@ -88,16 +88,16 @@ class OptimizerConfig:
     ] = ()
     """Epochs at which the step schedule multiplies the rate by ``decay``."""
     decay: Annotated[float, Range(0, 1, open_below=True)] = 0.1
-    """What the step and the plateau schedule multiply with."""
+    """The factor of the step and the plateau schedule."""
     power: Annotated[float, Range(0, 100)] = 2.0
-    """Of the polynomial schedule (LARS: 2; 1 is a straight line)."""
+    """The exponent of the polynomial schedule (LARS: 2; 1 is a straight line)."""
     # int32 in the optimizer's state.
     patience: Annotated[int, whole(1, MOST_STEPS)] = 10
     """Validations in a row without a lower loss (by a ten-thousandth) after which the plateau
     schedule drops the rate."""
     # The scale is decay ** max_drops, which is 0 in float32 long before.
     max_drops: Annotated[int, whole(1, 1000)] = 3
-    """How often the plateau schedule drops the rate at most."""
+    """The most times that the plateau schedule drops the rate."""
     momentum: Annotated[float, RATE] = 0.9
     """Momentum of SGD and LARS."""
     nesterov: bool = True
@@ -122,14 +122,14 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-    """What is saved, and what is kept."""
+    """The checkpoints that are saved and kept."""
 
     every_epochs: Annotated[int, whole(1, MOST_EPOCHS)] = 1
     """Save after every so many epochs, and after the last."""
     every_steps: Annotated[int | None, whole(1, MOST_STEPS, none="after epochs only")] = None
     """Save also every so many steps."""
     keep_last: Annotated[int, whole(1, MOST_STEPS)] = 2
-    """How many of the newest checkpoints are kept, besides the best."""
+    """The number of the newest checkpoints that are kept, besides the best."""
     best_metric: str | None = None
     """By what of the validation a checkpoint is the best, which is kept, such as "val/loss"; None
     means the first metric of the task: of classification "val/top1". Only those that were saved
@@ -145,7 +145,7 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """How the devices share the work; up to rounding it changes no number."""
+    """The division of the work among the devices; up to rounding it changes no number."""
 
     data: Annotated[int | None, whole(1, MOST_DEVICES, none="all devices")] = None
     """Devices that share a batch, each group of ``fsdp`` with a whole state; None means all."""
@@ -193,7 +193,7 @@ class TrainConfig:
     """Start from these weights: a .safetensors, .npz or .pth file in PyTorch's names, or
     "hf-hub:owner/repository"."""
     drop_head: bool = False
-    """Of those weights leave the classifier out, and start a fresh one."""
+    """Leave the classifier of those weights out, and start a fresh one."""
     weights_of: Literal["auto", "average", "raw"] = "auto"
     """Weights that are taken of a training checkpoint of PyTorch's: the moving average, the raw
     ones, or (auto) the average if there is one."""
@@ -386,7 +386,7 @@ class TrainConfig:
         ]
 
     def shared_facts(self) -> dict[str, str]:
-        """What several hosts that train together must agree on, by name."""
+        """The values that several hosts that train together must agree on, by name."""
         facts = {name: str(value) for name, value in _flat(self.to_json()).items()}
         for name in _EACH_ITS_OWN:
             del facts[name]
@@ -395,7 +395,7 @@ class TrainConfig:
 
 
 _EACH_ITS_OWN = ("compilation_cache", "data.dir", "data.workers")
-"""What may differ from host to host."""
+"""The fields that may differ from host to host."""
 
 _NO_DIFFERENCE = (
     "run_dir",

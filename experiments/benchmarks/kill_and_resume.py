@@ -77,7 +77,7 @@ class Benchmark:
     hosts: tuple[int, ...] = (1,)
     """Numbers of hosts of the runs, in turn; one of them is killed."""
     task: Literal["classification", "segmentation"] = "classification"
-    """Of digits: one class an image, or one class a pixel of a scene."""
+    """The task of the digits: one class an image, or one class a pixel of a scene."""
     seed: int = 0
     """Seed of the moments and of the victims."""
     data_dir: Path | None = None

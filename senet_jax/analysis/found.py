@@ -44,7 +44,7 @@ def draw_objects(
         image: An RGB image.
         boxes: x1, y1, x2, y2 in pixels.
         labels: Classes, from 0.
-        texts: What stands at each box; "" for nothing.
+        texts: A text at each box; "" for none.
         masks: The pixels of each object; None draws boxes alone.
         scale: The image is enlarged so many times.
 
@@ -75,7 +75,7 @@ def draw_objects(
 
 
 def enlargement(shape: Sequence[int]) -> int:
-    """How many times an image is enlarged to be drawn on."""
+    """The factor by which an image is enlarged to be drawn on."""
     return max(1, -(-LEAST_SIDE // max(shape[:2])))
 
 

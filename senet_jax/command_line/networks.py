@@ -1,4 +1,4 @@
-"""What commands take that use trained networks, and how images are shown to them."""
+"""The arguments of commands that use trained networks, and of the views of images."""
 
 import argparse
 from collections.abc import Collection, Sequence
@@ -170,8 +170,8 @@ def check_only(
     """Refuses flags that do nothing for what is asked.
 
     Args:
-        options: What was given.
-        defaults: What would be there without a flag.
+        options: Those that were given.
+        defaults: The values without a flag.
         allowed: The flags that may differ.
         reason: The end of the message.
 
@@ -214,7 +214,7 @@ def view_fields(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def is_weights(source: str) -> bool:
-    """Whether a file of weights is named, and not the folder of a run."""
+    """Tells whether a file of weights is named, and not the folder of a run."""
     from senet_jax.interchange.files import is_weight_file
 
     return source.startswith("hf-hub:") or (is_weight_file(source) and not is_folder(source))

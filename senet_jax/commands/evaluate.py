@@ -66,7 +66,7 @@ ends; the exponentials of the logits, to which those of the mirrored crop are ad
 over the crops, resized to the image and added over the scales."""
 
 SHOWN = 5
-"""How many of the worst and best classes and of the confusions are printed."""
+"""The number of the worst and best classes and of the confusions that are printed."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -288,7 +288,7 @@ def _count(
 
 
 def _what(networks: "list[Trained]") -> dict[str, Any]:
-    """What was evaluated: a step of a run, a file of weights, or the members of an ensemble."""
+    """The network in words: a step of a run, a file of weights, or the members of an ensemble."""
     names = [
         network.name if network.step is None else f"{network.name} step {network.step}"
         for network in networks

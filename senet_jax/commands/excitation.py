@@ -53,7 +53,7 @@ scene counts for each class that it has a pixel of, so that no share of the vari
 classes. --remove, --prune and --grad-cam measure classification and are refused."""
 
 SHOWN = 4
-"""How many classes and, besides those of the last stage, how many ends of stages are drawn."""
+"""The number of classes and, besides those of the last stage, of ends of stages that are drawn."""
 
 FIGURES = ("gates", "depth", "removal", "pruning", "grad_cam")
 
@@ -64,7 +64,7 @@ WRITTEN = (
 """The files of this command."""
 
 MOST_PICTURES = 32
-"""How many images Grad-CAM draws."""
+"""The number of images that Grad-CAM draws."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -300,7 +300,7 @@ def _spread(count: "np.ndarray") -> list[int]:
 
 
 def default_folder(source: str) -> Path:
-    """Where what is found in a run, a checkpoint or weights is written if nothing else is said."""
+    """The default folder of the findings in a run, a checkpoint or weights."""
     path = Path(source).absolute()
     name = path.stem if is_weights(source) else path.name
     if path.parent.name == "checkpoints":

@@ -39,7 +39,7 @@ class ShowDataConfig(TrainConfig):
     step: Annotated[int, whole(0, MOST_STEPS)] = 0
     """The step of the run whose batch is drawn."""
     images: Annotated[int, whole(1, MOST_BATCH)] = 32
-    """How many images of the batch are drawn."""
+    """The number of images of the batch that are drawn."""
     out: Path | None = None
     """The PNG file; None means DATA-STEP.png."""
 

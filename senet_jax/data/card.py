@@ -1,4 +1,4 @@
-"""What a run must know of its data set when the data set is not there."""
+"""The facts of a data set that a run must know when the data set is not there."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Card:
     val: int
     """Validation images."""
     photographs: bool
-    """Whether images have sizes of their own and are scaled and cropped in evaluation."""
+    """Images have sizes of their own and are scaled and cropped in evaluation."""
     ignore_label: int | None = None
     """The label of pixels without a class; scenes alone have it."""
     palette: tuple[tuple[int, ...], ...] = ()

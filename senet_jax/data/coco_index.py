@@ -36,7 +36,7 @@ class CocoIndex:
 
     Args:
         arrays: The arrays.
-        folder: Where they are stored; None if they are in memory alone.
+        folder: Their folder; None if they are in memory alone.
     """
 
     def __init__(self, arrays: CocoArrays, folder: Path | None = None) -> None:
@@ -95,7 +95,7 @@ class CocoIndex:
         """Checks that the images of the file are there.
 
         Args:
-            folder: Where they lie.
+            folder: Their folder.
 
         Raises:
             UsageError: Some are not there.
@@ -169,7 +169,7 @@ def stored_index(
 
 
 def index_folder() -> Path:
-    """Where indices are stored, below the user's folder of caches (``XDG_CACHE_HOME``)."""
+    """The folder of the indices, below the user's folder of caches (``XDG_CACHE_HOME``)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "senet_jax" / "coco"
 
 

@@ -78,7 +78,7 @@ def pack_coco(data: dict[str, Any], path: Path) -> CocoArrays:
     """Checks and packs what a file of annotations holds; as ``read_coco``.
 
     Args:
-        data: What JSON made of the file, or what another format was translated to.
+        data: The parsed file, or another format that was translated to it.
         path: The file, for messages.
     """
     images, objects, categories = (

@@ -1,4 +1,4 @@
-"""What images a run reads, and how it changes them: plain values, without any import of jax."""
+"""The images of a run and their augmentation: plain values, without any import of jax."""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +12,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """How training images are changed."""
+    """The augmentation of training images."""
 
     # Pixels of images in memory, whose sides are below 100.
     pad: Annotated[int, whole(0, 128)] = 0
@@ -193,7 +193,7 @@ class DataConfig:
     COCO's format), "voc_xml" (any folder in PASCAL VOC's), and "coco/2014", "coco/2017",
     "voc/2007" and "voc/2012", the boxes that TensorFlow Datasets prepares."""
     dir: Path | None = None
-    """Where the data set lies; for TFDS sets None means TFDS_DATA_DIR, else TFDS's default."""
+    """The folder of the data set; for TFDS sets None means TFDS_DATA_DIR, else TFDS's default."""
     fraction: Annotated[float, Range(0, 1, open_below=True)] = 1.0
     """Share of the training images that is used, the same ones for every seed."""
     image_size: Annotated[
@@ -212,7 +212,7 @@ class DataConfig:
     crop_pct: Annotated[float, Range(0.01, 1)] = 0.875
     """Evaluation of photographs: side of the centre crop over the scaled image's shorter side."""
     eval_interpolation: Interpolation = "bilinear"
-    """How photographs are scaled in evaluation."""
+    """The filter by which photographs are scaled in evaluation."""
     exif_orientation: bool = False
     """Turn photographs as the orientation in their EXIF says, in training and evaluation; the
     published networks were trained and evaluated without."""

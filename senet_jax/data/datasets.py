@@ -203,7 +203,7 @@ STATISTICS = {
 
 
 def tfds_dir(directory: Path | None) -> Path:
-    """Where TensorFlow Datasets keeps its sets, if no other directory is named."""
+    """The directory of TensorFlow Datasets' sets, if no other one is named."""
     default = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     return expanded(directory or Path(default))
 

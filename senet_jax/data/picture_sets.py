@@ -48,7 +48,7 @@ def open_pictures(name: str, options: PictureOptions) -> PictureDataset:
 
     Args:
         name: A name of ``PICTURE_SETS``.
-        options: Where it lies, and how it is read.
+        options: Its folder, and the options of reading.
 
     Raises:
         UsageError: An unknown name, a set that is not there or lacks files, or an option that the

@@ -19,16 +19,16 @@ Shape = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Placed:
-    """How an image lies in a training picture."""
+    """The place of an image in a training picture."""
 
     size: Shape
-    """Of the image."""
+    """Height and width of the image."""
     scaled: Shape
-    """Of the whole image after scaling."""
+    """Height and width of the complete image after scaling."""
     corner: tuple[int, int]
     """First row and column of the part that is taken of the scaled image."""
     part: Shape
-    """Of that part."""
+    """Height and width of that part."""
     flipped: bool = False
 
     @property

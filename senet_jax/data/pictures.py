@@ -20,7 +20,7 @@ from senet_jax.files import os_reason, read_bytes, read_json_object
 from senet_jax.text import printable
 
 Truth = Mapping[str, Any]
-"""What a JSON file of annotations in COCO's format holds."""
+"""The contents of a JSON file of annotations in COCO's format."""
 
 
 class Picture(NamedTuple):
@@ -208,7 +208,7 @@ class Pictures:
 
 
 def coco_data(index: CocoIndex) -> dict[str, Any]:
-    """What an index holds, as a file in COCO's format has it."""
+    """The contents of an index, as a file in COCO's format has them."""
     arrays, objects = index.arrays, []
     masked = has_masks(index)
     for place, image_id in enumerate(arrays.image_ids.tolist()):

@@ -37,8 +37,8 @@ def pairs_of_folders(
         root: The folder of the set.
         images: The folder of the images, below it.
         labels: The folder of the labels, below it.
-        image_key: What the name of an image has in common with its label.
-        label_key: What the name of a label has in common with its image.
+        image_key: The part of an image's name that its label has, too.
+        label_key: The part of a label's name that its image has, too.
 
     Raises:
         UsageError: A folder is not there or has no images, an image has no label, or a label no
@@ -109,7 +109,7 @@ def read_list(file: Path, kind: str) -> list[str]:
 
     Args:
         file: The list.
-        kind: What it lists, for the message: "the images of a split", ...
+        kind: The things that it lists, for the message: "the images of a split", ...
 
     Raises:
         UsageError: It cannot be read, is empty, or has a name twice.
@@ -161,7 +161,7 @@ def find_root(directory: Path, places: Iterable[str], wanted: str, name: str) ->
 
     Args:
         directory: The one that the user names.
-        places: Where it may lie below that, such as "VOCdevkit/VOC2012"; "" is the directory.
+        places: Its possible folders below that, such as "VOCdevkit/VOC2012"; "" is the directory.
         wanted: A folder that it has.
         name: The name of the set, for the message.
 

@@ -52,7 +52,7 @@ def files_dataset(
         splits: The pairs of the training and of the held-out split.
         classes: Names of the classes.
         numbers: The numbers that stand for them in the labels.
-        options: How it is opened.
+        options: The options of opening.
         palette: A colour for each class; none means those of PASCAL VOC.
 
     Raises:

@@ -34,7 +34,7 @@ def open_scenes(name: str, options: SceneOptions) -> SceneDataset:
 
     Args:
         name: A name of ``SCENE_SETS``.
-        options: Where it lies, and how it is read.
+        options: Its folder, and the options of reading.
 
     Raises:
         UsageError: An unknown name, a set that is not there or lacks files, or an option that the

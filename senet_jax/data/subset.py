@@ -38,7 +38,7 @@ def some(split: Split, count: int) -> Split:
 
     Args:
         split: The whole.
-        count: How many, at least 1.
+        count: Their number, at least 1.
     """
     if count >= len(split):
         return split

@@ -90,7 +90,7 @@ def open_records(
 
     Args:
         name: As TFDS writes it: "coco/2017", "voc/2012".
-        directory: Where it lies; None means ``TFDS_DATA_DIR``, else TFDS's default.
+        directory: Its folder; None means ``TFDS_DATA_DIR``, else TFDS's default.
         val_split: The held-out split; None means "validation", else "test".
         exif_orientation: Turn images as their EXIF says.
 
@@ -142,7 +142,7 @@ def _class_names(info: Any, folder: Path) -> list[str]:
 def _annotations(
     images: ImagesInRecords, classes: list[str], exif_orientation: bool, place: Path
 ) -> dict[str, Any]:
-    """What a file in COCO's format would hold of a split; the classes have numbers from 1."""
+    """A split as a file in COCO's format would have it; the classes have numbers from 1."""
     pictures: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []
     for index in range(len(images)):

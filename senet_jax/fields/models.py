@@ -404,7 +404,7 @@ class DetectorFields:
     post_nms_test: Count = 1000
     """The same in evaluation."""
     rpn_normalizer: Literal["sampled", "fixed"] = "sampled"
-    """What the losses of anchors are divided by: the anchors that were sampled, or the most that
+    """The divisor of the losses of anchors: the anchors that were sampled, or the most that
     could be, ``rpn_samples`` of each image (detectron2)."""
     box_convs: Layers = 0
     """3x3 convolutions of the box head."""
@@ -428,8 +428,8 @@ class DetectorFields:
     """Errors of regression count linearly above this, and squared below it (the smooth L1 loss);
     0 makes it the L1 loss, detectron2's."""
     box_outputs: Literal["all", "foreground", "agnostic"] = "all"
-    """What has outputs for boxes: all classes, the background too; all but the background
-    (detectron2); or nothing, so that all classes share one. Masks have outputs for all classes,
+    """The classes that have outputs for boxes: all classes, the background too; all but the
+    background (detectron2); or none, so that all classes share one. Masks have outputs for all classes,
     or for all but the background in the other two."""
     background: Literal["first", "last"] = "first"
     """The place of the background among the classes: torchvision's or detectron2's."""
@@ -448,7 +448,7 @@ class DetectorFields:
     """The number that keeps the level of a RoI finite: 1e-6 is added to the logarithm
     ("torchvision"), or 1e-8 to its argument ("detectron2")."""
     head_init: Project = "torchvision"
-    """How the heads start: detectron2 starts the outputs smaller."""
+    """The initialization of the heads: detectron2 starts the outputs smaller."""
     # The module says which stages there are.
     frozen_stages: Annotated[int, whole(0, MOST_STAGES + 1)] = 0
     """Number of the last stage of the backbone that is not trained, with all before it: 1 is the

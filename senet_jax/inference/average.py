@@ -39,7 +39,7 @@ def average_checkpoints(
 
     Args:
         paths: Folders of runs, of which all checkpoints are taken, and of checkpoints.
-        last: Of the folder of a run take so many of the newest alone.
+        last: Take so many of the newest checkpoints of a run alone.
         with_data: Open the data set, for ``batch_norm_statistics``.
 
     Raises:
@@ -78,7 +78,7 @@ def batch_norm_statistics(
     Args:
         run: The run, with its data.
         params: The weights.
-        batches: How many batches, from the first step's on.
+        batches: The number of batches, from the first step's on.
 
     Returns:
         ``batch_stats``; empty for a network without batch norm.

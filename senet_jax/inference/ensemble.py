@@ -1,4 +1,4 @@
-"""What trained networks say together of images: the average of their softmaxes.
+"""Ensembles of trained networks: the average of their softmaxes.
 
 Networks run in their own precision on the devices; softmaxes and averages are taken in float64 on
 the host: over the views of a size, over the sizes, over the networks, each with the same weight.
@@ -34,7 +34,7 @@ class Member:
     """A trained network and how images are shown to it."""
 
     name: str
-    """What messages call it."""
+    """Its name in messages."""
     model: Backbone
     variables: dict[str, Any]
     normalization: Normalization
@@ -50,15 +50,15 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What is said of the images of a batch; without padding and without what cannot be read."""
+    """The answers for the images of a batch, without padding and unreadable images."""
 
     index: Int[np.ndarray, " n"]
-    """Where each image stands in its split."""
+    """The index of each image in its split."""
     label: Int[np.ndarray, " n"]
     log_p: Float[np.ndarray, "n classes"]
     """Logarithms of the probabilities, float64."""
     unreadable: list[int]
-    """Where images stand that could not be read, on all hosts."""
+    """The indices of images that could not be read, on all hosts."""
     errors: dict[int, str]
     """Why not, of those that this host reads."""
 

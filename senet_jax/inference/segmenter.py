@@ -24,7 +24,7 @@ class TrainedSegmenter:
     """A network of segmentation with its data, on all devices that are here."""
 
     name: str
-    """What the user called it."""
+    """Its name as the user gave it."""
     step: int | None
     """The step of a checkpoint; None for a file of weights."""
     run: Run

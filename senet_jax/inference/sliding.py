@@ -46,8 +46,8 @@ class Sliding:
     crop: tuple[int, int]
     """Height and width of the crops, pixels."""
     align_corners: bool
-    """How images and scores are resized, as in ``resize_bilinear``; the authors resize them as
-    their network resizes its maps."""
+    """The grid on which images and scores are resized, see ``resize_bilinear``; the authors resize
+    them as their network resizes its maps."""
     scales: tuple[float, ...] = (1.0,)
     """Multiples of ``base``."""
     flip: bool = False

@@ -24,10 +24,10 @@ class Tally:
     right5: int = 0
     """Images with a valid label among the first five."""
     several: bool = False
-    """Whether an image had several valid labels; then there is no loss and nothing by class."""
+    """An image had several valid labels; then there is no loss and nothing by class."""
     loss: float = 0.0
     pairs: Counter[tuple[int, int]] = dataclasses.field(default_factory=Counter)
-    """How often a class (first) was taken for a class (second)."""
+    """The number of times that a class (first) was taken for a class (second)."""
     right5_of: Counter[int] = dataclasses.field(default_factory=Counter)
 
     def add(self, log_p: Float[np.ndarray, "n classes"], valid: Int[np.ndarray, "n most"]) -> None:
@@ -83,7 +83,7 @@ class Tally:
 
 @dataclasses.dataclass(frozen=True)
 class ByClass:
-    """What was right by class."""
+    """The accuracy of each class."""
 
     images: Int[np.ndarray, " classes"]
     right: Int[np.ndarray, " classes"]

@@ -99,7 +99,7 @@ class Trained:
     """A trained network."""
 
     name: str
-    """What the user called it."""
+    """Its name as the user gave it."""
     step: int | None
     """The step of a checkpoint; None for a file of weights."""
     network: str
@@ -109,7 +109,7 @@ class Trained:
     data: DataConfig
     """The data that it was trained on, and how it takes images."""
     card: Card
-    """What is known of that data set."""
+    """The facts of that data set."""
     conv_lowering: Lowering | None = None
 
     def member(
@@ -237,8 +237,8 @@ def trained_weights(
     Args:
         source: A file, or "hf-hub:owner/repository".
         network: Name in the zoo.
-        data: How it takes images.
-        card: What is known of the data set; it says the classes and the channels.
+        data: The views of its images.
+        card: The facts of the data set; it has the classes and the channels.
         weights_of: As in ``load_arrays``.
 
     Raises:

@@ -87,7 +87,7 @@ def pyramid_anchors(
     Args:
         image: Rows and columns of the padded image.
         grids: Rows and columns of the feature maps.
-        sizes: Of the anchors, a sequence for each level, in pixels.
+        sizes: The sizes of the anchors, a sequence for each level, in pixels.
         ratios: Height over width, the same for all levels.
         style: Whose rounding, order and strides. torchvision's stride is the whole part of the
             image's side over the map's; detectron2's strides are powers of two, here the nearest.

@@ -38,7 +38,7 @@ def match(
         valid: False for padded objects, which no anchor matches.
         high: Least overlap of a positive anchor.
         low: Overlap from which an anchor is not negative.
-        low_quality: Whether anchors with the greatest overlap that an object has with any anchor,
+        low_quality: Anchors with the greatest overlap that an object has with any anchor,
             ties included, are positive, too. Such an anchor matches the object that overlaps it
             most, as in torchvision, which need not be the object that made it positive. An object
             that overlaps no anchor makes none positive; in torchvision it makes all positive.
@@ -79,8 +79,8 @@ def sample(
     Args:
         order: A random key, or a permutation of the anchors: the first of each kind are taken.
         kind: From :func:`match`; ignored anchors are never drawn.
-        count: How many to draw.
-        positive_share: Of ``count``, rounded down, that may be positive.
+        count: The number to draw.
+        positive_share: The share of ``count``, rounded down, that may be positive.
         slots: Length of the result, k, at least the least of ``count`` and the number of anchors;
             if None, ``count``.
     """

@@ -28,7 +28,7 @@ def nms(
 
     Args:
         boxes: Boxes (x1, y1, x2, y2).
-        scores: Of two boxes with the same score, the first counts as the better one. A box whose
+        scores: The scores; of two equal ones, the first counts as the better one. A box whose
             score is NaN or minus infinity is not kept and drops no other; in torchvision NaN is
             the best score.
         threshold: A box is dropped if its IoU with a better, kept box is greater.
@@ -141,7 +141,7 @@ FEW = 1000
 
 
 def group_step(boxes: Float[Array, "n 4"], valid: Bool[Array, " n"]) -> Float[Array, ""]:
-    """What torchvision moves each group of boxes further than the one before, to suppress once.
+    """The distance by which torchvision moves each group of boxes further than the one before.
 
     The sums are rounded, which matters for boxes thinner than a hundredth of a pixel. It is 0 for
     more than ``FEW`` boxes, which torchvision takes group by group as they are.

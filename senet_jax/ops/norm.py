@@ -25,7 +25,7 @@ Gate = Callable[[Float[Array, "n c"]], Float[Array, "n c"]]
 
 
 class _Frozen(NamedTuple):
-    """What holds for the batch norms of a context, see ``running_statistics``."""
+    """The settings of the batch norms of a context, see ``running_statistics``."""
 
     constant: bool
     epsilon: float | None

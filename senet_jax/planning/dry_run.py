@@ -1,4 +1,4 @@
-"""What a training step will cost, from its compilation alone: nothing runs, no data is read.
+"""The cost of a training step, from its compilation alone: nothing runs, no data is read.
 
 The step is compiled for the accelerators of this machine if they suffice for the mesh; for a named
 topology of TPUs by their own compiler, which needs none of them; else for as many virtual CPU
@@ -42,10 +42,10 @@ TOPOLOGIES = ("v5e", "v5p", "v6e")
 
 @dataclasses.dataclass(frozen=True)
 class StepCost:
-    """What XLA says of a compiled training step; bytes and FLOPs are those of one device."""
+    """XLA's account of a compiled training step; bytes and FLOPs are those of one device."""
 
     platform: str
-    """Of the compiler: "cpu", "gpu" or "tpu"."""
+    """The compiler's: "cpu", "gpu" or "tpu"."""
     device_kind: str
     devices: int
     dtype: str
@@ -67,7 +67,7 @@ class StepCost:
     """Six for each multiply-accumulate of the network, two of the forward pass and four of the
     backward pass."""
     bytes_accessed: float
-    """What the fusions of the program read and write, by XLA's count."""
+    """Bytes that the fusions of the program read and write, by XLA's count."""
     collectives: tuple[Collective, ...]
     compile_s: float
 
@@ -83,7 +83,7 @@ class StepCost:
 
     @property
     def as_float32(self) -> bool:
-        """Whether what should be bfloat16 was compiled as float32."""
+        """Tells whether operations in bfloat16 were compiled as float32."""
         return self.platform == "cpu" and self.dtype == "bfloat16"
 
 
@@ -276,7 +276,7 @@ def bound(step: StepCost, accelerator: Accelerator) -> Bound:
 
     Args:
         step: The compiled step.
-        accelerator: What it would run on, a device of the mesh each.
+        accelerator: The kind of each device of the mesh.
     """
     peak = accelerator.peak(step.dtype)
     accessed = step.bytes_accessed / (2 if step.as_float32 else 1)

@@ -240,7 +240,7 @@ class Task(Protocol):
         """The loss of a batch or of a part of it.
 
         Args:
-            outputs: What the network returned in training.
+            outputs: The outputs of the network in training.
             batch: The arrays of the part.
             shared: As ``prepare`` returned it.
             normalizer: See ``normalizer``.
@@ -263,7 +263,7 @@ class Task(Protocol):
         """Measures a batch of validation, in the compiled step, which adds the sum ``count``.
 
         Args:
-            outputs: What the network returned.
+            outputs: The outputs of the network.
             batch: The arrays of the examples and ``weight``, 1 for an image that counts, 0 for
                 padding, whose outputs may be anything, even not a number.
         """

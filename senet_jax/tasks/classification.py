@@ -245,5 +245,5 @@ def _counted(batch: Arrays, share: Float[Array, ""] | None) -> Int[Array, " n"]:
 
 
 def _does(name: str) -> str:
-    """What a composed network does, from its name."""
+    """The task of a composed network, from its name."""
     return "finds objects" if detectors.split(name) else "classifies pixels"

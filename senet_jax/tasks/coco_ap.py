@@ -52,7 +52,7 @@ def results_of_image(
     """Detections of one image in COCO's results format, which JSON can hold.
 
     Args:
-        image_id: Of the file of annotations.
+        image_id: The id in the file of annotations.
         boxes: (k, 4) x1, y1, x2, y2 in pixels of the original image.
         category_ids: (k,) of the file of annotations.
         scores: (k,).
@@ -85,8 +85,8 @@ def coco_scores(
         annotations: A JSON file in COCO's format, or what it holds. Crowd regions are neither
             found nor missed.
         results: Detections in COCO's results format; images without one count as missed.
-        kind: Whether boxes or masks are compared.
-        max_detections: Of an image, at least 10.
+        kind: Compare boxes, or masks.
+        max_detections: Detections of an image, at least 10.
 
     Raises:
         UsageError: The file is no such JSON, fewer detections than 10, results of images or

@@ -39,7 +39,7 @@ TARGETS = ("boxes", "labels", "valid", "crowd", "masks", "mask_boxes")
 """Arrays of a training batch that the network is given to learn, if they are there."""
 
 FOUND = ("boxes", "labels", "scores", "valid", "masks")
-"""What a network says of each image, if it is there."""
+"""The outputs of a network for each image; not all networks have all of them."""
 
 
 COVERED, MOSTLY_COVERED = 0.5, 0.9
@@ -158,7 +158,7 @@ class Detection(Task):
                 raise UsageError(f"the {split} images of {dataset.name} have no object.")
 
     def notes(self, dataset: Dataset, network: nn.Module) -> list[str]:
-        """What was left out of the annotations, and what does not fit the limits."""
+        """Annotations that were left out, and objects that exceed the limits."""
         pictures = _pictures(dataset)
         told = [*pictures.train.index.notes, *pictures.val.index.notes]
         most = self.data.objects.most

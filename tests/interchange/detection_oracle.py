@@ -150,7 +150,7 @@ class Detector:
         return {**self.fields, **self.ours}
 
     def spec(self) -> dict[str, Any]:
-        """What ``build`` takes."""
+        """The arguments of ``build``."""
         sizes = self.fields["anchor_sizes"]
         count = len(sizes) // 5
         return {
@@ -240,7 +240,7 @@ def targets_of(found: dict[str, np.ndarray], masks: bool) -> list[list[np.ndarra
 
 NAMES = tuple(f"{head}_resnet18_fpn{v}" for head in ("fasterrcnn", "maskrcnn") for v in ("", "_v2"))
 SIZES = [(90, 70), (61, 120)]
-"""Of the images of the goldens."""
+"""Sizes of the images of the goldens."""
 UNLIMITED = {"rpn_batch_size_per_image": 10**6, "rpn_positive_fraction": 1.0}
 UNLIMITED |= {"box_batch_size_per_image": 10**6, "box_positive_fraction": 1.0}
 """torchvision's sampling takes all that there is."""

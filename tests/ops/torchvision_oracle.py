@@ -46,7 +46,7 @@ def answer(function):
 
 
 def torchvision(program, *arguments):
-    """What ``function`` of a program, which may use ``torch`` and ``torchvision``, returns.
+    """The result of ``function`` of a program, which may use ``torch`` and ``torchvision``.
 
     Args:
         program: Text that defines ``function`` of tensors.

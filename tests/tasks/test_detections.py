@@ -40,7 +40,7 @@ def truth():
 
 
 def rows(places, boxes, labels, scores):
-    """What a network says of images that were enlarged twice."""
+    """The outputs of a network for images that were enlarged twice."""
     n, k = np.shape(scores)
     return {
         "boxes": 2 * np.array(boxes, np.float32).reshape(n, k, 4),

@@ -40,7 +40,7 @@ class StudiedRun:
 
     @property
     def hardware(self) -> set[str]:
-        """What its starts computed on, as far as they say."""
+        """The devices of its starts, as far as they are recorded."""
         return {each.hardware for each in read_sessions(self.folder) if each.hardware}
 
 
@@ -60,7 +60,7 @@ class Cell:
 
     @property
     def card(self) -> Card | None:
-        """What is known of the data set."""
+        """The facts of the data set."""
         return read_card(self.runs[min(self.runs)].folder)
 
     @property
@@ -80,7 +80,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What lies under a folder."""
+    """The cells under a folder."""
 
     folder: Path
     cells: list[Cell]
@@ -88,7 +88,7 @@ class Study:
     unfinished: list[Path]
     """Runs that have not ended, which are no part of the cells."""
     baseline: str | None = None
-    """What the study itself compares with, if it says so."""
+    """The baseline of the study itself, if it has one."""
 
     @property
     def task(self) -> type[Task]:
@@ -173,7 +173,7 @@ def _read_baseline(folder: Path) -> str | None:
 
 
 STUDY = "study.json"
-"""What a study says of itself."""
+"""The file in which a study describes itself."""
 
 
 def natural(name: str) -> list[str | int]:

@@ -20,13 +20,13 @@ class Published:
     """A row of a published table."""
 
     what: str
-    """What was trained, on what."""
+    """The network and the data."""
     value: float
     """The headline of the task as a report shows it: the top-1 error or the mean IoU, %."""
     paper: str
     """The paper; its figures can be compared with each other."""
     table: str
-    """Where in the paper."""
+    """The place in the paper."""
 
     @property
     def source(self) -> str:
@@ -35,7 +35,7 @@ class Published:
 
     @property
     def told(self) -> str:
-        """What was trained, and the figures of the table besides the headline."""
+        """The network, and the figures of the table besides the headline."""
         return self.what
 
 
@@ -90,7 +90,7 @@ stands in each of Tables 10 to 16."""
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What a table changes in the training."""
+    """The part of the training that a table changes."""
 
     label_smoothing: float
     mixup: float
@@ -107,7 +107,7 @@ class Trained:
     """The network; another config of the same network has the same row."""
     published: Published
     recipe: Recipe | None = None
-    """How it was trained, where the table has the same network with several recipes."""
+    """The recipe, if the table has the same network with several ones."""
 
 
 TITLES = {"imagenet2012": "ImageNet", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}

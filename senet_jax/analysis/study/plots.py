@@ -62,7 +62,7 @@ def draw_study(report: StudyReport, folder: Path) -> list[Path]:
 
 
 def _label(row: Row) -> str:
-    """What a cell is called in its group."""
+    """The name of a cell in its group."""
     return row.cell.name.removeprefix(f"{row.group}/")
 
 
@@ -200,7 +200,7 @@ BAR, GAP = 0.3, 0.6
 
 
 def _places(groups: Groups) -> list[tuple[float, Row]]:
-    """Where each row stands, from the top, with a gap between groups."""
+    """The place of each row, from the top, with a gap between groups."""
     rows = [(number, row) for number, group in enumerate(groups.values()) for row in group]
     return [(place + GAP * number, row) for place, (number, row) in enumerate(rows)]
 

@@ -1,4 +1,4 @@
-"""What the papers say of the configs of a study: from a config to a row of a table."""
+"""The papers' results for the configs of a study: from a config to a row of a table."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from senet_jax.models.zoo import find
 
 
 def published(configs: Sequence[TrainConfig]) -> list[Published | None]:
-    """What a paper says of configs that are compared with each other; None where it says nothing.
+    """A paper's results for configs that are compared with each other; None if it has none.
 
     Every paper trains in its own way, so that all figures are of one: of that whose tables have the
     most of the networks, trained on the same data. Configs that are one ResNet without attention

@@ -29,12 +29,12 @@ from senet_jax.tasks.metrics import Metric
 from senet_jax.tasks.segmentation import Segmentation
 
 PLAIN = "plain"
-"""What cells without attention, or without shortcuts, are called."""
+"""Names of cells without attention, or without shortcuts."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What is said of a cell."""
+    """The line of a cell."""
 
     cell: Cell
     baseline: str | None
@@ -52,7 +52,7 @@ class Row:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether others are compared with it."""
+        """Tells whether others are compared with it."""
         return self.baseline == self.cell.name
 
     @property
@@ -86,7 +86,7 @@ class StudyReport:
 
     @property
     def compared_with(self) -> str:
-        """What the cells are compared with, in words."""
+        """The baseline of the cells, in words."""
         bases = {row.baseline for row in self.rows if row.difference is not None}
         return self.baseline if len(bases) == 1 else f"the cell {self.baseline} of each group"
 
@@ -139,7 +139,7 @@ PUBLISHED = (headline(Classification), headline(Segmentation))
 
 
 def _last(name: str) -> str:
-    """What a cell is called in its group."""
+    """The name of a cell in its group."""
     return name.rpartition("/")[2]
 
 

@@ -137,7 +137,7 @@ def runs_csv(report: StudyReport) -> str:
 
 
 def notes(report: StudyReport, escape: Callable[[str], str]) -> str:
-    """How many runs, what was compared how, where the papers' figures come from, in sentences.
+    """Sentences about the runs, the comparison and the source of the papers' figures.
 
     Args:
         report: The study.

@@ -24,7 +24,7 @@ def smooth_l1(difference: Float[Array, "*dims"], beta: float) -> Float[Array, "*
 
     Args:
         difference: Predictions less targets.
-        beta: Where the two meet. If 0, all are distances.
+        beta: The distance at which the two meet. If 0, all are distances.
     """
     distance = jnp.abs(difference)
     if beta == 0:
@@ -53,5 +53,5 @@ def total(losses: Float[Array, "*dims"], counts: Bool[Array, "*dims"]) -> Float[
 
 
 def number(counts: Bool[Array, "*dims"]) -> Float[Array, ""]:
-    """How many count."""
+    """The number of those that count."""
     return jnp.sum(counts, dtype=jnp.float32)

@@ -31,7 +31,7 @@ class Objects(NamedTuple):
     masks: Num[Array, "*n g h w"] | Bool[Array, "*n g h w"] | None
     """0 and 1. If None, there are no masks."""
     regions: Float[Array, "*n g 4"] | None
-    """What part of the image each mask covers. If None, each covers the padded image."""
+    """The part of the image that each mask covers. If None, each covers the padded image."""
 
 
 ARRAYS = ("boxes", "labels", "valid")
@@ -86,7 +86,7 @@ def read_objects(targets: Mapping[str, Array], images: int, with_masks: bool) ->
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
-    """How anchors or proposals are matched and drawn, see the fields of the detector."""
+    """The matching and drawing of anchors or proposals, see the fields of the detector."""
 
     high: float
     low: float
@@ -128,7 +128,7 @@ def draw(
         objects: Those of the image.
         boxes: Anchors or proposals.
         valid: False for those that are never drawn. If None, all may be.
-        how: How they are matched and drawn.
+        how: The matching and the drawing.
     """
     boxes = jnp.asarray(boxes)
     found = match(

@@ -184,7 +184,7 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
 
     @property
     def has_masks(self) -> bool:
-        """Whether there is a mask head."""
+        """Tells whether there is a mask head."""
         return False
 
     @nn.compact

@@ -73,7 +73,7 @@ class Proposals(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """How proposals are chosen, see the fields of the detector."""
+    """The choice of proposals, see the fields of the detector."""
 
     per_level: int
     count: int
@@ -91,11 +91,11 @@ def propose(
     """The proposals of one image, without a gradient.
 
     Args:
-        logits: Of the anchors of each level.
-        deltas: Of the anchors of each level.
+        logits: Logits of the anchors of each level.
+        deltas: Deltas of the anchors of each level.
         size: Rows and columns of the image without its padding.
         anchors: Anchors of each level.
-        selection: How proposals are chosen.
+        selection: The choice of proposals.
     """
     height, width = size[0].astype(jnp.float32), size[1].astype(jnp.float32)
     found = []
