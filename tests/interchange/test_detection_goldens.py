@@ -296,5 +296,5 @@ def test_gradients_are_those_of_torchvision_for_the_same_samples(name):
         assert error <= tolerance(name, key) * scale, key
     for key, statistic in statistics:
         # PyTorch keeps the unbiased variance of the batch, which has 147 pixels or more.
-        tolerance = 1e-4 if key.endswith("mean") else 1e-2
-        np.testing.assert_allclose(written[key], statistic, rtol=tolerance, atol=1e-4)
+        rtol = 1e-4 if key.endswith("mean") else 1e-2
+        np.testing.assert_allclose(written[key], statistic, rtol=rtol, atol=1e-4)
