@@ -115,7 +115,8 @@ class Range:
             fewest, most = self.count
             some = f"{fewest} numbers"
             if fewest < most:
-                some = f"{_FEWEST[fewest]}, at most {most}"
+                least = _FEWEST.get(fewest, f"{fewest} numbers or more")
+                some = f"{least}, at most {most}"
             if self.or_one:
                 some = f"one number, or {some}"
             text = f"{some}, each {text}"

@@ -15,7 +15,6 @@ from senet_jax.command_line.networks import (
     check_no_sliding,
     check_only,
     classifies_pixels,
-    is_weights,
     of_weights,
     open_networks,
     open_segmenter,
@@ -109,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     from senet_jax.data.class_names import readable
-    from senet_jax.files import check_target, write_text
+    from senet_jax.files import check_target, is_folder, write_text
     from senet_jax.inference.ensemble import Ensemble
     from senet_jax.inference.trained import run_task
     from senet_jax.tasks.classification import Classification
@@ -124,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
     sources = options.path or options.weights
     if classifies_pixels(options.model):
         return _evaluate_pixels(options, sources)
-    if len(options.path) == 1 and not is_weights(options.path[0]):
+    if len(options.path) == 1 and is_folder(options.path[0]):
         task = run_task(Path(options.path[0]))
         if issubclass(task, Segmentation):
             return _evaluate_pixels(options, sources)

@@ -146,12 +146,12 @@ def run(options: argparse.Namespace) -> int:
     check_percents(percents)
     views = view_fields(options)
     source = options.weights[0] if options.path is None else options.path
-    if _classifies_pixels(source, options):
-        return _look_at_scenes(source, options)
     out = options.out or default_folder(source)
     check_folder(out)
     for name in WRITTEN if out.is_dir() else ():
         check_target(out / name)
+    if _classifies_pixels(source, options):
+        return _look_at_scenes(source, out, options)
     networks, dataset = open_networks(
         [source, *([options.against] if options.against else [])], options
     )
@@ -220,7 +220,7 @@ def _classifies_pixels(source: str, options: argparse.Namespace) -> bool:
     return issubclass(run_task(Path(source)), Segmentation)
 
 
-def _look_at_scenes(source: str, options: argparse.Namespace) -> int:
+def _look_at_scenes(source: str, out: Path, options: argparse.Namespace) -> int:
     """Reads the gates of a network of semantic segmentation."""
     from senet_jax.analysis.gates import report
     from senet_jax.analysis.gates.scenes import (
@@ -242,10 +242,6 @@ def _look_at_scenes(source: str, options: argparse.Namespace) -> int:
         ),
         f"{source} is a network of semantic segmentation, whose gates are read over its scenes.",
     )
-    out = options.out or default_folder(source)
-    check_folder(out)
-    for name in WRITTEN if out.is_dir() else ():
-        check_target(out / name)
     network = open_segmenter([source], options, with_data=True)
     drawn = _drawn(options.blocks, scene_blocks(network))
     classes = network.dataset.classes

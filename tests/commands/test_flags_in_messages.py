@@ -35,8 +35,11 @@ SHARED = {
     "inference/trained.py": ("evaluate", "predict", "excitation", "average", "convert", "export"),
 }
 ELSEWHERE = {
-    # Of `open_networks`, which `convert`, `export` and `predict` do not call.
-    "command_line/networks.py": {"--weights", "--data", "--model", "--sizes", "--image-size"},
+    # Of `open_networks`, which `convert`, `export` and `predict` do not call, and of views and
+    # crops, which `excitation` does not have.
+    "command_line/networks.py": {
+        *("--weights", "--data", "--model", "--sizes", "--image-size", "--views", "--crop-size"),
+    },
     # `--drop-head` is named only if the command has it: see test_weights_in_commands.py.
     "command_line/source.py": {"--drop-head"},
     # `--slurm.*` stands for all flags of a group.

@@ -456,6 +456,7 @@ def test_overhead_is_that_over_the_network_without(small, tmp_path):
     assert params[2] - params[0] == 3
 
 
+@pytest.mark.slow
 def test_a_mesh_is_compiled_for_in_a_process_of_its_own():
     row = collectives.measure("cifar_resnet8", size=8, devices=16, images=1, norm="device")
     assert row["bytes"] == 16 * row["bytes / device"]

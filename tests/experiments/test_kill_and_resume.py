@@ -34,6 +34,7 @@ def test_a_line_is_waited_for_whatever_the_time(tmp_path):
     assert next(moment)
 
 
+@pytest.mark.slow
 def test_what_differs_from_the_undisturbed_run_is_told(tmp_path, monkeypatch):
     fields = {"blocks": (1,), "widths": (4,), "stem_width": 4, "bottleneck": False}
     monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(ResNet, fields, 8))

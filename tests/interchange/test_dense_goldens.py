@@ -154,6 +154,7 @@ def test_other_classes_start_fresh_classifiers():
         np.testing.assert_array_equal(found[head]["layer"]["conv"]["kernel"], kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["resnet50", "resnest50d", "vgg11"])
 def test_weights_of_a_classifier_go_into_the_backbone(backbone):
     fields = {"num_classes": 5, "widths": (4, 4, 4, 8, 8)} if backbone == "vgg11" else dict(FEW)

@@ -205,6 +205,7 @@ def test_other_classes_start_fresh_outputs():
     np.testing.assert_array_equal(found["box_head"]["dense2"]["kernel"], kept)
 
 
+@pytest.mark.slow
 def test_weights_of_a_classifier_go_into_the_backbone():
     weights = goldens()["resnet18"].state_dict()
     found = from_torch("fasterrcnn_resnet18_fpn", weights, drop_head=True)

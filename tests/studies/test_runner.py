@@ -29,6 +29,7 @@ def states(progress):
     return [(one.job.name, one.state) for one in progress]
 
 
+@pytest.mark.slow
 def test_what_fails_is_told_and_stops_nothing_and_what_is_done_is_not_run_again(tmp_path, capsys):
     absent = dataclasses.replace(SMALL.data, name="cifar10", dir=tmp_path / "nowhere")
     broken = dataclasses.replace(SMALL, data=absent)

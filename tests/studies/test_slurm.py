@@ -65,6 +65,7 @@ def cluster(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_each_run_is_a_task_of_an_array(tmp_path, cluster):
     absent = dataclasses.replace(SMALL.data, name="cifar10", dir=tmp_path / "nowhere")
     broken = dataclasses.replace(SMALL, data=absent)

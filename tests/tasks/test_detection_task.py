@@ -128,7 +128,7 @@ def test_it_learns_and_a_killed_run_ends_as_if_nothing_had_happened(config, tmp_
     assert cli.main([*command, "--top", "2"]) == 2
     assert "leave out --top" in capsys.readouterr().err
     assert cli.main(["predict", str(photographs), "--run", run, run]) == 2
-    assert "a run of detection, of which there are no ensembles" in capsys.readouterr().err
+    assert "a network of detection, of which there are no ensembles" in capsys.readouterr().err
     for other in (
         ["average", run, "--out", "x.npz"],
         ["convert", run],

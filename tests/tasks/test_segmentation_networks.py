@@ -144,6 +144,7 @@ class Killed(BaseException):
     """Ends a run where it stands, as SIGKILL would: nothing is caught, nothing finished."""
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(config, tmp_path):
     last = loop.train(config)
     assert {"val/miou", "val/iou/background"} <= last.keys()
@@ -165,6 +166,7 @@ def test_a_killed_run_ends_with_the_same_bits(config, tmp_path):
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_predict_draws_the_classes_and_evaluate_lists_them(config, tmp_path, capsys):
     last = loop.train(dataclasses.replace(config, epochs=1))
     capsys.readouterr()

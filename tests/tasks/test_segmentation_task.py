@@ -184,6 +184,7 @@ def options(config):
     return SceneOptions(config.data.dir, frame=(10, 10))
 
 
+@pytest.mark.slow
 def test_two_processes_count_as_one(config, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -109,6 +109,7 @@ def test_the_normalizer_is_that_of_the_whole_batch(depth):
     assert gradient(4) == pytest.approx(gradient(1), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_measure_as_one_with_two_devices(depth, plugin, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -135,6 +136,7 @@ def test_two_processes_train_and_measure_as_one_with_two_devices(depth, plugin, 
     assert validations(two) == pytest.approx(validations(one), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_it_is_studied_over_two_seeds_and_reported(depth, tmp_path, capsys):
     worker = Worker()
     for cell, rate in (("slow", 1e-4), ("fast", 0.3)):
@@ -193,7 +195,9 @@ def test_commands_for_classification_refuse_it_and_evaluate_does_not(depth, caps
     average = ["average", run, "--out", str(depth.run_dir / "average.npz")]
     for command in (["predict", "a.png", "--run", run], ["convert", run], average):
         assert cli.main(command) == 2
-        assert "is a run of the task depth, and the command takes" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "is a run of the task depth, " in said
+        assert "the command takes" in said
 
 
 def test_a_package_that_is_damaged_or_gone_is_told_in_a_sentence(depth, plugin, capsys):

@@ -145,6 +145,7 @@ def test_runs_that_differ_by_the_seed_share_one_program(tiny, tmp_path):
     assert other.programs is first.programs
 
 
+@pytest.mark.slow
 def test_drop_block_rises_from_nothing_to_its_rate_over_the_run(tiny):
     model = dataclasses.replace(tiny.model, dropout=0.0, drop_block=0.4)
     run = Run(dataclasses.replace(tiny, model=model))

@@ -184,6 +184,7 @@ def network(blocks=4, remat=False):
     return ResNet(blocks=(blocks,), **fields, remat=remat)
 
 
+@pytest.mark.slow
 def test_accumulation_needs_less_memory():
     model, optimizer = network(blocks=2), optax.sgd(0.1)
     image = (16, 16, 3)

@@ -43,6 +43,7 @@ def plain_environment():
     } | {"JAX_PLATFORMS": "cpu"}
 
 
+@pytest.mark.slow
 def test_what_a_program_frees_serves_its_next_call():
     pages = {}
     for how in ("default", "keep"):
