@@ -20,6 +20,7 @@ NAMES = [
     "04_split_attention",
     "05_train_on_imagenet",
     "06_pretrained_weights",
+    "07_segmentation",
 ]
 
 MOST_BYTES = 300_000

@@ -191,20 +191,24 @@ def check_classification(path: Path) -> None:
 
 
 def check_network(path: Path) -> None:
-    """Refuses a run whose network is none of the zoo, so that its weights have no names.
+    """Refuses a run that is neither of classification nor of segmentation.
 
     Args:
         path: Folder of a run, or of one of its checkpoints.
 
     Raises:
-        UsageError: The task has no field ``model``, or there is no such run.
+        UsageError: It is of another task, or there is no such run.
     """
-    task = run_task(path)
-    if "model" not in task.fields:
+    task = run_task(path).name
+    if task not in _ONE_IMAGE:
         raise UsageError(
-            f"{path} is a run of the task {task.name}, whose network is none of the zoo: the "
-            "command takes runs of classification and segmentation."
+            f"{path} is a run of the task {task}, and the command takes runs of "
+            f"{' and '.join(_ONE_IMAGE)}."
         )
+
+
+_ONE_IMAGE = ("classification", "segmentation")
+"""Tasks whose networks take images alone."""
 
 
 def run_task(path: Path) -> type[Task]:
