@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal
 from senet_jax.data.config import DataConfig
 from senet_jax.errors import UsageError, require
 from senet_jax.fields.attention import MECHANISMS, Kind
-from senet_jax.fields.models import DETECTORS, FAMILIES, SEGMENTERS
+from senet_jax.fields.detectors import DETECTORS
+from senet_jax.fields.models import FAMILIES
+from senet_jax.fields.segmenters import SEGMENTERS
 from senet_jax.fields.union import union_of
 from senet_jax.files import user_address, user_path, user_weights
 from senet_jax.ops.lowerings import Lowering

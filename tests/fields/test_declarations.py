@@ -15,7 +15,9 @@ from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.command_line.flags import read_config
 from senet_jax.config import AttentionOverrides, ModelConfig, TrainConfig
 from senet_jax.fields.attention import MECHANISMS
-from senet_jax.fields.models import DETECTORS, FAMILIES, SEGMENTERS, BackboneFields
+from senet_jax.fields.detectors import DETECTORS
+from senet_jax.fields.models import FAMILIES, BackboneFields
+from senet_jax.fields.segmenters import SEGMENTERS
 from senet_jax.models.configured import build_model
 from senet_jax.models.detection import named as detectors
 from senet_jax.models.segmentation.named import HEADS

@@ -12,8 +12,8 @@ from senet_jax import SqueezeExciteConfig, UsageError, create_model, list_models
 from senet_jax.config import ModelConfig, TrainConfig
 from senet_jax.data.config import DataConfig
 from senet_jax.models.detection.coverage import covered_share
+from senet_jax.models.detection.mask_rcnn import MaskRCNN
 from senet_jax.models.detection.objects import Objects, mask_targets
-from senet_jax.models.detection.rcnn import MaskRCNN
 from senet_jax.models.zoo import find
 from senet_jax.ops import boxes as box_ops
 from senet_jax.planning.collectives import by_kind, read_collectives

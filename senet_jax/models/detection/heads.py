@@ -3,7 +3,7 @@
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
-from senet_jax.fields.models import Project
+from senet_jax.fields.detectors import Project
 from senet_jax.models.detection.layers import (
     HE_UNIFORM,
     LINEAR,

@@ -3,7 +3,8 @@
 import re
 from typing import Any
 
-from senet_jax.models.detection.rcnn import FasterRCNN, MaskRCNN
+from senet_jax.models.detection.mask_rcnn import MaskRCNN
+from senet_jax.models.detection.rcnn import FasterRCNN
 
 HEADS: dict[str, type[FasterRCNN]] = {"fasterrcnn": FasterRCNN, "maskrcnn": MaskRCNN}
 

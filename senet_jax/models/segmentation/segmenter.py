@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from senet_jax.attention import Mechanism
 from senet_jax.errors import UsageError
-from senet_jax.fields.models import (
+from senet_jax.fields.segmenters import (
     DeepLabV3Fields,
     DeepLabV3PlusFields,
     PSPNetFields,
