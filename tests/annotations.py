@@ -5,7 +5,7 @@ import jaxtyping
 import numpy as np
 from beartype import BeartypeConf, beartype
 
-# Where a function of arrays takes JAX's, it takes NumPy's, and one that reads a shape alone takes a
+# A function of JAX's arrays takes NumPy's, too, and one that reads a shape alone takes a
 # shape. Modules import the name from here on.
 jaxtyping.Array = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 

@@ -2,16 +2,15 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_jax.errors import ExitCode, UsageError
+from senet_jax.command_line.drawn_images import names_of_pictures, read_image
+from senet_jax.errors import ExitCode
 from senet_jax.files import make_folder, write_text
 from senet_jax.text import printable
 
 if TYPE_CHECKING:
-    from senet_jax.data.image_files import ImageFiles
     from senet_jax.inference.objects import Found, ObjectDetector
 
 DETECTIONS = "detections.json"
@@ -31,25 +30,23 @@ def predict_objects(options: argparse.Namespace) -> int:
         UsageError: The run cannot be read, or two images have one name.
     """
     from senet_jax.analysis.found import draw_objects, enlargement, write_objects
-    from senet_jax.data.decode import Unreadable, decode
     from senet_jax.data.image_files import ImageFiles
     from senet_jax.inference.objects import ObjectDetector
 
     (run,) = options.runs
     images = ImageFiles(options.image)
     folder = Path() if options.out is None else options.out
-    files, numbers = _targets(images, folder), _image_ids(images)
+    stems = names_of_pictures(images)
+    numbers = _image_ids(stems)
     network = ObjectDetector(Path(run), options.which)
     turned = options.exif_orientation or network.exif_orientation
     least = 0.5 if options.min_score is None else options.min_score
     results: list[dict[str, Any]] = []
     code = 0
-    for index, file in enumerate(files):
-        try:
-            image = decode(images[index][0], turned)
-        except Unreadable as error:
-            sentence = f"senet-jax: {images.name(index)} cannot be read as an image: {error}"
-            print(printable(sentence), file=sys.stderr)
+    for index, stem in enumerate(stems):
+        file = folder / f"{stem}.objects.png"
+        image = read_image(images, index, turned)
+        if image is None:
             code = ExitCode.BAD_INPUT
             continue
         found = network(image, least)
@@ -87,31 +84,11 @@ def _results(
     ]
 
 
-def _image_ids(images: "ImageFiles") -> list[int]:
+def _image_ids(stems: list[str]) -> list[int]:
     """The numbers of images: those that their names are, as of COCO's, or 1, 2, 3, ..."""
-    stems = [Path(images.name(index)).stem for index in range(len(images))]
     if all(stem.isascii() and stem.isdigit() for stem in stems):
         return [int(stem) for stem in stems]
     return list(range(1, len(stems) + 1))
-
-
-def _targets(images: "ImageFiles", folder: Path) -> list[Path]:
-    """The picture that is drawn of each image.
-
-    Raises:
-        UsageError: Two images have one name.
-    """
-    found: dict[str, str] = {}
-    for index in range(len(images)):
-        name = images.name(index)
-        stem = Path(name).stem
-        if stem in found:
-            raise UsageError(
-                f"{printable(found[stem])} and {printable(name)} would have pictures of one name: "
-                "predict them one after the other, with another --out."
-            )
-        found[stem] = name
-    return [folder / f"{stem}.objects.png" for stem in found]
 
 
 def _print(image: str, rows: list[dict[str, Any]], drawn: Path, as_json: bool) -> None:

@@ -143,8 +143,24 @@ def sliding_of(options: argparse.Namespace, trained: "TrainedSegmenter") -> "Sli
     )
 
 
+PIXEL_WEIGHTS = ("weights", "weights_of", "model", "normalization", "data", "data_dir")
+"""The flags of weights of semantic segmentation, which a run does without."""
+
+
+def shows_pixels(source: str) -> str:
+    """The reason why other flags do nothing for a network of semantic segmentation.
+
+    Args:
+        source: The run or the file of weights.
+    """
+    return (
+        f"{source} is a network of semantic segmentation, which takes images as they are, or with "
+        "--scales, --flip, --crop-size and --base-size."
+    )
+
+
 def check_no_sliding(options: argparse.Namespace, names: Sequence[str] = SLIDING) -> None:
-    """Refuses the flags of segmentation for another network.
+    """Checks that no flag of segmentation is given for another network.
 
     Args:
         options: The arguments.

@@ -51,7 +51,7 @@ def read_source(options: argparse.Namespace, *, drop_head: bool | None = None) -
     Raises:
         UsageError: It cannot be read, or the network is not named.
     """
-    from senet_jax.inference.trained import check_network, restore_run
+    from senet_jax.inference.trained import IMAGES_ALONE, check_task, restore_run
     from senet_jax.interchange import MisfitError, load_weights
     from senet_jax.models.configured import model_fields
     from senet_jax.models.zoo import find
@@ -64,7 +64,7 @@ def read_source(options: argparse.Namespace, *, drop_head: bool | None = None) -
                     f"{flag.replace('_', '-')} is for files of weights."
                 )
         check_weights_of(options, [])
-        check_network(Path(options.source))
+        check_task(Path(options.source), IMAGES_ALONE)
         run, _, variables = restore_run(Path(options.source))
         fields = model_fields(run.config.model, len(run.dataset.classes))
         _, side, channels = run.dataset.image_shape

@@ -42,14 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
     from senet_jax.inference.average import average_checkpoints, batch_norm_statistics
-    from senet_jax.inference.trained import check_network
+    from senet_jax.inference.trained import IMAGES_ALONE, check_task
     from senet_jax.interchange import save_weights
     from senet_jax.interchange.files import check_arrays_target
     from senet_jax.models.configured import model_fields
 
     check_arrays_target(options.out)
     for run_path in options.path:
-        check_network(run_path)
+        check_task(run_path, IMAGES_ALONE)
     again = options.bn_batches is not None
     average = average_checkpoints(options.path, options.last, with_data=again)
     variables, trained = average.variables, average.run

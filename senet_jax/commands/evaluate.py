@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from senet_jax.command_line.arguments import path, weights
 from senet_jax.command_line.networks import (
+    PIXEL_WEIGHTS,
     SLIDING,
     add_networks,
     add_sliding,
@@ -18,6 +19,7 @@ from senet_jax.command_line.networks import (
     of_weights,
     open_networks,
     open_segmenter,
+    shows_pixels,
     sliding_of,
     view_fields,
 )
@@ -183,22 +185,18 @@ def _evaluate_task(options: argparse.Namespace, task: "type[Task]") -> int:
     run, step, variables = restore_run(Path(path), options.which, with_data=True)
     accumulator = run.task.accumulator()
     metrics = run.evaluate(variables, accumulator)
-    found: list[dict[str, Any]] = []
+    _print_metrics(options, {"step": step}, task, metrics)
     if options.results is not None:
         assert isinstance(accumulator, Detections)
         found = accumulator.named_results([accumulator.part()], run.dataset.classes)
         write_text(options.results, json.dumps(found) + "\n")
-    _print_metrics(options, {"step": step}, task, metrics)
-    if options.results is not None and not options.json:
-        print(f"{options.results}: {len(found):,} detections in COCO's results format")
+        if not options.json:
+            print(f"{options.results}: {len(found):,} detections in COCO's results format")
     return 0
 
 
 OF_PIXELS = ("path", "which", "json", "own_sizes", *SLIDING)
 """The flags for a run of semantic segmentation."""
-
-OF_PIXEL_WEIGHTS = ("weights", "weights_of", "model", "normalization", "data", "data_dir")
-"""Further ones for weights."""
 
 
 def _evaluate_pixels(options: argparse.Namespace, sources: list[str]) -> int:
@@ -208,9 +206,8 @@ def _evaluate_pixels(options: argparse.Namespace, sources: list[str]) -> int:
     check_only(
         options,
         parser.parse_args([]),
-        (*OF_PIXELS, *(OF_PIXEL_WEIGHTS if of_weights(sources[0], options) else ())),
-        f"{sources[0]} is a network of semantic segmentation, which takes images as they are, or "
-        "with --scales, --flip, --crop-size and --base-size.",
+        (*OF_PIXELS, *(PIXEL_WEIGHTS if of_weights(sources[0], options) else ())),
+        shows_pixels(sources[0]),
     )
     network = open_segmenter(sources, options, with_data=True)
     sliding = sliding_of(options, network)

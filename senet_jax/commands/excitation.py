@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from senet_jax.command_line.arguments import count, number, path, weights
 from senet_jax.command_line.networks import (
+    PIXEL_WEIGHTS,
     add_networks,
     add_view,
     check_only,
@@ -237,8 +238,8 @@ def _look_at_scenes(source: str, out: Path, options: argparse.Namespace) -> int:
         options,
         parser.parse_args([]),
         (
-            *("path", "which", "weights", "weights_of", "model", "normalization", "data"),
-            *("data_dir", "limit", "classes", "blocks", "out"),
+            *("path", "which", "limit", "classes", "blocks", "out"),
+            *PIXEL_WEIGHTS,
         ),
         f"{source} is a network of semantic segmentation, whose gates are read over its scenes.",
     )

@@ -2,13 +2,14 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from senet_jax.command_line.arguments import number, path, weights
+from senet_jax.command_line.drawn_images import names_of_pictures, read_image, tell_unreadable
 from senet_jax.command_line.found_objects import predict_objects
 from senet_jax.command_line.networks import (
+    PIXEL_WEIGHTS,
     SLIDING,
     add_networks,
     add_sliding,
@@ -19,6 +20,7 @@ from senet_jax.command_line.networks import (
     classifies_pixels,
     open_segmenter,
     read_weights,
+    shows_pixels,
     sliding_of,
     view_fields,
 )
@@ -29,7 +31,6 @@ from senet_jax.text import printable
 
 if TYPE_CHECKING:
     from senet_jax.data.card import Card
-    from senet_jax.data.image_files import ImageFiles
     from senet_jax.inference.trained import Trained
 
 SUMMARY = "Say what images show."
@@ -161,8 +162,7 @@ def run(options: argparse.Namespace) -> int:
         workers=options.workers,
     ):
         for index, reason in said.errors.items():
-            sentence = f"senet-jax: {images.name(index)} cannot be read as an image: {reason}"
-            print(printable(sentence), file=sys.stderr)
+            tell_unreadable(images.name(index), reason)
             code = ExitCode.BAD_INPUT
         for index, log_p in zip(said.index, said.log_p, strict=True):
             top = np.argsort(-log_p, kind="stable")[: options.top]
@@ -199,43 +199,35 @@ _AS_THEY_ARE = ("image", "runs", "which", "exif_orientation", "out", "json")
 
 
 def _check_flags(options: argparse.Namespace, own: tuple[str, ...], said: str) -> None:
-    """Refuses flags that do nothing for a network of segmentation or detection."""
+    """Checks that no flag is given that does nothing for a network of segmentation or detection."""
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     check_only(options, parser.parse_args(options.image), (*_AS_THEY_ARE, *own), said)
-
-
-OF_PIXEL_WEIGHTS = ("weights", "weights_of", "model", "normalization", "data", "data_dir")
-"""Further ones for weights of semantic segmentation."""
 
 
 def _predict_pixels(options: argparse.Namespace) -> int:
     import numpy as np
 
     from senet_jax.analysis.overlays import draw_overlays, write_label
-    from senet_jax.data.decode import Unreadable, decode
     from senet_jax.data.image_files import ImageFiles
     from senet_jax.inference.pixels import PixelClassifier
 
     (source,) = options.runs or options.weights
     _check_flags(
         options,
-        ("top", *SLIDING, *(OF_PIXEL_WEIGHTS if options.weights else ())),
-        f"{source} is a network of semantic segmentation, which takes images as they are, or with "
-        "--scales, --flip, --crop-size and --base-size.",
+        ("top", *SLIDING, *(PIXEL_WEIGHTS if options.weights else ())),
+        shows_pixels(source),
     )
     images = ImageFiles(options.image)
-    targets = _targets(images, Path() if options.out is None else options.out)
+    folder, stems = Path() if options.out is None else options.out, names_of_pictures(images)
     trained = open_segmenter([source], options, with_data=False)
     network = PixelClassifier(trained, sliding_of(options, trained))
     turned = options.exif_orientation or trained.run.config.data.exif_orientation
     code = 0
-    for index, (drawn, label_file) in enumerate(targets):
-        try:
-            image = decode(images[index][0], turned)
-        except Unreadable as error:
-            sentence = f"senet-jax: {images.name(index)} cannot be read as an image: {error}"
-            print(printable(sentence), file=sys.stderr)
+    for index, stem in enumerate(stems):
+        drawn, label_file = folder / f"{stem}.overlay.png", folder / f"{stem}.label.png"
+        image = read_image(images, index, turned)
+        if image is None:
             code = ExitCode.BAD_INPUT
             continue
         label = network(image)
@@ -252,25 +244,6 @@ def _predict_pixels(options: argparse.Namespace) -> int:
         ]
         _print_pixels(images.name(index), shares, drawn, label_file, options)
     return code
-
-
-def _targets(images: "ImageFiles", folder: Path) -> list[tuple[Path, Path]]:
-    """The overlay and the label file of each image.
-
-    Raises:
-        UsageError: Two images have one name.
-    """
-    found: dict[str, str] = {}
-    for index in range(len(images)):
-        name = images.name(index)
-        stem = Path(name).stem
-        if stem in found:
-            raise UsageError(
-                f"{printable(found[stem])} and {printable(name)} would have pictures of one name: "
-                "predict them one after the other, with another --out."
-            )
-        found[stem] = name
-    return [(folder / f"{stem}.overlay.png", folder / f"{stem}.label.png") for stem in found]
 
 
 def _print_pixels(

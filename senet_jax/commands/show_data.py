@@ -143,7 +143,7 @@ def _named(name: str) -> ShowDataConfig:
         network = ModelConfig(name="fcn_cifar_resnet8")
         return ShowDataConfig(task="segmentation", data=DataConfig(name=name), model=network)
     if name in PICTURE_SETS:
-        # Of the network the images depend on whether it learns masks.
+        # The images depend on the network: it may learn masks.
         kind = "maskrcnn" if name.startswith("coco") else "fasterrcnn"
         network = ModelConfig(name=f"{kind}_resnet18_fpn")
         return ShowDataConfig(

@@ -187,7 +187,7 @@ def _digits(name: str, options: PictureOptions) -> PictureDataset:
     train, val = _drawn("train", TRAIN_SCENES, side), _drawn("val", VAL_SCENES, side)
     return dataclasses.replace(
         _dataset(name, (train, val), None),
-        # Of the training scenes of 64 pixels.
+        # Statistics of the training scenes of 64 pixels.
         mean=(0.487, 0.484, 0.466),
         std=(0.299, 0.273, 0.288),
     )

@@ -13,10 +13,10 @@ from pycocotools import mask as coco_mask
 from senet_jax.data.coco_index import CocoIndex
 from senet_jax.data.coco_json import CocoArrays
 from senet_jax.data.datasets import Dataset
-from senet_jax.data.decode import Unreadable, decode
-from senet_jax.data.image_search import is_folder
+from senet_jax.data.decode import decode
+from senet_jax.data.set_files import read_set_file
 from senet_jax.errors import UsageError
-from senet_jax.files import os_reason, read_bytes, read_json_object
+from senet_jax.files import read_json_object
 from senet_jax.text import printable
 
 Truth = Mapping[str, Any]
@@ -93,15 +93,7 @@ class ImagesInFiles:
         """None: images are read when asked for."""
 
     def __getitem__(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
-        try:
-            data = read_bytes(self.name(index))
-        except OSError as error:
-            if not is_folder(self.folder):
-                raise UsageError(
-                    f"{self.folder} can no longer be read: bring it back and start the same "
-                    "command again; the run goes on from its last checkpoint."
-                ) from error
-            raise Unreadable(os_reason(error)) from error
+        data = read_set_file(Path(self.name(index)), self.folder)
         return decode(data, self.exif_orientation)
 
     def name(self, index: int) -> str:

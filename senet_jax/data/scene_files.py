@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Int
 
 from senet_jax.data.decode import Unreadable, decode, read_size
-from senet_jax.data.image_search import is_folder
 from senet_jax.data.label_files import BadValue, LabelMap, Labels, decode_label, label_size
 from senet_jax.data.scenes import Scene, Survey
+from senet_jax.data.set_files import read_set_file
 from senet_jax.errors import UsageError
-from senet_jax.files import make_folder, os_reason, read_bytes, write_whole
+from senet_jax.files import make_folder, write_whole
 from senet_jax.text import printable
 
 LOGGER = logging.getLogger(__name__)
@@ -167,15 +167,7 @@ class FileScenes:
             ) from error
 
     def _read(self, name: str) -> bytes:
-        try:
-            return read_bytes(self.folder / name)
-        except OSError as error:
-            if not is_folder(self.folder):
-                raise UsageError(
-                    f"{self.folder} can no longer be read: bring it back and start the same "
-                    "command again; the run goes on from its last checkpoint."
-                ) from error
-            raise Unreadable(os_reason(error)) from error
+        return read_set_file(self.folder / name, self.folder)
 
     def _sizes_differ(self, pair: Pair, image: Sequence[int], label: Sequence[int]) -> str:
         turned = tuple(image[:2]) == tuple(label[::-1]) and image[0] != image[1]

@@ -76,7 +76,7 @@ def _digits(options: SceneOptions) -> SceneDataset:
         train=train,
         val=val,
         classes=list(CLASSES),
-        # Of the training scenes of 64 pixels.
+        # Statistics of the training scenes of 64 pixels.
         mean=(0.487, 0.484, 0.466),
         std=(0.299, 0.273, 0.288),
         palette=PALETTE,

@@ -35,9 +35,9 @@ from senet_jax.data.image_search import (
     list_entries,
 )
 from senet_jax.data.look_alikes import look_alike, look_alikes, spelled
+from senet_jax.data.set_files import gone, read_set_file
 from senet_jax.data.stored_labels import Damaged, label_file, stored_labels
 from senet_jax.errors import UsageError
-from senet_jax.files import os_reason, read_bytes
 from senet_jax.text import printable
 
 LOGGER = logging.getLogger(__name__)
@@ -278,12 +278,7 @@ class FolderSource(EncodedSource):
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         file = self._folder / self._files[index]
-        try:
-            return read_bytes(file), int(self._labels[index])
-        except OSError as error:
-            if not is_folder(self._folder):
-                raise _gone(self._folder) from error
-            raise Unreadable(os_reason(error)) from error
+        return read_set_file(file, self._folder), int(self._labels[index])
 
     def name(self, index: int) -> str:
         return str(self._folder / self._files[index])
@@ -371,7 +366,7 @@ class RecordSource(EncodedSource):
         except Exception as error:
             missing = [file for file in self._files if not Path(file).exists()]
             if missing:
-                raise _gone(Path(missing[0]).parent) from error
+                raise gone(Path(missing[0]).parent) from error
             raise Unreadable(f"the record is damaged: {error}") from error
         if not self._is_label(label):
             raise UsageError(
@@ -452,13 +447,6 @@ def _allow_open_files(more: int) -> None:
 
 SPARE_FILES = 512
 """Files that are opened later, for checkpoints and the like, at the most."""
-
-
-def _gone(folder: Path) -> UsageError:
-    return UsageError(
-        f"{folder} can no longer be read: bring it back and start the same command again; the run "
-        "goes on from its last checkpoint."
-    )
 
 
 def class_names(folder: Path, left_out: LeftOut | None = None) -> list[str]:

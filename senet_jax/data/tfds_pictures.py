@@ -43,7 +43,7 @@ class ImagesInRecords:
         self._folder, self._exif = files[0].parent, exif_orientation
         try:
             self._records = ArrayRecordDataSource([str(file) for file in files])
-        # What array_record raises for files that are damaged has no common base.
+        # The errors of array_record for damaged files have no common base.
         except Exception as error:
             raise UsageError(f"{self._folder} is not whole ({error}): prepare it again.") from error
 

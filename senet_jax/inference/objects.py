@@ -13,8 +13,9 @@ from senet_jax.data.picture_examples import padded, rounded_up, shown_image
 from senet_jax.data.pictures import PictureDataset
 from senet_jax.inference.trained import restore_run
 from senet_jax.network import Network
+from senet_jax.ops.masks import paste_masks
 from senet_jax.tasks.detection import Detection
-from senet_jax.tasks.detections import mask_pixels, on_original
+from senet_jax.tasks.detections import on_original
 from senet_jax.training.distributed.mesh import make_mesh
 
 
@@ -92,7 +93,5 @@ class ObjectDetector:
         boxes = on_original(said["boxes"][kept], size, original)
         masks = None
         if "masks" in said:
-            masks = np.zeros((len(kept), *image.shape[:2]), bool)
-            for row, index in enumerate(kept):
-                masks[row] = mask_pixels(said["masks"][index], boxes[row], original)
+            masks = paste_masks(said["masks"][kept], boxes, *image.shape[:2])
         return Found(boxes, said["labels"][kept] - 1, said["scores"][kept], masks)

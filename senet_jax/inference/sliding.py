@@ -193,7 +193,7 @@ class SlidingScores:
             for row in range(down):
                 for column in range(across):
                     total = self._crop(total, pixels, sizes, scaled, (row, column), frame)
-            # What waits for the devices takes memory.
+            # Work that waits for the devices takes memory.
             jax.block_until_ready(total)
         return total
 
@@ -299,7 +299,7 @@ def evaluate_sliding(
     mesh, classes = network.mesh, len(task.names)
     pixels = max(math.prod(group.size) for group in groups)
     most = mesh.size * max(SCORE_BYTES // (4 * classes * pixels), 1)
-    # Of one size in all groups, for which the network is compiled once.
+    # All groups have batches of one size, for which the network is compiled once.
     size = min(batch_size, most, max(map(len, groups)))
     batches = EvalGroups(tuple(eval_batches(group, size, mesh) for group in groups))
     sizes: dict[tuple[int, int], Any] = {}

@@ -1,6 +1,7 @@
 """A run, a checkpoint or a file of weights, taken up to be evaluated, shown images or passed on."""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,18 +83,6 @@ def open_run(path: Path, *, with_data: bool = False) -> tuple[Run, Checkpoints, 
     return Run(config, None if card is None else card.stand_in()), checkpoints, named
 
 
-def evaluate_run(
-    path: Path, which: Literal["last", "best"] = "last"
-) -> tuple[int, dict[str, float]]:
-    """Evaluates a checkpoint of a run as the run itself did; arguments as ``restore_run``.
-
-    Returns:
-        The step of the checkpoint, and the metrics of the validation split.
-    """
-    run, step, variables = restore_run(path, which, with_data=True)
-    return step, run.evaluate(variables)
-
-
 @dataclasses.dataclass(frozen=True)
 class Trained:
     """A trained network."""
@@ -158,7 +147,7 @@ class Trained:
 
 def trained_run(path: Path, which: Literal["last", "best"] = "last") -> Trained:
     """A run's network; arguments and errors as ``restore_run``. Its data need not be there."""
-    check_classification(path)
+    check_task(path, [Classification.name])
     run, step, variables = restore_run(path, which)
     assert isinstance(run.model, Backbone), "classification has a network of the zoo"
     return Trained(
@@ -173,42 +162,26 @@ def trained_run(path: Path, which: Literal["last", "best"] = "last") -> Trained:
     )
 
 
-def check_classification(path: Path) -> None:
-    """Refuses a run whose task is not classification.
+def check_task(path: Path, allowed: Collection[str]) -> None:
+    """Checks that the task of a run is one of some.
 
     Args:
         path: Folder of a run, or of one of its checkpoints.
-
-    Raises:
-        UsageError: The network does not classify images, or there is no such run.
-    """
-    task = read_config(_run_dir(path)[0]).task
-    if task != Classification.name:
-        raise UsageError(
-            f"{path} is a run of the task {task}, and the command takes networks of "
-            "classification: `senet-jax evaluate RUN` evaluates a run of any task."
-        )
-
-
-def check_network(path: Path) -> None:
-    """Refuses a run that is neither of classification nor of segmentation.
-
-    Args:
-        path: Folder of a run, or of one of its checkpoints.
+        allowed: Names of tasks.
 
     Raises:
         UsageError: It is of another task, or there is no such run.
     """
-    task = run_task(path).name
-    if task not in _ONE_IMAGE:
+    task = read_config(_run_dir(path)[0]).task
+    if task not in allowed:
         raise UsageError(
-            f"{path} is a run of the task {task}, and the command takes runs of "
-            f"{' and '.join(_ONE_IMAGE)}."
+            f"{path} is a run of the task {task}, and the command takes networks of "
+            f"{' and '.join(allowed)}: `senet-jax evaluate RUN` evaluates a run of any task."
         )
 
 
-_ONE_IMAGE = ("classification", "segmentation")
-"""Tasks whose networks take images alone."""
+IMAGES_ALONE = ("classification", "segmentation")
+"""The tasks whose networks take images alone."""
 
 
 def run_task(path: Path) -> type[Task]:

@@ -60,17 +60,29 @@ def results_of_image(
     """
     found: list[dict[str, Any]] = []
     for number, (box, category, score) in enumerate(zip(boxes, category_ids, scores, strict=True)):
-        x1, y1, x2, y2 = (float(each) for each in box)
-        row: dict[str, Any] = {
-            "image_id": int(image_id),
-            "category_id": int(category),
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "score": float(score),
-        }
+        row = result(image_id, category, box, score)
         if masks is not None:
             row["segmentation"] = run_lengths(masks[number])
         found.append(row)
     return found
+
+
+def result(image_id: int, category_id: int, box: np.ndarray, score: float) -> dict[str, Any]:
+    """A detection without a mask in COCO's results format.
+
+    Args:
+        image_id: The id in the file of annotations.
+        category_id: The id in the file of annotations.
+        box: (4,) x1, y1, x2, y2 in pixels of the original image.
+        score: 0 to 1.
+    """
+    x1, y1, x2, y2 = map(float, box)
+    return {
+        "image_id": int(image_id),
+        "category_id": int(category_id),
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "score": float(score),
+    }
 
 
 def coco_scores(

@@ -5,19 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from senet_jax.data.pictures import Truth, run_lengths
-from senet_jax.ops.masks import paste_mask
-from senet_jax.tasks.coco_ap import CocoScores, Kind, coco_scores
+from senet_jax.ops.masks import paste_masks
+from senet_jax.tasks.coco_ap import CocoScores, Kind, coco_scores, result
 
 LOGGER = logging.getLogger(__name__)
 
 KINDS: dict[Kind, tuple[str, str]] = {"bbox": ("", "ap/"), "segm": ("mask_", "mask_ap/")}
 """Boxes and masks: what their metrics, and those of their classes, begin with."""
-
-THRESHOLD = 0.5
-"""Probability above which a pixel belongs to a mask."""
 
 
 def on_original(
@@ -34,20 +31,6 @@ def on_original(
     height, width = map(float, original)
     scaled = np.asarray(boxes, np.float64) * [across, down, across, down]
     return np.clip(scaled, 0, [width, height, width, height])
-
-
-def mask_pixels(
-    mask: Float[np.ndarray, "m m"], box: Float[np.ndarray, " 4"], original: Int[np.ndarray, " 2"]
-) -> Bool[np.ndarray, "h w"]:
-    """The pixels of an object in the original image.
-
-    Args:
-        mask: Probabilities in a grid over its box.
-        box: In pixels of the original image.
-        original: Height and width of that.
-    """
-    height, width = map(int, original)
-    return paste_mask(np.asarray(mask, np.float32), box, height, width) > THRESHOLD
 
 
 class Detections:
@@ -92,7 +75,10 @@ class Detections:
                 kept["box"].append(boxes[row])
                 code = b""
                 if self._masked:
-                    mask = mask_pixels(rows["masks"][image, row], boxes[row], original)
+                    # One at a time: all of them at the size of the image would take much memory.
+                    grid, box = rows["masks"][image, row, None], boxes[row, None]
+                    height, width = map(int, original)
+                    (mask,) = paste_masks(grid, box, height, width)
                     code = run_lengths(mask)["counts"].encode("ascii")
                 kept["side"].append(original)
                 kept["length"].append(len(code))
@@ -126,13 +112,9 @@ class Detections:
             for row, (place, label) in enumerate(
                 zip(part["place"].tolist(), part["label"].tolist(), strict=True)
             ):
-                x1, y1, x2, y2 = map(float, part["box"][row])
-                detection: dict[str, Any] = {
-                    "image_id": self._image_id(place),
-                    "category_id": int(self._category_ids[label - 1]),
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "score": float(part["score"][row]),
-                }
+                category_id = self._category_ids[label - 1]
+                image_id, score = self._image_id(place), part["score"][row]
+                detection = result(image_id, category_id, part["box"][row], score)
                 if masked:
                     code = codes[ends[row] - part["length"][row] : ends[row]].decode("ascii")
                     detection["segmentation"] = {

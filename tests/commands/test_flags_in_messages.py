@@ -35,8 +35,8 @@ SHARED = {
     "inference/trained.py": ("evaluate", "predict", "excitation", "average", "convert", "export"),
 }
 ELSEWHERE = {
-    # Of `open_networks`, which `convert`, `export` and `predict` do not call, and of views and
-    # crops, which `excitation` does not have.
+    # Flags of `open_networks`, which `convert`, `export` and `predict` do not call, and of views
+    # and crops, which `excitation` does not have.
     "command_line/networks.py": {
         *("--weights", "--data", "--model", "--sizes", "--image-size", "--views", "--crop-size"),
     },

@@ -139,7 +139,10 @@ def test_a_wrong_command_line_is_one_line(arguments, message, capsys):
     [
         (["--epoch", "3"], "did you mean --epochs"),
         (["--seeds", "many"], "--seeds must be a whole number, not 'many'"),
-        (["--data", "mnist"], "--data must be one of digits, cifar10, cifar100, imagenet2012, "),
+        (
+            ["--data", "mnist"],
+            "--data must be one of digits, cifar10, cifar100, imagenet2012, scenes, camvid",
+        ),
         (["--slurm.gpu", "1"], "did you mean --slurm.gpus"),
     ],
 )

@@ -102,7 +102,7 @@ def test_run_lengths_of_noise_are_read_as_pycocotools_does(written, tmp_path):
     np.testing.assert_array_equal(index.masks(0)[0], noise)
 
 
-def test_boxes_without_area_and_polygons_of_two_points_are_left_out(written, tmp_path):
+def test_boxes_without_area_and_polygons_of_two_points_are_out(written, tmp_path):
     data = file_data()
     outside, thin, without = (copy.deepcopy(data["annotations"][2]) for _ in range(3))
     outside |= {"id": 200, "bbox": [40, 2, 8, 8]}

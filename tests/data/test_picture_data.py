@@ -102,7 +102,7 @@ def test_image_boxes_and_masks_change_together(objects, crop):
             tight = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
             assert np.abs(box - tight).max() <= slack
             seen |= own
-        # What is white is what the masks say.
+        # The white pixels are those of the masks.
         assert iou(seen, changed.image[..., 0] > 127) > 0.93
         again, _ = view(picture(), np.random.default_rng(seed))
         assert np.array_equal(again.image, changed.image)
@@ -157,7 +157,7 @@ def test_a_cell_is_of_the_object_if_half_of_it_is():
     ]
 
 
-def test_crowds_come_last_and_of_too_many_objects_the_largest_stay():
+def test_crowds_come_last_and_the_largest_objects_stay():
     boxes = [(0, 0, 10, 10), (2, 2, 20, 20), (5, 5, 4, 4), (1, 1, 30, 30)]
     split = pictures([(40, 40)], [(0, box, index == 3) for index, box in enumerate(boxes)])
     view = PictureTransform(ObjectsConfig(most=2), CropConfig(), AugmentConfig())

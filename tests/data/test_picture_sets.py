@@ -156,7 +156,7 @@ def test_voc_counts_pixels_from_one_and_both_corners(tmp_path):
     found = dataset.train.picture(0, masks=False)
     assert found.boxes.tolist() == [[2, 3, 12, 11], [0, 0, 30, 20]]
     assert found.labels.tolist() == [1, 0]
-    # What is difficult is neither learnt nor missed.
+    # Difficult objects are neither learnt nor missed.
     assert found.crowd.tolist() == [False, True]
     (note,) = dataset.train.index.notes
     assert "left out, 1: annotation 3 of train_1.jpg" in note

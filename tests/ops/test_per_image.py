@@ -44,7 +44,7 @@ def test_both_axes_of_the_mesh_divide_the_batch(fsdp):
     assert own(images).tolist() == list(range(16))
 
 
-def test_a_batch_that_the_devices_do_not_divide_is_mapped_as_it_is():
+def test_a_batch_that_devices_do_not_divide_is_mapped_as_it_is():
     images = 2.0 ** jnp.arange(3.0)[:, None]
     with jax.set_mesh(meshes.make_mesh(8)):
         found = jax.jit(per_image(halvings))(images)

@@ -81,7 +81,7 @@ def test_an_overlap_of_two_thirds_counts_at_four_thresholds(truth, kind):
     assert (found["AP50"], found["AP75"]) == (pytest.approx(1), 0)
 
 
-def test_a_wrong_detection_that_scores_higher_halves_the_precision(truth):
+def test_a_wrong_detection_of_a_higher_score_halves_precision(truth):
     path = truth([annotation(1, 5, 3, BIRD)])
     wrong = detection(9, 3, BIRD, 0.95)
     assert coco_scores(path, detection(5, 3, BIRD) + wrong, "bbox").numbers["AP"] == pytest.approx(

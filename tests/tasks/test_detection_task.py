@@ -67,7 +67,7 @@ def scores(metrics):
     return {key: value for key, value in metrics.items() if key.startswith("val/")}
 
 
-def test_it_learns_and_a_killed_run_ends_as_if_nothing_had_happened(config, tmp_path, capsys):
+def test_it_learns_and_a_killed_run_ends_with_the_same_bits(config, tmp_path, capsys):
     last = loop.train(config)
     said = capsys.readouterr().out
     # 18 images of each format, batches of 8.
@@ -216,7 +216,7 @@ def test_two_processes_count_as_one(config, tmp_path):
         ({"batch_size": 64}, "a batch of 64 is larger than the 36 training images"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_anything_is_written(config, fields, message):
+def test_a_wrong_config_is_refused_before_anything_is_written(config, fields, message):
     with pytest.raises(UsageError, match=message):
         loop.train(data(config, **fields))
     assert not config.run_dir.exists()

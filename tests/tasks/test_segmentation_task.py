@@ -28,11 +28,12 @@ from senet_jax.data.scene_sets import SceneOptions, open_scenes
 from senet_jax.data.scenes import Survey
 from senet_jax.errors import UsageError
 from senet_jax.inference.segmenter import TrainedSegmenter
-from senet_jax.inference.trained import evaluate_run, restore_run
+from senet_jax.inference.trained import restore_run
 from senet_jax.tasks.segmentation import Segmentation, median_frequency_weights
 from senet_jax.training import loop
 from senet_jax.training.records.metrics import read_metrics
 from senet_jax.training.run import Run
+from tests.evaluated_run import evaluate_run
 
 ROOT = Path(__file__).parents[2]
 STOP = (os.getpid(), signal.SIGTERM)
@@ -95,7 +96,7 @@ def states_equal(left, right):
     return jax.tree.all(jax.tree.map(np.array_equal, *states))
 
 
-def test_it_learns_and_a_killed_run_ends_as_if_nothing_had_happened(config, tmp_path):
+def test_it_learns_and_a_killed_run_ends_with_the_same_bits(config, tmp_path):
     last = loop.train(config)
     assert last["val/count"] == 9
     assert last["val/miou"] > 0.8
@@ -346,7 +347,7 @@ def test_weights_come_from_a_file(config, tmp_path):
         ({"val_split": "tset"}, "unknown split 'tset'"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_anything_is_written(config, fields, message):
+def test_a_wrong_config_is_refused_before_anything_is_written(config, fields, message):
     wrong = data(config, **fields)
     with pytest.raises(UsageError, match=message):
         loop.train(wrong)

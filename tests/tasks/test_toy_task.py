@@ -18,13 +18,14 @@ from senet_jax import cli, tasks
 from senet_jax.config import CheckpointConfig, MeshConfig, OptimizerConfig, TrainConfig
 from senet_jax.data.config import AugmentConfig, DataConfig
 from senet_jax.errors import UsageError
-from senet_jax.inference.trained import evaluate_run, restore_run
+from senet_jax.inference.trained import restore_run
 from senet_jax.planning.dry_run import compile_step, set_up
 from senet_jax.studies.run import train_and_report
 from senet_jax.studies.worker import Worker
 from senet_jax.training import loop
 from senet_jax.training.records.metrics import read_metrics
 from senet_jax.training.run import Run
+from tests.evaluated_run import evaluate_run
 
 ROOT = Path(__file__).parents[2]
 STOP = (os.getpid(), signal.SIGTERM)
@@ -66,7 +67,7 @@ def states_equal(left, right):
     return jax.tree.all(jax.tree.map(np.array_equal, *states))
 
 
-def test_it_learns_and_a_killed_run_ends_as_if_nothing_had_happened(depth, tmp_path):
+def test_it_learns_and_a_killed_run_ends_with_the_same_bits(depth, tmp_path):
     last = loop.train(depth)
     assert last["val/count"] == 27
     assert last["val/median"] == min(validations(depth)) < 0.1 < validations(depth)[0]
@@ -195,9 +196,7 @@ def test_commands_for_classification_refuse_it_and_evaluate_does_not(depth, caps
     average = ["average", run, "--out", str(depth.run_dir / "average.npz")]
     for command in (["predict", "a.png", "--run", run], ["convert", run], average):
         assert cli.main(command) == 2
-        said = capsys.readouterr().err
-        assert "is a run of the task depth, " in said
-        assert "the command takes" in said
+        assert "is a run of the task depth, and the command takes" in capsys.readouterr().err
 
 
 def test_a_package_that_is_damaged_or_gone_is_told_in_a_sentence(depth, plugin, capsys):

@@ -12,7 +12,6 @@ from PIL import Image
 
 from senet_jax.config import OptimizerConfig
 from senet_jax.errors import UsageError
-from senet_jax.inference.trained import evaluate_run
 from senet_jax.models import zoo
 from senet_jax.models.vgg import VGG
 from senet_jax.training import loop
@@ -20,6 +19,7 @@ from senet_jax.training.checkpoints.manager import Checkpoints
 from senet_jax.training.loop import Diverged, Preempted, train
 from senet_jax.training.records.metrics import read_metrics
 from senet_jax.training.run import Run
+from tests.evaluated_run import evaluate_run
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 

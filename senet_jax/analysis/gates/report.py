@@ -21,6 +21,8 @@ from senet_jax.files import write_text
 from senet_jax.interchange.files import save_arrays
 from senet_jax.text import comma_separated, markdown_table
 
+CLASS_SHARE = "class share"
+
 HEADER = (
     "block",
     "gates",
@@ -28,7 +30,7 @@ HEADER = (
     "std over channels",
     "std over images",
     "std over classes",
-    "class share",
+    CLASS_SHARE,
     "shut",
     "open",
 )
@@ -36,26 +38,44 @@ HEADER = (
 
 def gates_markdown(gates: Sequence[Gates]) -> str:
     """A line for each block and what one must know to read it."""
-    rows = [
-        (
-            g.block.name,
-            " x ".join(map(str, g.block.shape)),
-            f"{g.mean.mean():.3f}",
-            f"{g.mean.std():.3f}",
-            f"{g.std.mean():.3f}",
-            f"{np.sqrt(g.between).mean():.3f}",
-            "" if g.specificity is None else f"{g.specificity:.1%}",
-            f"{g.shut:.1%}",
-            f"{g.open:.1%}",
-        )
-        for g in gates
-    ]
     count = gates[0].count
-    said = [
+    return gates_table(
+        gates,
         f"Gates of {count.sum():,} images of {np.count_nonzero(count):,} classes. Deviations over "
         "images and over the means of the classes are averages over the channels.",
         "Class share: the part of the variance over images that lies between classes, adjusted for "
         "their number; near 0 a gate knows nothing of the class.",
+    )
+
+
+def gates_table(gates: Sequence[Gates], about: str, class_share: str | None) -> str:
+    """A line for each block, and sentences below.
+
+    Args:
+        gates: The gates of the blocks.
+        about: The first sentences.
+        class_share: Sentences about the class share. If None, the table has no such column.
+    """
+    header = [column for column in HEADER if column != CLASS_SHARE or class_share]
+    rows = []
+    for g in gates:
+        share = ["" if g.specificity is None else f"{g.specificity:.1%}"] if class_share else []
+        rows.append(
+            (
+                g.block.name,
+                " x ".join(map(str, g.block.shape)),
+                f"{g.mean.mean():.3f}",
+                f"{g.mean.std():.3f}",
+                f"{g.std.mean():.3f}",
+                f"{np.sqrt(g.between).mean():.3f}",
+                *share,
+                f"{g.shut:.1%}",
+                f"{g.open:.1%}",
+            )
+        )
+    said = [
+        about,
+        *([class_share] if class_share else []),
         f"Shut and open: the share of gates of a magnitude below {EDGE:g} and above {1 - EDGE:g}.",
     ]
     if any(len(g.block.shape) > 1 for g in gates):
@@ -65,7 +85,7 @@ def gates_markdown(gates: Sequence[Gates]) -> str:
             "Pixels have gates of their own here; an image counts by their means, but for shut and "
             "open, which count pixels."
         )
-    return f"{markdown_table(HEADER, rows)}\n\n" + " ".join(said)
+    return f"{markdown_table(header, rows)}\n\n" + " ".join(said)
 
 
 def write_gates(

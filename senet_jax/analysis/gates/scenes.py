@@ -15,14 +15,14 @@ from flax import traverse_util
 from jaxtyping import Array, Float
 
 from senet_jax.analysis.gates.excitation import Gates, Moments
-from senet_jax.analysis.gates.probe import EDGE, captured, summary
+from senet_jax.analysis.gates.probe import captured, summary
+from senet_jax.analysis.gates.report import gates_table
 from senet_jax.analysis.gates.sites import Block, find_blocks
 from senet_jax.data.examples import Batch
 from senet_jax.data.subset import some
 from senet_jax.errors import UsageError
 from senet_jax.inference.segmenter import TrainedSegmenter
 from senet_jax.models.segmentation.segmenter import Segmenter
-from senet_jax.text import markdown_table
 from senet_jax.training.distributed.mesh import over_batch, replicated, to_devices
 from senet_jax.training.evaluate import eval_groups, over_batches, without_index
 
@@ -87,7 +87,7 @@ def read_scene_gates(trained: TrainedSegmenter, limit: int | None = None) -> lis
     if limit is not None:
         dataset = dataclasses.replace(dataset, val=some(dataset.val, limit))
     assert isinstance(run.model, Segmenter)
-    # What is computed again in a backward pass cannot be looked into.
+    # Stages that are computed again in a backward pass cannot be looked into.
     model = run.model.clone(backbone=run.model.backbone.clone(remat=False))
     network = dataclasses.replace(run.network, model=model)
 
@@ -162,37 +162,13 @@ def _gates(block: Block, by_class: Moments, over_all: Moments, sums: list[Any]) 
     )
 
 
-HEADER = (
-    *("block", "gates", "mean", "std over channels", "std over images", "std over classes"),
-    *("shut", "open"),
-)
-
-
 def scene_gates_markdown(gates: list[SceneGates]) -> str:
     """A line for each block and what one must know to read it."""
-    rows = [
-        (
-            g.block.name,
-            " x ".join(map(str, g.block.shape)),
-            f"{g.mean.mean():.3f}",
-            f"{g.mean.std():.3f}",
-            f"{g.std.mean():.3f}",
-            f"{np.sqrt(g.between).mean():.3f}",
-            f"{g.shut:.1%}",
-            f"{g.open:.1%}",
-        )
-        for g in gates
-    ]
     first = gates[0]
-    said = [
+    return gates_table(
+        gates,
         f"Gates of {first.images:,} scenes with {np.count_nonzero(first.count):,} classes. A scene "
         "counts for each class that it has a pixel of. Deviations over images and of the means of "
         "the classes from the mean over all scenes are averages over the channels.",
-        f"Shut and open: the share of gates of a magnitude below {EDGE:g} and above {1 - EDGE:g}.",
-    ]
-    if any(g.block.by_pixel for g in gates):
-        said.append(
-            "Pixels have gates of their own here; an image counts by their means, but for shut and "
-            "open, which count pixels."
-        )
-    return f"{markdown_table(HEADER, rows)}\n\n" + " ".join(said)
+        None,
+    )

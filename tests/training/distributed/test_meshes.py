@@ -17,7 +17,6 @@ from senet_jax.config import MeshConfig, OptimizerConfig
 from senet_jax.data.config import AugmentConfig
 from senet_jax.data.normalization import Normalization
 from senet_jax.errors import UsageError
-from senet_jax.inference.trained import evaluate_run
 from senet_jax.models import zoo
 from senet_jax.models.resnet import ResNet
 from senet_jax.models.vgg import VGG
@@ -31,6 +30,7 @@ from senet_jax.training.presets import preset
 from senet_jax.training.run import Run
 from senet_jax.training.state import init_state
 from senet_jax.training.step import key_data, make_train_step
+from tests.evaluated_run import evaluate_run
 
 
 @pytest.fixture

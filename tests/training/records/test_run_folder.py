@@ -16,7 +16,6 @@ from senet_jax.data.card import Card
 from senet_jax.data.config import DataConfig
 from senet_jax.data.datasets import open_dataset
 from senet_jax.errors import UsageError
-from senet_jax.inference.trained import evaluate_run
 from senet_jax.models import zoo
 from senet_jax.tasks import classification
 from senet_jax.training import loop
@@ -32,6 +31,7 @@ from senet_jax.training.records.run_dir import (
     read_config,
 )
 from senet_jax.training.run import Run
+from tests.evaluated_run import evaluate_run
 from tests.tiny_runs import TINY, tiny_config
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
