@@ -204,7 +204,7 @@ def _place_digits(
             placed.add_touching(digit, rng)
             continue
         for _ in range(_TRIES):
-            top, left = map(int, rng.integers(0, (side - height + 1, side - width + 1)))
+            top, left = int(rng.integers(side - height + 1)), int(rng.integers(side - width + 1))
             if placed.fits(digit, top, left):
                 placed.add(digit, top, left)
                 break
@@ -242,7 +242,8 @@ def _steps_apart(
 def _grown(mask: Bool[np.ndarray, "h w"], by: int) -> Bool[np.ndarray, "h w"]:
     """The pixels at most ``by`` rows and columns from one of a mask."""
     height, width = mask.shape
-    padded = np.pad(mask, by)
+    padded = np.zeros((height + 2 * by, width + 2 * by), bool)
+    padded[by : by + height, by : by + width] = mask
     down = np.zeros((height, padded.shape[1]), bool)
     for row in range(2 * by + 1):
         down |= padded[row : row + height]
