@@ -63,7 +63,14 @@ class DeepLabV3PlusFields(DeepLabV3Fields):
     """Those of DeepLabV3+."""
 
     low_width: Width = 48
-    """Channels that the map of stage 2 is reduced to."""
+    """Channels that the map of stage 2 is reduced to, and that of the stem."""
+    decoder_layers: Annotated[int, whole(1, 8)] = 2
+    """3x3 layers of the decoder (Table 2 of the paper: two are best)."""
+    refine_width: Width | None = None
+    """Channels of a 3x3 layer that reads the decoder's map, reduced to as many channels and
+    enlarged, beside the map of the stem before its pool. A classifier on it, which starts at zero,
+    gives each pixel of the image a correction of its logits: for outlines finer than the stride of
+    stage 2. None leaves it out, as the paper does."""
 
 
 SEGMENTERS: dict[str, type[SegmenterFields]] = {

@@ -24,6 +24,9 @@ Declaration = TypeVar("Declaration", bound=BackboneFields)
 
 FeaturesBy = Literal["stride", "stage"]
 
+STEM = 1
+"""The number of the stem among the maps by stage, in families whose first stage is 2."""
+
 
 class FeatureMaps:
     """The feature maps that a network collects on its way, by stride and by stage."""
@@ -76,8 +79,8 @@ class Backbone(BackboneFields, nn.Module, kw_only=True):
     ``head``."""
     features_by: FeaturesBy = "stride"
     """The keys of these maps: "stride", with the last map of every stride; or "stage", with the map
-    that each of ``stage_numbers`` ends in. In a dilated network several of these have one
-    stride."""
+    that each of ``stage_numbers`` ends in and, under ``STEM``, that of a stem before its pool. In a
+    dilated network several of these have one stride."""
     dtype: DTypeLike | None = None
     """Compute precision, for instance ``jnp.bfloat16``; None means that of the parameters, float32,
     whatever the images are. Statistics and the attention's gate stay float32."""

@@ -16,7 +16,7 @@ from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import DenseNetFields
-from senet_jax.models.backbone import Backbone, FeatureMaps, check_images
+from senet_jax.models.backbone import STEM, Backbone, FeatureMaps, check_images
 from senet_jax.models.stem import Stem
 from senet_jax.ops.compute import Compute
 from senet_jax.ops.pooling import avg_pool
@@ -165,7 +165,7 @@ class DenseNet(DenseNetFields, Backbone):
         features = FeatureMaps()
         if self.stem == "imagenet":
             unpooled, x = Stem("imagenet", width, compute, name="stem")(images)
-            features.add(unpooled, stride=2)
+            features.add(unpooled, stride=2, stage=STEM)
         else:
             x = compute.conv(width, 3, name="stem")(images)
         for stage, layers in enumerate(self.blocks, 2):

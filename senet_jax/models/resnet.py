@@ -16,7 +16,14 @@ from jaxtyping import Array, Float
 from senet_jax.attention import ConvAttention, ECAConfig, SqueezeExciteConfig
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import ResNetFields
-from senet_jax.models.backbone import Backbone, FeatureMaps, Stage, check_images, declared_values
+from senet_jax.models.backbone import (
+    STEM,
+    Backbone,
+    FeatureMaps,
+    Stage,
+    check_images,
+    declared_values,
+)
 from senet_jax.models.blocks import BasicBlock, Bottleneck, Sampling, inner_width
 from senet_jax.models.stem import Stem
 from senet_jax.ops.drop import Rate
@@ -101,7 +108,7 @@ class ResNet(ResNetFields, Backbone):
         before, stride = stem.strides
         features = FeatureMaps()
         unpooled, x = stem(images)
-        features.add(unpooled, stride=before)
+        features.add(unpooled, stride=before, stage=STEM)
         stages = zip(self.widths, self._samplings(stride), strict=True)
         for stage, (width, (stride, samplings)) in enumerate(stages, 2):
             build = functools.partial(block, fields, self.attention_of(stage), compute, width)

@@ -15,7 +15,7 @@ from senet_jax.attention import Mechanism, SqueezeExciteConfig
 from senet_jax.attention.base import apply_attention
 from senet_jax.errors import UsageError
 from senet_jax.fields.models import Groups, ShuffleNetV1Fields
-from senet_jax.models.backbone import Backbone, FeatureMaps, Stage, check_images
+from senet_jax.models.backbone import STEM, Backbone, FeatureMaps, Stage, check_images
 from senet_jax.models.mobilenet import Stem
 from senet_jax.ops.compute import Compute
 from senet_jax.ops.pooling import avg_pool, max_pool
@@ -127,7 +127,7 @@ class ShuffleNetV1(ShuffleNetV1Fields, Backbone):
         stride = 2 if self.stem == "imagenet" else 1
         x = Stem(self._stem_channels, stride, compute, name="stem")(images)
         features = FeatureMaps()
-        features.add(x, stride=stride)
+        features.add(x, stride=stride, stage=STEM)
         if self.stem == "imagenet":
             stride = 4
             x = max_pool(x, 3, 2, pad=1)

@@ -113,6 +113,8 @@ def test_logits_of_pixels_are_exported_by_the_names_of_the_heads(head, tmp_path,
     fields = {**SMALL, "stem_width": (8, 8, 16), "align_corners": head == "pspnet"}
     if head != "pspnet":
         fields |= {"head_width": 8, "rates": (2, 3)}
+    if head == "deeplabv3plus":
+        fields |= {"refine_width": 4}
     model, variables = network(f"{head}_resnest50d", fields, random_variables)
     path = tmp_path / "model"
     x = np.random.default_rng(0).standard_normal((3, 21, 32, 3), np.float32)

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import itertools
 
 import flax
 import jax
@@ -184,7 +185,8 @@ def layer(x, dilations, params, stats, name):
     return np.maximum(y, 0)
 
 
-def test_the_decoder_of_deeplabv3plus_is_the_papers(random_variables):
+@pytest.mark.parametrize(("layers", "refine_width"), [(2, None), (1, 3)])
+def test_the_decoder_of_deeplabv3plus(random_variables, layers, refine_width):
     head = DeepLabV3PlusHead(
         num_classes=3,
         dropout=0.0,
@@ -194,12 +196,16 @@ def test_the_decoder_of_deeplabv3plus_is_the_papers(random_variables):
         aspp_dropout=0.0,
         drop_channels=False,
         low_width=2,
+        layers=layers,
+        refine_width=refine_width,
         align_corners=False,
     )
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 4, 5, 8)).astype(np.float32)
     low = rng.standard_normal((2, 8, 9, 6)).astype(np.float32)
-    variables = random_variables(head, x, low)
+    stem = rng.standard_normal((2, 16, 17, 4)).astype(np.float32)
+    size = (31, 33)
+    variables = random_variables(head, x, low, stem, size)
     params, stats = variables["params"], variables["batch_stats"]
     dilations = {"rate1": 2, "rate2": 3}
     of = functools.partial(layer, dilations=dilations, params=params, stats=stats)
@@ -210,11 +216,44 @@ def test_the_decoder_of_deeplabv3plus_is_the_papers(random_variables):
     y = of(np.concatenate([*branches, mean], -1), name="project")
     y = resize_bilinear(y, (8, 9), align_corners=False)
     y = np.concatenate([y, of(low, name="low")], -1)
-    y = of(of(y, name="layer1"), name="layer2")
+    for index in range(1, layers + 1):
+        y = of(y, name=f"layer{index}")
     classifier = params["classifier"]
     expected = y @ classifier["kernel"][0, 0] + classifier["bias"]
-    found = jax.jit(lambda x, low: head.apply(variables, x, low))(x, low)
+    if refine_width is not None:
+        y = resize_bilinear(of(y, name="reduce"), (16, 17), align_corners=False)
+        y = of(np.concatenate([y, of(stem, name="fine")], -1), name="refine")
+        classifier = params["fine_classifier"]
+        y = y @ classifier["kernel"][0, 0] + classifier["bias"]
+        corrections = np.zeros((2, 32, 34, 3), np.float32)
+        for row, column in itertools.product(range(2), range(2)):
+            first = 3 * (2 * row + column)
+            corrections[:, row::2, column::2] = y[..., first : first + 3]
+        expected = resize_bilinear(expected, (32, 34), align_corners=False) + corrections
+    found = jax.jit(lambda *maps: head.apply(variables, *maps, size))(x, low, stem)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_refinement_starts_as_the_network_without_it():
+    plain, refined = (
+        network("deeplabv3plus", "resnet18", refine_width=width, aux=False) for width in (None, 4)
+    )
+    assert refined.classifiers == ("head/classifier", "head/fine_classifier")
+    x = images()
+    variables = jax.jit(functools.partial(refined.init, train=False))(KEY, x)
+    logits, expected = (
+        jax.jit(functools.partial(model.apply, train=False))(variables, x)["out"]
+        for model in (refined, plain)
+    )
+    # Both enlarge the same logits, the one in two steps.
+    assert np.abs(logits - expected).mean() < 0.1 * expected.std()
+    assert logits.std() == pytest.approx(float(expected.std()), rel=0.1)
+
+
+def test_refinement_needs_the_map_of_a_stem():
+    model = network("deeplabv3plus", "cifar_preact_resnet110", refine_width=4)
+    with pytest.raises(UsageError, match="refine_width needs a map of the stem, and PreactResNet"):
+        shapes(model)
 
 
 def test_the_pyramid_averages_regions(random_variables):

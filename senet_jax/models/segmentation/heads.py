@@ -128,25 +128,71 @@ class DeepLabV3Head(ASPPHead):
 
 
 class DeepLabV3PlusHead(ASPPHead):
-    """ASPP, its map beside a reduced one of an early stage, two 3x3 layers, and the classifier."""
+    """ASPP, its map beside a reduced one of an early stage, 3x3 layers, and the classifier."""
 
     low_width: int
     """See ``DeepLabV3PlusFields.low_width``."""
+    layers: int
+    """See ``DeepLabV3PlusFields.decoder_layers``."""
+    refine_width: int | None
+    """See ``DeepLabV3PlusFields.refine_width``."""
     align_corners: bool
     """See ``SegmenterFields.align_corners``."""
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "n h w c"], low: Float[Array, "n h2 w2 c2"]
-    ) -> Float[Array, "n h2 w2 classes"]:
-        y = resize_bilinear(self.aspp(x), low.shape[1:3], align_corners=self.align_corners).astype(
-            x.dtype
-        )
-        low = self.layer(self.low_width, 1, name="low")(low)
-        y = jnp.concatenate([y, low], axis=-1)
-        for index in (1, 2):
+        self,
+        x: Float[Array, "n h w c"],
+        low: Float[Array, "n h2 w2 c2"],
+        stem: Float[Array, "n h3 w3 c3"] | None,
+        size: tuple[int, int],
+    ) -> Float[Array, "n h4 w4 classes"]:
+        """Applies the head.
+
+        Args:
+            x: The map of the last stage.
+            low: The map of stage 2.
+            stem: The map of the stem; without it, or without ``refine_width``, nothing is refined.
+            size: Height and width of the images.
+        """
+        y = self._beside(self.aspp(x), low, "low")
+        for index in range(1, self.layers + 1):
             y = self.layer(self.head_width, name=f"layer{index}")(y)
-        return self.classify(y)
+        logits = self.classify(y)
+        if self.refine_width is None or stem is None:
+            return logits
+        y = self.layer(self.refine_width, 1, name="reduce")(y)
+        y = self.layer(self.refine_width, name="refine")(self._beside(y, stem, "fine"))
+        y = y.astype(accurate(y.dtype))
+        # Each position of the map stands for so many pixels of the image, squared: dense
+        # upsampling convolution (arXiv 1702.08502, section 3.1).
+        side = max(1, round(size[0] / y.shape[1]))
+        corrections = self.compute.within(y.dtype).conv(
+            self.num_classes * side * side,
+            1,
+            use_bias=True,
+            kernel_init=nn.initializers.zeros,
+            name="fine_classifier",
+        )(y)
+        corrections = depth_to_space(corrections, side)
+        return corrections + resize_bilinear(
+            logits, corrections.shape[1:3], align_corners=self.align_corners
+        )
+
+    def _beside(
+        self, x: Float[Array, "n h w c"], low: Float[Array, "n h2 w2 c2"], name: str
+    ) -> Float[Array, "n h2 w2 c3"]:
+        """A map enlarged to the size of an earlier one, beside that one reduced."""
+        enlarged = resize_bilinear(x, low.shape[1:3], align_corners=self.align_corners)
+        low = self.layer(self.low_width, 1, name=name)(low)
+        return jnp.concatenate([enlarged.astype(x.dtype), low], axis=-1)
+
+
+def depth_to_space(x: Float[Array, "n h w k*k*c"], k: int) -> Float[Array, "n h*k w*k c"]:
+    """Spreads the channels of each position over ``k`` x ``k`` positions, row by row."""
+    n, h, w, channels = x.shape
+    c = channels // (k * k)
+    return x.reshape(n, h, w, k, k, c).transpose(0, 1, 3, 2, 4, 5).reshape(n, h * k, w * k, c)
 
 
 def _part(x: Float[Array, "n h w c"], parts: int) -> int:

@@ -18,7 +18,7 @@ from senet_jax.fields.segmenters import (
     PSPNetFields,
     SegmenterFields,
 )
-from senet_jax.models.backbone import Backbone, check_images
+from senet_jax.models.backbone import STEM, Backbone, check_images
 from senet_jax.models.frozen import check_stages, frozen_norms
 from senet_jax.models.segmentation.heads import (
     DeepLabV3Head,
@@ -104,7 +104,8 @@ class Segmenter(SegmenterFields, nn.Module, kw_only=True):
         with frozen_norms(self.backbone, self.frozen_norms):
             maps = self.backbone(images, train, **arguments)
         compute = self.backbone.compute(train)
-        found = {"out": self.decode(maps, self._of_head(compute))}
+        height, width = size = images.shape[1:3]
+        found = {"out": self.decode(maps, (height, width), self._of_head(compute))}
         if self.aux:
             head = FCNHead(
                 num_classes=self.num_classes,
@@ -113,17 +114,19 @@ class Segmenter(SegmenterFields, nn.Module, kw_only=True):
                 name="aux_head",
             )
             found["aux"] = head(maps[self.backbone.stage_numbers[-2]])
-        size = images.shape[1:3]
         return {
             key: resize_bilinear(logits, size, align_corners=self.align_corners)
             for key, logits in found.items()
         }
 
-    def decode(self, maps: Maps, common: dict[str, Any]) -> Float[Array, "n h2 w2 classes"]:
+    def decode(
+        self, maps: Maps, size: tuple[int, int], common: dict[str, Any]
+    ) -> Float[Array, "n h2 w2 classes"]:
         """Applies the ``head``; called in ``__call__``.
 
         Args:
             maps: The feature maps by stage.
+            size: Height and width of the images.
             common: The fields of ``Head``, by name.
 
         Returns:
@@ -147,14 +150,18 @@ class Segmenter(SegmenterFields, nn.Module, kw_only=True):
 class FCN(Segmenter):
     """A fully convolutional network (arXiv 1411.4038) in the dilated form of torchvision."""
 
-    def decode(self, maps: Maps, common: dict[str, Any]) -> Float[Array, "n h2 w2 classes"]:
+    def decode(
+        self, maps: Maps, size: tuple[int, int], common: dict[str, Any]
+    ) -> Float[Array, "n h2 w2 classes"]:
         return FCNHead(**common)(self.last(maps))
 
 
 class PSPNet(PSPNetFields, Segmenter):
     """The pyramid scene parsing network (arXiv 1612.01105)."""
 
-    def decode(self, maps: Maps, common: dict[str, Any]) -> Float[Array, "n h2 w2 classes"]:
+    def decode(
+        self, maps: Maps, size: tuple[int, int], common: dict[str, Any]
+    ) -> Float[Array, "n h2 w2 classes"]:
         head = PyramidHead(grids=self.grids, align_corners=self.align_corners, **common)
         return head(self.last(maps))
 
@@ -162,7 +169,9 @@ class PSPNet(PSPNetFields, Segmenter):
 class DeepLabV3(DeepLabV3Fields, Segmenter):
     """DeepLabV3 (arXiv 1706.05587): atrous spatial pyramid pooling on a dilated backbone."""
 
-    def decode(self, maps: Maps, common: dict[str, Any]) -> Float[Array, "n h2 w2 classes"]:
+    def decode(
+        self, maps: Maps, size: tuple[int, int], common: dict[str, Any]
+    ) -> Float[Array, "n h2 w2 classes"]:
         return DeepLabV3Head(**common, **self._of_pyramid)(self.last(maps))
 
     @property
@@ -188,11 +197,26 @@ class DeepLabV3Plus(DeepLabV3PlusFields, DeepLabV3):
             )
         super().__post_init__()
 
-    def decode(self, maps: Maps, common: dict[str, Any]) -> Float[Array, "n h2 w2 classes"]:
+    def decode(
+        self, maps: Maps, size: tuple[int, int], common: dict[str, Any]
+    ) -> Float[Array, "n h2 w2 classes"]:
         head = DeepLabV3PlusHead(
             low_width=self.low_width,
+            layers=self.decoder_layers,
+            refine_width=self.refine_width,
             align_corners=self.align_corners,
             **common,
             **self._of_pyramid,
         )
-        return head(self.last(maps), maps[LOW_STAGE])
+        if self.refine_width is not None and STEM not in maps:
+            raise UsageError(
+                f"refine_width needs a map of the stem, and {type(self.backbone).__name__} gives "
+                "none: leave refine_width out, or choose a ResNet or a DenseNet."
+            )
+        return head(self.last(maps), maps[LOW_STAGE], maps.get(STEM), size)
+
+    @property
+    def classifiers(self) -> Sequence[str]:
+        if self.refine_width is None:
+            return super().classifiers
+        return (*super().classifiers, "head/fine_classifier")
