@@ -171,6 +171,11 @@ class SegmentationConfig:
     """Weights of the classes in the training loss: "median", by median frequency (arXiv 1411.4734,
     section 6.3.2); "root_median", the square roots of these; or a file of numbers, one a line, in
     the order of the classes. None weighs all pixels alike."""
+    adjust_logits: bool = False
+    """Add the logarithms of the class weights to the logits in the training loss (logit adjustment,
+    arXiv 2007.07314, section 4.2). Weighted pixels then teach rare classes early, and the logits
+    still are those of the frequencies of the training set: without it, outlines of rare classes
+    grow too thick."""
 
 
 @dataclasses.dataclass(frozen=True)

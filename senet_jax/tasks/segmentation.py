@@ -39,7 +39,9 @@ class Segmentation(Task):
 
     The network returns logits of the size of the images, (n, h, w, classes), by ``OUT`` and
     ``AUX``. The loss of a head is the sum of the cross-entropies over the pixels of the batch that
-    have a class over their number; with class weights, each is a sum of weights. ``miou`` is the
+    have a class over their number; with class weights, each is a sum of weights. With
+    ``adjust_logits``, the cross-entropies are those of the logits with the logarithms of the
+    weights added. ``miou`` is the
     mean over the classes that the labels or the predictions have.
     """
 
@@ -51,6 +53,8 @@ class Segmentation(Task):
     """Returns the weight of each class in the training loss; None weighs all pixels alike."""
     aux_weight: float = 0.4
     """Weight of the loss of the auxiliary head."""
+    adjust_logits: bool = False
+    """See ``SegmentationConfig.adjust_logits``."""
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     """The images, and how they are scaled, cropped and recoloured."""
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -111,11 +115,17 @@ class Segmentation(Task):
     def of(cls, config: TrainConfig, dataset: Dataset) -> Self:
         scenes = _scenes(dataset)
         asked = config.segmentation.class_weights
+        if config.segmentation.adjust_logits and asked is None:
+            raise UsageError(
+                "segmentation.adjust_logits adds the logarithms of the class weights, and there "
+                'are none: set segmentation.class_weights, for instance to "median".'
+            )
         return cls(
             names=tuple(scenes.classes),
             ignore_label=scenes.ignore_label,
             weights=functools.cache(functools.partial(_class_weights, asked, scenes)),
             aux_weight=config.segmentation.aux_weight,
+            adjust_logits=config.segmentation.adjust_logits,
             data=config.data,
             model=config.model,
         )
@@ -133,7 +143,13 @@ class Segmentation(Task):
                     f"no pixel of the {split} scenes of {dataset.name} has a class: is the value "
                     "that is ignored right?"
                 )
-        self.weights()
+        weights = self.weights()
+        if self.adjust_logits and weights is not None and not weights.all():
+            raise UsageError(
+                f"the class {printable(scenes.classes[int(weights.argmin())])!r} has the weight 0, "
+                "which has no logarithm: leave segmentation.adjust_logits out, or give the class a "
+                "weight above 0."
+            )
 
     def examples(self, dataset: Dataset, split: Literal["train", "val"]) -> tuple[Examples, ...]:
         scenes, data = _scenes(dataset), self.data
@@ -165,8 +181,11 @@ class Segmentation(Task):
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         valid = self._valid(batch)
         weights = self._pixel_weights(batch["label"], valid)
+        of_classes = self.weights() if self.adjust_logits else None
 
         def of(logits: Float[Array, "n h w c"]) -> Float[Array, ""]:
+            if of_classes is not None:
+                logits += jnp.asarray(np.log(of_classes), logits.dtype)
             losses = weights * self._cross_entropy(logits, batch["label"], valid)
             return jnp.sum(losses) / normalizer[0]
 

@@ -335,6 +335,45 @@ def test_weights_come_from_a_file(config, tmp_path):
         assert not weighted.run_dir.exists()
 
 
+def test_adjusted_logits_are_those_of_the_frequencies():
+    weights = np.array([0.5, 2, 3])
+    task = dataclasses.replace(task_of(), weights=lambda: weights, adjust_logits=True)
+    arrays, outputs = batch()
+    label = np.asarray(arrays["label"])
+    found, _ = task.loss({"out": outputs["out"]}, arrays, None, task.normalizer(arrays))
+    known = label != 255
+    logits = np.float64(outputs["out"]) + np.log(weights)
+    logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+    picked = -np.take_along_axis(logits, np.where(known, label, 0)[..., None], -1)[..., 0]
+    each = np.where(known, weights[np.where(known, label, 0)], 0)
+    assert float(found) == pytest.approx((each * picked).sum() / each.sum(), rel=1e-5)
+
+    # One pixel that is class 0 in 9 of 10 images: the loss is least at the true shares.
+    shares = np.array([0.9, 0.1, 1e-9])
+    labels = jnp.array([0] * 9 + [1], jnp.uint8)[:, None, None]
+
+    def slope(logits):
+        images = jnp.broadcast_to(logits, (10, 1, 1, 3))
+        one = {"label": labels}
+        return task.loss({"out": images}, one, None, task.normalizer(one))[0]
+
+    gradient = np.asarray(jax.grad(slope)(jnp.asarray(np.log(shares), jnp.float32)))
+    assert np.abs(gradient).max() < 1e-6
+
+
+def test_logits_are_adjusted_by_weights_above_zero(config, tmp_path):
+    file = tmp_path / "weights.txt"
+    file.write_text("1\n0\n2\n")
+    for asked, message in (
+        (None, "adds the logarithms of the class weights, and there are none"),
+        (str(file), "has the weight 0, which has no logarithm"),
+    ):
+        adjusted = SegmentationConfig(class_weights=asked, adjust_logits=True)
+        with pytest.raises(UsageError, match=message):
+            loop.train(dataclasses.replace(config, segmentation=adjusted))
+        assert not config.run_dir.exists()
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
