@@ -34,7 +34,7 @@ presets, with their epochs:
   imagenet-short        16  for one GPU
   imagenet-mobile      400  SENet's mobile networks
   places365-senet      100  SE-ResNet-152 on Places365
-  scenes-segmentation   12  digits in a scene, the class of each pixel
+  scenes-segmentation    3  digits in a scene, the class of each pixel
   camvid                30  CamVid from scratch, a small network
   ade20k               120  DeepLabV3 on ResNeSt-50, the recipe of its authors
   pascal_context        80  the same

@@ -22,11 +22,14 @@ from senet_jax.data.pictures import (
     run_lengths,
 )
 from senet_jax.data.scene_folders import choose_split, find_root
-from senet_jax.data.scene_sets import TRAIN_SCENES, VAL_SCENES
+from senet_jax.data.scene_sets import VAL_SCENES
 from senet_jax.data.sources import check_class_names
 from senet_jax.data.voc_xml import VOC_CLASSES, read_voc
 from senet_jax.errors import UsageError, choose
 from senet_jax.text import printable
+
+TRAIN_SCENES = 2048
+"""Training scenes that are drawn of digits; each is drawn again when it is read."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,7 +60,7 @@ def open_scenes(name: str, options: SceneOptions) -> SceneDataset:
     return opened(options)
 
 
-TRAIN_SCENES, VAL_SCENES = 2048, 512
+TRAIN_SCENES, VAL_SCENES = 7168, 512
 """Scenes that are drawn of digits."""
 
 

@@ -6,6 +6,7 @@ from PIL import Image
 from scene_folder import write_masks, write_scene
 from scipy.io import savemat
 
+from senet_jax.data import scene_sets
 from senet_jax.data.scene_names import CITYSCAPES, CONTEXT, VOC, voc_colors
 from senet_jax.data.scene_sets import SCENE_SETS, SceneOptions, open_scenes
 from senet_jax.errors import UsageError
@@ -278,7 +279,8 @@ def test_every_set_of_files_needs_a_folder():
             open_scenes(name, SceneOptions())
 
 
-def test_scenes_are_drawn_in_memory():
+def test_scenes_are_drawn_in_memory(monkeypatch):
+    monkeypatch.setattr(scene_sets, "TRAIN_SCENES", 2048)
     dataset = open_scenes("scenes", SceneOptions())
     assert (len(dataset.train), len(dataset.val)) == (2048, 512)
     assert dataset.image_shape == (64, 64, 3)
