@@ -49,9 +49,10 @@ test-all: .venv/.torch  ## Run all tests, the slow ones, the notebooks and those
 	XLA_FLAGS="$(XLA_FLAGS) --xla_cpu_use_fusion_emitters=true" FLAX_PROFILE=1 \
 		JAX_TRACEBACK_IN_LOCATIONS_LIMIT=100 CHECK_ANNOTATIONS=1 $(PYTEST)
 
-lint: .venv/.dev  ## Check format, style and types
+lint: .venv/.dev  ## Check format, style, prose and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python .ci/check_prose
 	$(BIN)/mypy
 
 notebooks: .venv/.notebooks  ## Execute the notebooks, in place

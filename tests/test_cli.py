@@ -200,7 +200,7 @@ def test_train_evaluate_and_train_again(capsys, tiny_run):
 
 
 @pytest.mark.usefixtures("tiny_run")
-def test_a_run_is_converted_to_weights_and_the_weights_are_evaluated(capsys, ended, tmp_path):
+def test_a_run_is_converted_to_weights_that_are_evaluated(capsys, ended, tmp_path):
     run_dir = ended
     _, out, _ = run(capsys, "evaluate", run_dir, "--json")
     expected = json.loads(out)

@@ -164,7 +164,7 @@ def _collect(batch: EvalBatch, outputs: list[list[dict[str, Array]]]) -> Predict
         log_mean([log_mean(_views(np.asarray(size["logits"]))) for size in sizes])
         for sizes in outputs
     ]
-    # Of all hosts, in whatever order the devices stand.
+    # The rows of all hosts, in whatever order the devices stand.
     index, label = (np.asarray(outputs[0][0][name]) for name in ("index", "label"))
     there = index >= 0
     return Predictions(

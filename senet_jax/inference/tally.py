@@ -54,7 +54,7 @@ class Tally:
         self.several |= bool((np.sum(valid >= 0, axis=1) > 1).any())
         label = valid.max(axis=1)
         self.loss -= float(np.take_along_axis(log_p, label[:, None], axis=1).sum())
-        # What is not a number is taken for no class.
+        # A row with a NaN is taken for no class.
         taken = np.where(np.isnan(log_p).any(axis=1), -1, log_p.argmax(axis=1))
         self.pairs.update(zip(label.tolist(), taken.tolist(), strict=True))
         self.right5_of.update(label[among].tolist())

@@ -156,7 +156,7 @@ def _decoding(path: Path, kind: str) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:
-        # Of damaged files libraries raise dozens of classes, MemoryError and AssertionError too.
+        # Libraries raise dozens of classes for damaged files, MemoryError too.
         lines = str(error).strip().splitlines() or [type(error).__name__]
         why = printable(lines[0])[:200].rstrip(". ")
         raise UsageError(f"{path} is truncated or no {kind}: {why}.") from error

@@ -76,7 +76,7 @@ class Shortcut(nn.Module):
             if stride > 1:
                 x = avg_pool(x, 2, stride, ceil_mode=True, count_pad=False)
             elif not self.sampling.keeps_pool:
-                # Where dilation took the stride's place timm pads the far side and counts it.
+                # If dilation took the stride's place, timm pads the far side and counts it.
                 x = avg_pool(jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0))), 2, 1)
             stride, kernel = 1, 1
         conv = self.compute.conv(

@@ -58,7 +58,7 @@ def prepare(name: str, data_dir: Path | None = None, manual_dir: Path | None = N
             should be, TensorFlow is missing, or it cannot be built or read; the message says what
             to do.
     """
-    # What TensorFlow says of itself when it is imported; here it only reads and writes files.
+    # Silences TensorFlow's messages about itself; here it only reads and writes files.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     with _no_temporary_files_left():

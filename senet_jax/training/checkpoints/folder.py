@@ -57,7 +57,7 @@ class CheckpointFolder:
             if not self.path.exists():
                 return []
             return sorted(found.step for found in names.find_all(self.path))
-        # What the clients of buckets raise has no common base.
+        # The clients of buckets raise errors without a common base.
         except Exception as error:
             raise UsageError(
                 f"{self} cannot be read: {reason(error)}; is it there, and may you read it?"
@@ -192,6 +192,6 @@ def reason(error: BaseException) -> str:
     text = re.sub(r"\s*\[(source locations|tensorstore_spec)=.*", "", text)
     text = text.partition(". See full TensorStore details")[0].rstrip(".")
     if len(text) > 240:
-        # What was tried comes first, and what the operating system answered last.
+        # The attempt comes first, and the answer of the operating system last.
         text = f"{text[:80]} ... {text[-160:]}"
     return text or type(error).__name__

@@ -100,7 +100,7 @@ class Checkpoints:
         try:
             self.close()
         except UsageError as failed:
-            # What ended the run is what is to be told.
+            # The error that ended the run is the one to report.
             if error is None:
                 raise
             LOGGER.warning("%s", failed)
@@ -184,7 +184,7 @@ class Checkpoints:
         (step, saving), self._saving = self._saving, None
         try:
             saving.result()
-        # What Orbax and TensorStore raise for disks and buckets has no common base.
+        # Orbax and TensorStore raise errors without a common base for disks and buckets.
         except Exception as error:
             raise UsageError(
                 f"the checkpoint of step {step} could not be saved in {self.folder}: "
@@ -235,7 +235,7 @@ class Checkpoints:
             state, saved, extra = read.state, read.meta["fingerprint"], dict(read.meta["extra"])
             if not are_numbers(extra.get("meter", {})):
                 raise ValueError("the sums of its metrics are no numbers")
-        # What Orbax and TensorStore raise for damaged files has no common base.
+        # Orbax and TensorStore raise errors without a common base for damaged files.
         except Exception as error:
             problem = error
         if not everywhere(problem is None):

@@ -110,7 +110,7 @@ def _start_jax(process: Process, rendezvous: Rendezvous, timeout: float) -> None
     )
     too_late.cancel()
     if not is_first():
-        # What all of them know the first one says.
+        # The first host alone reports facts that all hosts know.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         for package in ("training", "interchange"):
             logging.getLogger(f"senet_jax.{package}").setLevel(logging.ERROR)

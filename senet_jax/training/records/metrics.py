@@ -125,7 +125,7 @@ class MetricsLog:
     def __init__(self, run_dir: Path, step: int) -> None:
         self._path = metrics_file(run_dir)
         self._kept = [line for line in read_metrics(run_dir) if line["step"] <= step]
-        # What ``SessionLog`` would refuse is refused before anything is written.
+        # Sessions that ``SessionLog`` would refuse are refused before anything is written.
         read_sessions(run_dir)
         self._file: io.RawIOBase | None = None
         self._board = EventFile(run_dir / "tensorboard", purge_step=step + 1)

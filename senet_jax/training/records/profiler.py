@@ -73,7 +73,7 @@ class Profiler:
             except UsageError as unwritten:
                 if error is None:
                     raise
-                # What ended the run comes first.
+                # The error that ended the run comes first.
                 LOGGER.warning("%s", unwritten)
         if self._wanted:
             done = f"{self._wanted - self._left} of {self._wanted} steps are profiled"
