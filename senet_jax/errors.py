@@ -45,6 +45,13 @@ def choose(kind: str, name: str, valid: Iterable[str]) -> str:
 
     Raises:
         UsageError: ``name`` is unknown; the message gives the nearest valid names.
+
+    Example:
+        >>> choose("gate", "tanh", ["sigmoid", "tanh"])
+        'tanh'
+        >>> choose("gate", "tahn", ["sigmoid", "tanh"])
+        Traceback (most recent call last):
+        senet_jax.errors.UsageError: unknown gate 'tahn': did you mean tanh?
     """
     valid = sorted(valid)
     if name in valid:

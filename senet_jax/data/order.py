@@ -13,6 +13,13 @@ class EpochOrder:
         size: Number of images.
         seed: Seed of the run.
         labels: Class of every image, to draw each class equally often; None draws each image once.
+
+    Example:
+        >>> order = EpochOrder(size=5, seed=0)
+        >>> sorted(order(epoch=3).tolist())
+        [0, 1, 2, 3, 4]
+        >>> bool((order(3) == EpochOrder(5, seed=0)(3)).all())
+        True
     """
 
     def __init__(
