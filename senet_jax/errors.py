@@ -1,4 +1,4 @@
-"""The error that a user can mend, suggestions of near names, and the exit codes."""
+"""The error that a user can correct, suggestions of near names, and the exit codes."""
 
 import difflib
 import enum

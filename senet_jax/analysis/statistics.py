@@ -1,7 +1,7 @@
 """Statistics of a few seeds: means with intervals, and differences paired by seed.
 
 Intervals and tests are Student's t from SciPy, for samples of unknown variance; with one seed
-there is neither, and none is made up.
+there is neither.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Squeeze operators: what a channel says of itself, (n, h, w, c) -> (n, c), accurate.
+"""Squeeze operators: one number for each channel, (n, h, w, c) -> (n, c), in float32.
 
 A new operator is a function and a row in :data:`SQUEEZES`.
 """

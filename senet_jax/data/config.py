@@ -33,7 +33,7 @@ class AugmentConfig:
     interpolation: Interpolation = "bilinear"
     """Photographs: how crops are scaled in training."""
     rotation: Annotated[float, Range(0, 180)] = 0.0
-    """Rotate by up to so many degrees (the released SENets: 10)."""
+    """Rotate by up to this many degrees (the released SENets: 10)."""
     pixel_shift: Annotated[int, whole(0, 255)] = 0
     """Add up to so much to all pixels, of 255 (the released SENets: 20)."""
     color_jitter: Annotated[float, Range(0, 1)] = 0.0

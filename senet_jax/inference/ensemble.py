@@ -107,7 +107,7 @@ class Ensemble:
         channels: int = 3,
         workers: int = 0,
     ) -> Iterator[Predictions]:
-        """Yields what is said of all images of a split, in order.
+        """Yields the predictions for all images of a split, in order.
 
         Args:
             source: The split.

@@ -34,8 +34,8 @@ class Tally:
         """Counts images.
 
         Args:
-            log_p: Logarithms of the probabilities. Of equal ones the first class comes first;
-                images with any that is not a number are wrong.
+            log_p: Logarithms of the probabilities. Ties go to the lower class; an image with a NaN
+                is wrong.
             valid: The valid labels of each image, filled up with -1.
         """
         labelled = (valid >= 0).any(axis=1)

@@ -128,7 +128,7 @@ def _writer(path: Path) -> "Callable[[Path, dict[str, np.ndarray]], None]":
 
 
 def check_regular(path: Path) -> None:
-    """Refuses what is no file, among it a FIFO that a reader would wait for.
+    """Checks that a path is a regular file; a FIFO would make its reader wait.
 
     Raises:
         UsageError: There is no such file, or it is a folder or no regular file.
