@@ -25,7 +25,7 @@ class ArraySpec(NamedTuple):
     """The value of a row of padding."""
 
     def rows(self, count: int) -> np.ndarray:
-        """So many rows of padding."""
+        """Rows of padding."""
         return np.full((count, *self.shape), self.fill, self.dtype)
 
 

@@ -39,7 +39,7 @@ REPLACEMENTS = 100
 """The number of images that are tried in place of one that cannot be read."""
 
 LEAST_CORRUPT = 10
-"""So many unreadable images never stop a run, whatever their share."""
+"""Number of unreadable images that never stops a run, whatever their share."""
 
 _CORES = os.cpu_count() or 1
 

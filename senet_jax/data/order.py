@@ -1,4 +1,4 @@
-"""In which order the images of an epoch come: functions of the seed and the epoch."""
+"""The order of the images of an epoch: a function of the seed and the epoch."""
 
 from collections.abc import Sequence
 

@@ -48,7 +48,7 @@ class Shortcut(nn.Module):
     """The parallel path of a residual block."""
 
     fields: ResNetFields
-    """Those of the network."""
+    """The fields of the network."""
     compute: Compute
     """Precision and norms of its layers."""
     features: int
@@ -108,7 +108,7 @@ class ResidualBlock(nn.Module):
     """The output has this many times as many channels as the width of the stage."""
 
     fields: ResNetFields
-    """Those of the network."""
+    """The fields of the network."""
     attention: Mechanism | None
     """Stands where ``fields.placement`` says. A ``ConvAttention`` replaces the 3x3 convolution of a
     bottleneck and the first one of a basic block."""

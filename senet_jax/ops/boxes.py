@@ -14,7 +14,7 @@ LARGEST_LOG_RATIO = math.log(1000 / 16)
 
 RPN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-"""By which the regression targets (dx, dy, dw, dh) of proposals and of boxes are multiplied."""
+"""Factors of the regression targets (dx, dy, dw, dh), of proposals and of boxes."""
 
 Weights = tuple[float, float, float, float]
 

@@ -106,7 +106,7 @@ class Bound:
 
     @property
     def by(self) -> str:
-        """Which one that is."""
+        """The name of the slowest of the three."""
         return max(("compute", "memory", "network"), key=lambda name: getattr(self, name))
 
 

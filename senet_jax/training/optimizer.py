@@ -97,7 +97,7 @@ def check_schedule(config: OptimizerConfig, steps_per_epoch: int, epochs: int) -
 
 
 def matching(params: PyTree[jax.Array], patterns: Sequence[str]) -> PyTree[bool]:
-    """Which parameters have a path that one of the shell patterns matches.
+    """Marks the parameters whose path one of the shell patterns matches.
 
     Raises:
         UsageError: A pattern that matches none.

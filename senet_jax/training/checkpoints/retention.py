@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept, and why."""
+"""The checkpoints of a run that are kept, and the reasons."""
 
 import dataclasses
 from collections.abc import Iterable

@@ -15,7 +15,7 @@ LOGGER = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ProfileRequest:
-    """Which steps are traced."""
+    """The steps that are traced."""
 
     steps: int = 0
     """Their number; 0 means none."""
