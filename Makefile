@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all lint notebooks
+.PHONY: help setup demo check test test-all lint notebooks docs
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,10 @@ $(BIN)/python:
 
 .venv/.notebooks: .venv/.setup
 	$(PIP) -c constraints.txt -e '.[notebooks]'
+	@touch $@
+
+.venv/.docs: .venv/.setup
+	$(PIP) -c constraints.txt -e '.[docs]'
 	@touch $@
 
 setup: .venv/.setup  ## Install the project into .venv
@@ -57,3 +61,6 @@ lint: .venv/.dev  ## Check format, style, prose and types
 
 notebooks: .venv/.notebooks  ## Execute the notebooks, in place
 	$(BIN)/jupyter nbconvert --config notebooks/nbconvert.json --to notebook --execute --inplace notebooks/*.ipynb
+
+docs: .venv/.docs  ## Build the pages and the docstrings as a site that can be searched, build/docs
+	$(BIN)/python -m sphinx -W --keep-going -q -c .ci/docs -d build/doctrees . build/docs
