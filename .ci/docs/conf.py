@@ -5,7 +5,6 @@ into build/api before each build.
 """
 
 import re
-import shutil
 from pathlib import Path
 
 from sphinx.application import Sphinx
@@ -15,7 +14,7 @@ API = ROOT / "build" / "api"
 
 project = "senet_jax"
 author = "the authors of senet_jax"
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "README"
 include_patterns = [
     "README.md",
@@ -49,6 +48,8 @@ autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+# Short names in annotations that several modules have, such as "pixels", stay without a link.
+suppress_warnings = ["ref.python"]
 
 PAGES = [
     str(p.relative_to(ROOT).with_suffix("")) for p in sorted(ROOT.glob("senet_jax/**/README.md"))
@@ -70,15 +71,20 @@ def modules() -> list[str]:
 
 def write_api() -> None:
     """Writes a page for each module: its docstrings, and a list of the modules in it."""
-    shutil.rmtree(API, ignore_errors=True)
-    API.mkdir(parents=True)
+    API.mkdir(parents=True, exist_ok=True)
     names = modules()
     for name in names:
         inner = [each for each in names if each.rpartition(".")[0] == name]
         lines = [name, "=" * len(name), "", f".. automodule:: {name}", ""]
         if inner:
             lines += [".. toctree::", "   :maxdepth: 1", "", *(f"   {each}" for each in inner), ""]
-        (API / f"{name}.rst").write_text("\n".join(lines))
+        page, text = API / f"{name}.rst", "\n".join(lines)
+        # Pages that stay as they are need not be read again.
+        if not page.exists() or page.read_text() != text:
+            page.write_text(text)
+    for page in API.glob("*.rst"):
+        if page.stem not in names:
+            page.unlink()
 
 
 TOCTREE = """
