@@ -6,6 +6,7 @@ into build/api before each build.
 
 import re
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -123,7 +124,21 @@ def change_page(_app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = text
 
 
+RANGED = re.compile(
+    r"~?(?:typing\.)?Annotated\[(.+?), ~?(?:senet_jax\.ranges\.)?Range\((?:[^()]|\([^()]*\))*\)\]"
+)
+"""A type with the range of its numbers."""
+
+
+def shorten(
+    _app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, given: str, result: str
+) -> tuple[str, str]:
+    """Leaves the ranges of numbers out of a signature; the fields have them in their types."""
+    return RANGED.sub(r"\1", given or ""), result
+
+
 def setup(app: Sphinx) -> None:
-    """Writes the pages of the modules, and connects the change of the others."""
+    """Writes the pages of the modules, and connects the changes of pages and signatures."""
     write_api()
     app.connect("source-read", change_page)
+    app.connect("autodoc-process-signature", shorten)
