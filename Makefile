@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-all lint notebooks
+.PHONY: help setup demo check test test-all lint notebooks docs
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,10 @@ $(BIN)/python:
 	$(PIP) -c constraints.txt -e '.[notebooks]'
 	@touch $@
 
+.venv/.docs: .venv/.setup
+	$(PIP) -c constraints.txt -e '.[docs]'
+	@touch $@
+
 setup: .venv/.setup  ## Install the project into .venv
 
 demo: .venv/.setup  ## Train, evaluate and draw an SE-ResNet on handwritten digits (a minute)
@@ -49,10 +53,14 @@ test-all: .venv/.torch  ## Run all tests, the slow ones, the notebooks and those
 	XLA_FLAGS="$(XLA_FLAGS) --xla_cpu_use_fusion_emitters=true" FLAX_PROFILE=1 \
 		JAX_TRACEBACK_IN_LOCATIONS_LIMIT=100 CHECK_ANNOTATIONS=1 $(PYTEST)
 
-lint: .venv/.dev  ## Check format, style and types
+lint: .venv/.dev  ## Check format, style, prose and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python .ci/check_prose
 	$(BIN)/mypy
 
 notebooks: .venv/.notebooks  ## Execute the notebooks, in place
 	$(BIN)/jupyter nbconvert --config notebooks/nbconvert.json --to notebook --execute --inplace notebooks/*.ipynb
+
+docs: .venv/.docs  ## Build the pages and the docstrings as a site that can be searched, build/docs
+	$(BIN)/python -m sphinx -W --keep-going -q -c .ci/docs -d build/doctrees . build/docs

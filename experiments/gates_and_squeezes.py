@@ -4,11 +4,11 @@
     python -m experiments.gates_and_squeezes --data cifar10 --model cifar_seresnet8 --epochs 10
     python -m experiments.gates_and_squeezes --data imagenet2012 --data-dir DIR
 
-The second line trains what experiments/results/cifar10_gates and the table in the README are of: no
-gate and no squeeze gains over the plain network there, and tanh loses. The paper, with SE-ResNet-50
-on ImageNet: mean and sigmoid 22.28 % top-1 error, maximum 22.57, ReLU 23.47, tanh 23.00, no SE
-23.30. Cost: 5 cells x seeds x epochs, on ResNet-8 an epoch of CIFAR-10 is 1.8e12
-multiply-accumulates of training, two to four minutes on a core.
+The second line trains the runs of experiments/results/cifar10_gates, whose table is in
+experiments/results/README.md: no gate and no squeeze gains over the plain network there, and tanh
+loses. The paper, with SE-ResNet-50 on ImageNet: mean and sigmoid 22.28 % top-1 error, maximum
+22.57, ReLU 23.47, tanh 23.00, no SE 23.30. Cost: 5 cells x seeds x epochs, on ResNet-8 an epoch of
+CIFAR-10 is 1.8e12 multiply-accumulates of training, two to four minutes on a core.
 """
 
 import dataclasses

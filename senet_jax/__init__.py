@@ -1,8 +1,8 @@
 """senet_jax: channel attention in JAX and Flax Linen.
 
-Squeeze-and-Excitation (SENet, arXiv 1709.01507) and its kin in the backbones of the papers, with
-the training, the ablations and the analysis around them. The names below are loaded when they are
-first asked for, so that ``import senet_jax`` stays light.
+Squeeze-and-Excitation (SENet, arXiv 1709.01507) and its relatives in the backbones of the papers,
+with the training, the ablations and the analysis around them. The names below are loaded when they
+are first asked for, so that ``import senet_jax`` stays light.
 """
 
 import importlib

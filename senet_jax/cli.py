@@ -85,7 +85,7 @@ def _report_crashes() -> None:
     def report(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        # Where a write fails, Orbax ends the event loop to which TensorStore reports the others.
+        # After a write that fails, Orbax ends the event loop to which TensorStore reports others.
         if not (kind is RuntimeError and str(error) == "Event loop is closed"):
             before(kind, error, trace)
 

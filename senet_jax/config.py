@@ -73,8 +73,8 @@ class OptimizerConfig:
 
     name: Literal["sgd", "adamw", "lars", "lamb"] = "sgd"
     """SGD with momentum, AdamW (arXiv 1711.05101), or for very large batches LARS (arXiv
-    1708.03888) or LAMB (arXiv 1904.00962), in which a kernel's rate follows its norm; what has no
-    weight decay has no rate of its own either."""
+    1708.03888) or LAMB (arXiv 1904.00962), which scale the update of each kernel by the ratio of
+    their norms. Parameters without weight decay (biases, batch norms) have the plain rate."""
     learning_rate: Annotated[float, Range(0, LARGE)] = 0.1
     """Peak learning rate."""
     base_batch: Annotated[int | None, whole(1, MOST_BATCH, none="the rate as it is")] = None
@@ -133,9 +133,9 @@ class CheckpointConfig:
     keep_last: Annotated[int, whole(1, MOST_STEPS)] = 2
     """The number of the newest checkpoints that are kept, besides the best."""
     best_metric: str | None = None
-    """By what of the validation a checkpoint is the best, which is kept, such as "val/loss"; None
-    means the first metric of the task: of classification "val/top1". Only those that were saved
-    right after a validation count."""
+    """Metric of the validation by which the best checkpoint is chosen and kept, such as "val/loss";
+    None means the first metric of the task, "val/top1" for classification. Only checkpoints that
+    were saved right after a validation count."""
     keep_every_epochs: Annotated[int | None, whole(1, MOST_EPOCHS, none="none for good")] = None
     """Keep for good also what is saved after every so many epochs."""
     dir: str | None = None
@@ -437,7 +437,7 @@ _NOT_GIVEN = {
     "drop_block": 0.0,
     "remat": False,
 }
-"""Those values, if not None."""
+"""The values that stood for fields that were not given."""
 
 
 def _in_this_format(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The error that a user can mend, suggestions of near names, and the exit codes."""
+"""The error that a user can correct, suggestions of near names, and the exit codes."""
 
 import difflib
 import enum
@@ -45,6 +45,13 @@ def choose(kind: str, name: str, valid: Iterable[str]) -> str:
 
     Raises:
         UsageError: ``name`` is unknown; the message gives the nearest valid names.
+
+    Example:
+        >>> choose("gate", "tanh", ["sigmoid", "tanh"])
+        'tanh'
+        >>> choose("gate", "tahn", ["sigmoid", "tanh"])
+        Traceback (most recent call last):
+        senet_jax.errors.UsageError: unknown gate 'tahn': did you mean tanh?
     """
     valid = sorted(valid)
     if name in valid:

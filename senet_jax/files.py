@@ -284,7 +284,7 @@ def remove(path: PathLike) -> None:
 
 
 def write_whole(path: PathLike, write: Callable[[Path], object]) -> None:
-    """Writes a file atomically: it appears whole or not at all.
+    """Writes a file atomically: it appears complete or not at all.
 
     Args:
         path: The file; one that exists is replaced.

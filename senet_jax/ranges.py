@@ -99,6 +99,10 @@ class Range:
         Args:
             refused: A value that is not allowed, which decides what of the range is said: of a
                 bound that only a machine sets, not that a number below 0 is not above it.
+
+        Example:
+            >>> Range(0, 1, open_above=True).allowed()
+            'at least 0 and below 1'
         """
         low = f"{'above' if self.open_below else 'at least'} {_number(self.least)}"
         high = f"{'below' if self.open_above else 'at most'} {_number(self.greatest)}"

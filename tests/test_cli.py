@@ -77,9 +77,10 @@ def test_models_are_listed_with_their_costs(capsys):
 
 
 @pytest.mark.slow
-def test_the_table_of_the_readme_is_what_the_command_prints(capsys):
+def test_the_table_of_the_page_is_what_the_command_prints(capsys):
     _, out, _ = run(capsys, "models", "--markdown")
-    assert out in (Path(__file__).parents[1] / "README.md").read_text()
+    page = Path(__file__).parents[1] / "senet_jax" / "models" / "README.md"
+    assert out in page.read_text()
 
 
 def test_a_pattern_without_a_match_is_refused(capsys):
@@ -199,7 +200,7 @@ def test_train_evaluate_and_train_again(capsys, tiny_run):
 
 
 @pytest.mark.usefixtures("tiny_run")
-def test_a_run_is_converted_to_weights_and_the_weights_are_evaluated(capsys, ended, tmp_path):
+def test_a_run_is_converted_to_weights_that_are_evaluated(capsys, ended, tmp_path):
     run_dir = ended
     _, out, _ = run(capsys, "evaluate", run_dir, "--json")
     expected = json.loads(out)

@@ -29,14 +29,14 @@ def test_a_config_survives_json(name):
     assert TrainConfig.from_json(json.loads(text)) == config
 
 
-def test_the_config_of_a_run_from_before_a_field_was_there_is_read():
+def test_a_config_from_before_a_field_existed_is_read():
     old = json.loads(Path(__file__).with_name("config_before_imagenet.json").read_text())
     assert "base_batch" not in old["optimizer"]
     assert "drop_block" not in old["model"]
     assert TrainConfig.from_json(old) == preset("cifar10")
 
 
-def test_a_config_has_the_number_of_its_format_and_the_first_is_read():
+def test_a_config_has_its_format_number_and_the_first_is_read():
     config = TrainConfig(mesh=MeshConfig(data=2))
     values = config.to_json()
     assert values["format"] == 3
@@ -83,7 +83,7 @@ def test_a_config_of_an_unknown_format_is_refused(number):
         TrainConfig.from_json({**TrainConfig().to_json(), "format": number})
 
 
-def test_a_config_without_the_fields_of_the_architecture_is_that_with_their_defaults():
+def test_missing_fields_of_the_architecture_are_their_defaults():
     config = TrainConfig(model=ModelConfig(name="cifar_resnet20"))
     values = config.to_json()
     for field in (

@@ -326,7 +326,7 @@ def damages(draw, data):
     lines = list(text)
     number = draw(st.integers(0, len(lines) - 1))
     name, lines[number] = draw(_fields(lines[number]))
-    # Of a file with one object the form is kept; of lines each ends.
+    # A file with one object keeps its form; each line of several ends.
     joined = "".join(json.dumps(line) + "\n" for line in lines).encode()
     return Damage(f"line {number + 1}: {name}", lambda file: file.write_bytes(joined))
 

@@ -90,7 +90,7 @@ class Benchmark:
     """Measure the forms of convolutions."""
 
     model: Literal["cifar", "resnet50", "resnext50", "resnest50", "mobilenet"] = "resnet50"
-    """Whose layers are measured; "cifar" means the ResNets of CIFAR."""
+    """The network whose layers are measured; "cifar" means the ResNets of CIFAR."""
     batch_size: int | None = None
     """Images of a batch; None means 128 for CIFAR and 8 for the others."""
     dtype: Literal["float32", "bfloat16"] = "float32"

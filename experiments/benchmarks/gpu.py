@@ -210,7 +210,12 @@ def main() -> None:
         default=sys.executable if there else None,
         help="a Python with torch and timm; default: this one, if it has them",
     )
-    parser.add_argument("--minutes", type=float, default=8, help="what does not fit is skipped")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=8,
+        help="time for all parts; those that do not fit are skipped",
+    )
     parser.add_argument("--tiny", action="store_true", help="a try on a CPU")
     parser.add_argument("--out", type=Path, default=Path("experiments/results/gpu.json"))
     options = parser.parse_args()

@@ -46,7 +46,7 @@ def draw_objects(
         labels: Classes, from 0.
         texts: A text at each box; "" for none.
         masks: The pixels of each object; None draws boxes alone.
-        scale: The image is enlarged so many times.
+        scale: Factor by which the image is enlarged.
 
     Returns:
         The enlarged image with the objects, the first ones over the others.

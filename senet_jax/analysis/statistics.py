@@ -1,7 +1,7 @@
 """Statistics of a few seeds: means with intervals, and differences paired by seed.
 
 Intervals and tests are Student's t from SciPy, for samples of unknown variance; with one seed
-there is neither, and none is made up.
+there is neither.
 """
 
 import dataclasses
@@ -93,6 +93,12 @@ def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Di
 
     Returns:
         The mean difference with its interval and the p-value; None where no seed is in both.
+
+    Example:
+        >>> errors, plain = {0: 5.0, 1: 5.5, 2: 5.2}, {0: 5.4, 1: 5.8, 2: 5.7}
+        >>> found = difference(errors, plain)
+        >>> f"{found.estimate.mean:.2f} points, p = {found.p:.3f}"
+        '-0.40 points, p = 0.020'
     """
     seeds = sorted(values.keys() & baseline.keys())
     if not seeds:

@@ -114,7 +114,7 @@ Mechanism = Attention | ConvAttention
 
 
 def check_mechanism(attention: Any) -> None:
-    """Refuses what is no description of an attention.
+    """Checks that a value describes an attention, or is None.
 
     Raises:
         UsageError: It is neither a description nor None.

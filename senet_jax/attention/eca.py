@@ -37,6 +37,10 @@ class ECAConfig(ECAFields, Attention):
         """Kernel size for a tensor of ``channels`` channels: (log2 c + 1) / 2 made odd, 3 or more.
 
         "Nearest odd" is, as in the released code, the integer part and one more where it is even.
+
+        Example:
+            >>> [ECAConfig().kernel(channels) for channels in (64, 256, 2048)]
+            [3, 5, 7]
         """
         if self.kernel_size is not None:
             return self.kernel_size

@@ -1,4 +1,4 @@
-"""A batch norm and the attention behind it, which training computes in one pass over the maps."""
+"""A batch norm and the attention after it, which training computes in one pass over the maps."""
 
 from flax import linen as nn
 from jaxtyping import Array, Float

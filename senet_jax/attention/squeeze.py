@@ -1,4 +1,4 @@
-"""Squeeze operators: what a channel says of itself, (n, h, w, c) -> (n, c), accurate.
+"""Squeeze operators: one number for each channel, (n, h, w, c) -> (n, c), in float32.
 
 A new operator is a function and a row in :data:`SQUEEZES`.
 """
@@ -22,7 +22,13 @@ def squeeze_max(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
 
 
 def squeeze_avgmax(x: Float[Array, "n h w c"]) -> Float[Array, "n c"]:
-    """Half the sum of mean and maximum, so that its range is that of its parts."""
+    """Half the sum of mean and maximum, so that its range is that of its parts.
+
+    Example:
+        >>> x = jnp.array([0.0, 1.0, 2.0, 5.0]).reshape(1, 2, 2, 1)  # mean 2, maximum 5
+        >>> squeeze_avgmax(x)
+        Array([[3.5]], dtype=float32)
+    """
     return 0.5 * (squeeze_avg(x) + squeeze_max(x))
 
 

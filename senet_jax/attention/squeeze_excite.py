@@ -48,6 +48,12 @@ class SqueezeExciteConfig(SqueezeExciteFields, Attention):
 
         Raises:
             UsageError: The reduction is larger than the channels, so that nothing would be left.
+
+        Example:
+            >>> SqueezeExciteConfig(reduction=16).hidden_width(256)
+            16
+            >>> SqueezeExciteConfig(reduction=16, divisor=8).hidden_width(64)
+            8
         """
         if self.width is not None:
             return self.width

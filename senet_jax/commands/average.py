@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what the command takes."""
     parser.add_argument("path", nargs="+", type=path, help="folders of runs or of checkpoints")
     parser.add_argument(
-        "--last", type=count(1, MOST_STEPS), help="of a run only so many of the newest"
+        "--last", type=count(1, MOST_STEPS), help="take only this many of the newest of a run"
     )
     parser.add_argument(
         "--bn-batches",

@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of a run: files, or hf-hub:owner/repository",
     )
     parser.add_argument("--data", help="name of the data set to evaluate on; a run knows its own")
-    parser.add_argument("--data-dir", type=path, help="where the data set lies")
+    parser.add_argument("--data-dir", type=path, help="folder of the data set")
     add_views(parser)
     add_sliding(parser)
     parser.add_argument(
@@ -102,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--results",
         type=path,
         metavar="JSON",
-        help="of a run of detection: write what was found in COCO's results format",
+        help="write the detections in COCO's results format (runs of detection)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

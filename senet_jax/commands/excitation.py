@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of a run: a file, or hf-hub:owner/repository",
     )
     parser.add_argument("--data", help="name of the data set to look at; a run knows its own")
-    parser.add_argument("--data-dir", type=path, help="where the data set lies")
+    parser.add_argument("--data-dir", type=path, help="folder of the data set")
     parser.add_argument(
         "--limit", type=count(1, MOST_STEPS), help="look at so many of the held-out images"
     )
@@ -203,7 +203,7 @@ def run(options: argparse.Namespace) -> int:
         report.write_pruning(pruning, out)
     if draw is not None:
         draw(out)
-    # What an earlier look at other images or blocks left there is no part of this one.
+    # Files of an earlier report on other images or blocks are no part of this one.
     without = {"removal": removal, "pruning": pruning, "grad_cam": draw}
     for name in WRITTEN:
         if without.get(name.partition(".")[0], name) is None:

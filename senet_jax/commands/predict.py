@@ -86,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_networks(parser)
     parser.add_argument("--data", help="name of the data set that weights were trained on")
-    parser.add_argument("--data-dir", type=path, help="where that data set lies")
+    parser.add_argument("--data-dir", type=path, help="folder of that data set")
     add_views(parser)
     add_sliding(parser)
     parser.add_argument(
@@ -109,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-score",
         type=number(Range(0, 1)),
-        help="of a run of detection: the least score of an object; default: 0.5",
+        help="least score of an object (runs of detection); default: 0.5",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 

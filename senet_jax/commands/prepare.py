@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data-dir",
         type=path,
         metavar="DIR",
-        help="where to; default: TFDS_DATA_DIR, else TFDS's (~/tensorflow_datasets)",
+        help="target; default: TFDS_DATA_DIR, else TFDS's (~/tensorflow_datasets)",
     )
     parser.add_argument(
         "--manual-dir",

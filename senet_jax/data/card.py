@@ -248,7 +248,7 @@ class _AbsentArrays(ArraySource):
 
     @classmethod
     def of(cls, images: int, image_shape: tuple[int, int, int]) -> Self:
-        """A split of so many images."""
+        """A split of this many images."""
         nothing = np.broadcast_to(np.uint8(0), (images, *image_shape))
         return cls(nothing, np.broadcast_to(np.int32(-1), images))
 
@@ -266,7 +266,7 @@ class _AbsentFiles(EncodedSource):
 
     @classmethod
     def of(cls, images: int, image_shape: tuple[int, int, int]) -> Self:
-        """A split of so many images."""
+        """A split of this many images."""
         return cls(images)
 
     @property

@@ -33,7 +33,7 @@ class AugmentConfig:
     interpolation: Interpolation = "bilinear"
     """Photographs: how crops are scaled in training."""
     rotation: Annotated[float, Range(0, 180)] = 0.0
-    """Rotate by up to so many degrees (the released SENets: 10)."""
+    """Rotate by up to this many degrees (the released SENets: 10)."""
     pixel_shift: Annotated[int, whole(0, 255)] = 0
     """Add up to so much to all pixels, of 255 (the released SENets: 20)."""
     color_jitter: Annotated[float, Range(0, 1)] = 0.0
@@ -109,7 +109,7 @@ _SIZES_AND_TURN = ("image_size", "train_sizes", "exif_orientation")
 
 
 def _changed(config: Any, *fields: str) -> list[str]:
-    """Those of the fields that do not have their default."""
+    """The names of the fields that do not have their default."""
     default = type(config)()
     return [field for field in fields if getattr(config, field) != getattr(default, field)]
 
@@ -225,7 +225,7 @@ class DataConfig:
     """Share of training images that may be unreadable, each replaced by another, before the run
     stops."""
     normalization: Literal["dataset", "imagenet", "inception", "bninception"] = "dataset"
-    """Whose mean and standard deviation the images are normalised with: the data set's own, those
+    """Mean and standard deviation that images are normalized with: the data set's own, those
     of ImageNet, or what released Inceptions (-1 to 1) and BN-Inceptions (BGR, 0 to 255 less the
     mean) were trained with."""
     augment: AugmentConfig = AugmentConfig()

@@ -47,7 +47,7 @@ _MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
 class Unreadable(ValueError):
-    """Bytes that are no image, or not a whole one; the message says why."""
+    """Bytes that are no image, or an incomplete one; the message says why."""
 
 
 @contextlib.contextmanager
@@ -158,7 +158,7 @@ def read_size(data: bytes, exif_orientation: bool = False) -> tuple[int, int]:
 def decode(
     data: bytes, exif_orientation: bool = False, channels: int = 3
 ) -> UInt8[np.ndarray, "h w {channels}"]:
-    """Decodes a whole image, whatever it is encoded as.
+    """Decodes a complete image, whatever it is encoded as.
 
     Grey becomes RGB, CMYK is converted (Adobe's inverted kind too); the rules for samples of more
     than 8 bits are those of the module.
@@ -171,7 +171,7 @@ def decode(
         channels: 3 for RGB, 1 for grey, 4 for RGB and opacity.
 
     Raises:
-        Unreadable: The bytes are not a whole image, or one of more than 178 million pixels, or of
+        Unreadable: The bytes are no complete image, or one of more than 178 million pixels, or of
             samples that the rules refuse.
     """
     frame = _read_frame(data)

@@ -124,7 +124,7 @@ class _Placed:
         self._taken = np.zeros((side, side), bool)
         """The pixels of all digits."""
         self._near = np.zeros((side, side), bool)
-        """Those, and the pixels around them that must stay free."""
+        """The pixels of the digit, and those around them that must stay free."""
         self._touching = False
 
     def __len__(self) -> int:

@@ -25,7 +25,7 @@ class ArraySpec(NamedTuple):
     """The value of a row of padding."""
 
     def rows(self, count: int) -> np.ndarray:
-        """So many rows of padding."""
+        """Rows of padding."""
         return np.full((count, *self.shape), self.fill, self.dtype)
 
 
@@ -162,7 +162,7 @@ def read_each(
 
 
 def batch_bytes(arrays: Mapping[str, ArraySpec], images: int) -> int:
-    """Bytes of a batch of so many images."""
+    """Bytes of a batch of this many images."""
     return images * sum(
         math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in arrays.values()
     )

@@ -39,7 +39,7 @@ REPLACEMENTS = 100
 """The number of images that are tried in place of one that cannot be read."""
 
 LEAST_CORRUPT = 10
-"""So many unreadable images never stop a run, whatever their share."""
+"""Number of unreadable images that never stops a run, whatever their share."""
 
 _CORES = os.cpu_count() or 1
 
@@ -194,7 +194,7 @@ class _Unreadable:
         if count >= LEAST_CORRUPT and count > self._allowed * self._seen:
             raise UsageError(
                 f"{count:,} of {self._seen:,} training images cannot be read, more than the share "
-                f"of {self._allowed:g} that data.max_corrupt allows: mend the data (the log "
+                f"of {self._allowed:g} that data.max_corrupt allows: repair the data (the log "
                 "names them), or raise it."
             )
 
@@ -309,7 +309,7 @@ class EvalGroups:
 def _read_ahead(
     batches: EvalBatches | EvalGroups, largest: int, workers: int
 ) -> Iterator[EvalBatch]:
-    """Yields the batches of evaluation, of which the largest has so many bytes."""
+    """Yields the batches of evaluation; the largest has ``largest`` bytes."""
     for batch in prefetch(
         batches, 0, threads=_CORES, buffer=_CORES, workers=workers, batch_bytes=largest
     ):

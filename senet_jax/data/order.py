@@ -1,4 +1,4 @@
-"""In which order the images of an epoch come: functions of the seed and the epoch."""
+"""The order of the images of an epoch: a function of the seed and the epoch."""
 
 from collections.abc import Sequence
 
@@ -13,6 +13,13 @@ class EpochOrder:
         size: Number of images.
         seed: Seed of the run.
         labels: Class of every image, to draw each class equally often; None draws each image once.
+
+    Example:
+        >>> order = EpochOrder(size=5, seed=0)
+        >>> sorted(order(epoch=3).tolist())
+        [0, 1, 2, 3, 4]
+        >>> bool((order(3) == EpochOrder(5, seed=0)(3)).all())
+        True
     """
 
     def __init__(

@@ -27,7 +27,7 @@ NAMED = 3
 """Files that a message names for each fault."""
 
 MANY = 2000
-"""From so many scenes on, the log says that the labels are read to check them."""
+"""From this number of scenes on, the log says that the labels are read to check them."""
 
 Value = TypeVar("Value")
 

@@ -348,7 +348,7 @@ class RecordSource(EncodedSource):
                 )
         try:
             self._records = ArrayRecordDataSource(self._files)
-        # What array_record raises for files that are damaged has no common base.
+        # array_record raises errors without a common base for damaged files.
         except Exception as error:
             raise UsageError(f"{self._folder} is not whole ({error}): prepare it again.") from error
         self._stored_labels()

@@ -10,7 +10,7 @@ from senet_jax.files import read_bytes
 
 
 class Damaged(ValueError):
-    """A data set is not whole; the message says where."""
+    """A data set is not complete; the message says where."""
 
 
 def label_file(folder: Path, split: str) -> Path:

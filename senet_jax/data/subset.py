@@ -34,11 +34,11 @@ Split = TypeVar("Split", bound=_Taken)
 
 
 def some(split: Split, count: int) -> Split:
-    """So many images of a split, the same ones each time and in its order; all if it has no more.
+    """Takes ``count`` images of a split, the same ones each time and in its order.
 
     Args:
-        split: The whole.
-        count: Their number, at least 1.
+        split: The complete split; if it has no more images than ``count``, it is returned.
+        count: Number of images, at least 1.
     """
     if count >= len(split):
         return split

@@ -92,7 +92,7 @@ def open_prepared(folder: Path) -> Any:
             _ = split.filepaths, split.num_examples
         _check_names(builder.info.features)
         return builder
-    # What TFDS, protobuf and JSON raise for what does not fit together has no common base.
+    # TFDS, protobuf and JSON raise errors without a common base for files that do not fit.
     except Exception as error:
         why = printable(" ".join(str(error).split())[:300].rstrip("."))
         raise UsageError(

@@ -132,7 +132,7 @@ def _start_worker(index: int, count: int) -> None:
 
 
 def _check_shared_memory(batch_bytes: int, workers: int) -> None:
-    """Refuses what would end in a bus error.
+    """Checks the shared memory, the lack of which would end in a bus error.
 
     Raises:
         UsageError: The batches that are under way at once do not fit into the shared memory.

@@ -17,7 +17,7 @@ Reduction = Annotated[float, Range(0.01, MOST_WIDTH)]
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
 class SqueezeExciteFields:
-    """Those of Squeeze-and-Excitation."""
+    """Fields of Squeeze-and-Excitation."""
 
     squeeze: str = "avg"
     """Squeeze operator: "avg", "max", "avgmax", "std", or "none", which takes none: the excitation
@@ -40,7 +40,7 @@ class SqueezeExciteFields:
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
 class ECAFields:
-    """Those of Efficient Channel Attention."""
+    """Fields of Efficient Channel Attention."""
 
     squeeze: str = "avg"
     """Squeeze operator: "avg", "max", "avgmax" or "std"."""
@@ -52,7 +52,7 @@ class ECAFields:
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
 class CBAMFields:
-    """Those of the convolutional block attention module."""
+    """Fields of the convolutional block attention module."""
 
     gate: str = "sigmoid"
     """The gate of both attentions."""
@@ -70,7 +70,7 @@ class CBAMFields:
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
 class GatherExciteFields:
-    """Those of gather-excite."""
+    """Fields of gather-excite."""
 
     extent: Literal[0, 2, 4, 8] = 0
     """The extent ratio e: what is gathered is 2, 4 or 8 times smaller on each side than the map, or
@@ -93,7 +93,7 @@ class GatherExciteFields:
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
 class SelectiveKernelFields:
-    """Those of selective kernels."""
+    """Fields of selective kernels."""
 
     dilations: Annotated[tuple[int, ...], whole(1, 64, count=(2, 16))] = (1, 2)
     """Dilation of each path's 3x3 kernel: 2 stands for a 5x5 kernel, 3 for a 7x7."""
@@ -110,7 +110,7 @@ class SelectiveKernelFields:
 
 @dataclasses.dataclass(frozen=True, init=False, repr=False, eq=False)
 class SplitAttentionFields:
-    """Those of split attention."""
+    """Fields of split attention."""
 
     # Copies of the channels; the papers have at most 4.
     radix: Annotated[int, whole(0, 64)] = 2

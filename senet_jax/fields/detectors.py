@@ -20,7 +20,7 @@ Layers = Annotated[int, whole(0, 64)]
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class DetectorFields:
-    """Those of every detector; it has those of its backbone, too.
+    """Fields of every detector; it has the fields of its backbone, too.
 
     The defaults are torchvision's. Where detectron2 differs, there is a field for it.
     """
@@ -126,7 +126,7 @@ class DetectorFields:
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class MaskRCNNFields(DetectorFields):
-    """Those of Mask R-CNN."""
+    """Fields of Mask R-CNN."""
 
     mask_convs: Layers = 4
     """3x3 convolutions of the mask head."""

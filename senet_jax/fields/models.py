@@ -40,7 +40,7 @@ Backward = Literal["shake", "even", "keep"]
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class BackboneFields:
-    """Those of every network."""
+    """Fields of every network."""
 
     # The network says which stages there are: at most those from 1 to MOST_STAGES + 1.
     stages: Annotated[
@@ -62,7 +62,7 @@ class BackboneFields:
 # Hashable: the blocks, which are values, have the fields of their network.
 @dataclasses.dataclass(kw_only=True, repr=False, unsafe_hash=True)
 class ResNetFields(BackboneFields):
-    """Those of ResNet, ResNeXt, SENet, ResNeSt and SKNet."""
+    """Fields of ResNet, ResNeXt, SENet, ResNeSt and SKNet."""
 
     placement: Placement = "standard"
     """Place of the attention (SENet, section 6.5 and Figure 5): "standard", after the last
@@ -100,7 +100,7 @@ class ResNetFields(BackboneFields):
     reduce_first: Width = 1
     """Divides the width of the first 1x1 of a bottleneck (SENet-154: 2)."""
     stride_on: StrideOn = "conv2"
-    """Which convolution of a bottleneck has the stride: the first 1x1 (the paper's, Caffe's) or
+    """The convolution of a bottleneck that has the stride: the first 1x1 (the paper's, Caffe's) or
     the 3x3 (torchvision's). The parameters are the same, the network is not."""
     stride_by: StrideBy = "conv"
     """The layer that strides where a 3x3 would: itself, or a 3x3 average pool of that stride after
@@ -131,7 +131,7 @@ class ResNetFields(BackboneFields):
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class PreactResNetFields(BackboneFields):
-    """Those of pre-activation and wide ResNets."""
+    """Fields of pre-activation and wide ResNets."""
 
     blocks: Blocks
     """Blocks of each stage."""
@@ -142,7 +142,7 @@ class PreactResNetFields(BackboneFields):
     bottleneck: bool = False
     """Bottleneck blocks; otherwise basic ones."""
     stride_on: StrideOn = "conv1"
-    """Which convolution of a bottleneck has the stride: the first 1x1 (the authors' code) or the
+    """The convolution of a bottleneck that has the stride: the first 1x1 (the authors' code) or the
     3x3. The parameters are the same, the network is not."""
     block_dropout: Rate = 0.0
     """Rate of dropout before the last convolution of each block: in a wide ResNet between its two
@@ -151,7 +151,7 @@ class PreactResNetFields(BackboneFields):
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class ShakeShakeFields(BackboneFields):
-    """Those of Shake-Shake networks."""
+    """Fields of Shake-Shake networks."""
 
     blocks: Blocks
     """Blocks of each stage."""
@@ -173,7 +173,7 @@ class ShakeShakeFields(BackboneFields):
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class VGGFields(BackboneFields):
-    """Those of VGG."""
+    """Fields of VGG."""
 
     blocks: Blocks
     """Convolutions of each stage."""
@@ -190,7 +190,7 @@ class VGGFields(BackboneFields):
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class DenseNetFields(BackboneFields):
-    """Those of DenseNet."""
+    """Fields of DenseNet."""
 
     placement: Literal["layer", "block"] = "layer"
     """Place of the attention: "layer", on the k new channels of each layer, before they are
@@ -219,7 +219,7 @@ class DenseNetFields(BackboneFields):
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class MobileNetV1Fields(BackboneFields):
-    """Those of MobileNet-v1."""
+    """Fields of MobileNet-v1."""
 
     # One channel of 32 in the stem is left of 1/32; the papers have at most 2.
     width: Annotated[float, Range(1 / 32, 64)] = 1.0
@@ -232,7 +232,7 @@ class MobileNetV1Fields(BackboneFields):
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class ShuffleNetV1Fields(BackboneFields):
-    """Those of ShuffleNet-v1."""
+    """Fields of ShuffleNet-v1."""
 
     groups: Groups = 3
     """Groups of the 1x1 convolutions. The channels grow with them, so that the cost stays (Table
@@ -253,7 +253,7 @@ class ShuffleNetV1Fields(BackboneFields):
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class InceptionFields(BackboneFields):
-    """Those of BN-Inception and Inception-v3."""
+    """Fields of BN-Inception and Inception-v3."""
 
     conv_bias: bool = False
     """Biases in the convolutions, though batch norms follow: BN-Inception's weights do."""
@@ -263,7 +263,7 @@ class InceptionFields(BackboneFields):
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class InceptionResNetFields(InceptionFields):
-    """Those of Inception-ResNet-v2."""
+    """Fields of Inception-ResNet-v2."""
 
     placement: Literal["before_scale", "after_scale"] = "before_scale"
     """Place of the attention: "before_scale" or "after_scale". The scale belongs to the

@@ -13,7 +13,7 @@ from senet_jax.ranges import (
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class SegmenterFields:
-    """Those of every network of semantic segmentation; it has those of its backbone, too."""
+    """Fields of every network of semantic segmentation; it has the fields of its backbone, too."""
 
     aux: bool = True
     """Have an auxiliary head, an FCN whose loss is added in training (PSPNet, section 3.3)."""
@@ -33,7 +33,7 @@ class SegmenterFields:
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class PSPNetFields(SegmenterFields):
-    """Those of PSPNet."""
+    """Fields of PSPNet."""
 
     grids: Annotated[tuple[int, ...], whole(1, 64, count=(1, 16))] = (1, 2, 3, 6)
     """Sides of the grids of regions that the map is averaged over."""
@@ -41,7 +41,7 @@ class PSPNetFields(SegmenterFields):
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class DeepLabV3Fields(SegmenterFields):
-    """Those of DeepLabV3."""
+    """Fields of DeepLabV3."""
 
     dropout: Rate = 0.0
     """Rate of dropout before the classifier of the head. torchvision has none, ResNeSt's authors
@@ -60,7 +60,7 @@ class DeepLabV3Fields(SegmenterFields):
 
 @dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
 class DeepLabV3PlusFields(DeepLabV3Fields):
-    """Those of DeepLabV3+."""
+    """Fields of DeepLabV3+."""
 
     low_width: Width = 48
     """Channels that the map of stage 2 is reduced to, and that of the stem."""

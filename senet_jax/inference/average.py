@@ -35,11 +35,11 @@ class Average:
 def average_checkpoints(
     paths: Sequence[Path], last: int | None = None, *, with_data: bool = False
 ) -> Average:
-    """Averages what is evaluated of checkpoints: the moving averages, where a run keeps them.
+    """Averages the weights of checkpoints that are evaluated: moving averages if a run keeps them.
 
     Args:
         paths: Folders of runs, of which all checkpoints are taken, and of checkpoints.
-        last: Take so many of the newest checkpoints of a run alone.
+        last: Number of the newest checkpoints of a run to take; None means all.
         with_data: Open the data set, for ``batch_norm_statistics``.
 
     Raises:
@@ -84,7 +84,7 @@ def batch_norm_statistics(
         ``batch_stats``; empty for a network without batch norm.
 
     Raises:
-        UsageError: The run has not so many batches.
+        UsageError: The run has fewer batches.
     """
     if not 1 <= batches <= run.batches.steps:
         raise UsageError(f"{run.batches.steps} batches can be had at the most, not {batches}.")

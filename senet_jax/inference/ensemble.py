@@ -107,7 +107,7 @@ class Ensemble:
         channels: int = 3,
         workers: int = 0,
     ) -> Iterator[Predictions]:
-        """Yields what is said of all images of a split, in order.
+        """Yields the predictions for all images of a split, in order.
 
         Args:
             source: The split.
@@ -164,7 +164,7 @@ def _collect(batch: EvalBatch, outputs: list[list[dict[str, Array]]]) -> Predict
         log_mean([log_mean(_views(np.asarray(size["logits"]))) for size in sizes])
         for sizes in outputs
     ]
-    # Of all hosts, in whatever order the devices stand.
+    # The rows of all hosts, in whatever order the devices stand.
     index, label = (np.asarray(outputs[0][0][name]) for name in ("index", "label"))
     there = index >= 0
     return Predictions(

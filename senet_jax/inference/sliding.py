@@ -75,7 +75,7 @@ class Sliding:
 
 
 def grid(side: int, crop: int) -> int:
-    """Number of crops along an axis of so many pixels."""
+    """Number of crops along an axis of this many pixels."""
     return math.ceil((max(side, crop) - crop) / stride(crop)) + 1
 
 

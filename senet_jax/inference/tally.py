@@ -34,8 +34,8 @@ class Tally:
         """Counts images.
 
         Args:
-            log_p: Logarithms of the probabilities. Of equal ones the first class comes first;
-                images with any that is not a number are wrong.
+            log_p: Logarithms of the probabilities. Ties go to the lower class; an image with a NaN
+                is wrong.
             valid: The valid labels of each image, filled up with -1.
         """
         labelled = (valid >= 0).any(axis=1)
@@ -54,7 +54,7 @@ class Tally:
         self.several |= bool((np.sum(valid >= 0, axis=1) > 1).any())
         label = valid.max(axis=1)
         self.loss -= float(np.take_along_axis(log_p, label[:, None], axis=1).sum())
-        # What is not a number is taken for no class.
+        # A row with a NaN is taken for no class.
         taken = np.where(np.isnan(log_p).any(axis=1), -1, log_p.argmax(axis=1))
         self.pairs.update(zip(label.tolist(), taken.tolist(), strict=True))
         self.right5_of.update(label[among].tolist())

@@ -128,7 +128,7 @@ def _writer(path: Path) -> "Callable[[Path, dict[str, np.ndarray]], None]":
 
 
 def check_regular(path: Path) -> None:
-    """Refuses what is no file, among it a FIFO that a reader would wait for.
+    """Checks that a path is a regular file; a FIFO would make its reader wait.
 
     Raises:
         UsageError: There is no such file, or it is a folder or no regular file.
@@ -156,7 +156,7 @@ def _decoding(path: Path, kind: str) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:
-        # Of damaged files libraries raise dozens of classes, MemoryError and AssertionError too.
+        # Libraries raise dozens of classes for damaged files, MemoryError too.
         lines = str(error).strip().splitlines() or [type(error).__name__]
         why = printable(lines[0])[:200].rstrip(". ")
         raise UsageError(f"{path} is truncated or no {kind}: {why}.") from error

@@ -142,7 +142,7 @@ def _parted(content: Mapping[str, Any]) -> Iterator[_Found]:
 
 
 def _is_state_dict(content: Mapping[Any, Any]) -> bool:
-    # Of the type: the shape of a nested tensor raises.
+    # Ask the type: the shape of a nested tensor raises.
     return bool(content) and all(
         isinstance(key, str) and hasattr(type(value), "shape") for key, value in content.items()
     )

@@ -319,7 +319,7 @@ def _short(key: str) -> str:
 
 def _unfit(value: Any) -> str | None:
     """The kind of a value that is no dense array of floating numbers; None of one that is."""
-    # Of the type: the shape of a nested tensor raises.
+    # Ask the type: the shape of a nested tensor raises.
     if not (hasattr(type(value), "shape") and hasattr(type(value), "dtype")):
         return f"a {type(value).__name__}, not an array"
     if hasattr(value, "detach"):

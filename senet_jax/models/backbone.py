@@ -185,7 +185,7 @@ MOST_CHANNELS = 4
 
 
 def check_images(images: Array, smallest: int = 1) -> None:
-    """Refuses what is not a batch of float images.
+    """Checks that images are a batch of floats, (n, h, w, c).
 
     Args:
         images: The images that a network is called on.

@@ -48,7 +48,7 @@ class Shortcut(nn.Module):
     """The parallel path of a residual block."""
 
     fields: ResNetFields
-    """Those of the network."""
+    """The fields of the network."""
     compute: Compute
     """Precision and norms of its layers."""
     features: int
@@ -76,7 +76,7 @@ class Shortcut(nn.Module):
             if stride > 1:
                 x = avg_pool(x, 2, stride, ceil_mode=True, count_pad=False)
             elif not self.sampling.keeps_pool:
-                # Where dilation took the stride's place timm pads the far side and counts it.
+                # If dilation took the stride's place, timm pads the far side and counts it.
                 x = avg_pool(jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0))), 2, 1)
             stride, kernel = 1, 1
         conv = self.compute.conv(
@@ -108,7 +108,7 @@ class ResidualBlock(nn.Module):
     """The output has this many times as many channels as the width of the stage."""
 
     fields: ResNetFields
-    """Those of the network."""
+    """The fields of the network."""
     attention: Mechanism | None
     """Stands where ``fields.placement`` says. A ``ConvAttention`` replaces the 3x3 convolution of a
     bottleneck and the first one of a basic block."""

@@ -113,7 +113,7 @@ class UnitConfig:
     use_bias: bool = False
     """The convolutions have biases before their batch norm."""
     epsilon: float = 1e-5
-    """Added to the variance by the batch norms behind the convolutions."""
+    """Added to the variance by the batch norms after the convolutions."""
 
 
 class ConvUnit(nn.Module):

@@ -14,7 +14,7 @@ from senet_jax.ranges import check_config, range_of
 
 
 def build_model(config: ModelConfig, num_classes: int) -> zoo.Network:
-    """Builds the network that a config describes, with so many logits.
+    """Builds the network that a config describes, with ``num_classes`` logits.
 
     Raises:
         UsageError: As ``model_fields``.

@@ -104,7 +104,7 @@ class Inception(InceptionFields, Backbone):
                 x, stage = follow((layer,), x, config), None
             stride *= layer.stride
             features.add(x, stride=stride, stage=stage)
-        # Convolutions behind the last module are part of its stage.
+        # Convolutions after the last module are part of its stage.
         features.add(x, stride=stride, stage=self.stage_numbers[-1])
         return self.outputs(features, train)
 

@@ -44,7 +44,7 @@ class ResidualModule(nn.Module):
     config: UnitConfig
     attention: Mechanism | None
     after_scale: bool
-    """The attention stands behind the scale; see ``InceptionResNet.placement``."""
+    """The attention stands after the scale; see ``InceptionResNet.placement``."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:

@@ -39,7 +39,7 @@ class PreactBlock(nn.Module):
     stride: int = 1
     """Stride of the block."""
     leads: bool = False
-    """This is the network's first unit: the shortcut, too, starts behind the first ReLU
+    """This is the network's first unit: the shortcut, too, starts after the first ReLU
     (1603.05027, appendix)."""
 
     @nn.compact
@@ -71,7 +71,7 @@ class PreactResNet(PreactResNetFields, Backbone):
 
     Where a block changes the shape, a 1x1 projection without batch norm takes its activated input.
     The stem is a bare convolution; a last batch norm and ReLU stand before the head. Of
-    ``features_only`` the last map is behind them, the others are the sums that the stages end in.
+    ``features_only`` the last map comes after them, the others are the sums that the stages end in.
     In training, ``dropout`` and ``block_dropout`` need the random key "dropout".
 
     Raises:

@@ -1,4 +1,4 @@
-"""ResNet, ResNeXt and their kin with attention, for ImageNet and CIFAR.
+"""ResNet, ResNeXt and related networks with attention, for ImageNet and CIFAR.
 
 Sources: ResNet (arXiv 1512.03385), ResNeXt (arXiv 1611.05431), wide ResNet (arXiv 1605.07146),
 ResNet-D (arXiv 1812.01187), SENet (arXiv 1709.01507). Stages are numbered as in the

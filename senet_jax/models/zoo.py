@@ -191,6 +191,14 @@ def create_model(name: str, **fields: Any) -> Network:
 
     Raises:
         UsageError: An unknown name, field or value of a field.
+
+    Example:
+        >>> model = create_model("cifar_seresnet20", num_classes=100, stages=(3, 4))
+        >>> model.num_classes, model.widths, model.attention.reduction
+        (100, (16, 32, 64), 16)
+        >>> create_model("cifar_seresnet20", placement="standart")
+        Traceback (most recent call last):
+        senet_jax.errors.UsageError: unknown placement 'standart': did you mean standard?
     """
     check_fields(name, fields)
     return find(name).build(**fields)
@@ -233,5 +241,10 @@ def backbone_name(name: str) -> str:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the networks that match a shell pattern such as ``"*se*"``, sorted by family."""
+    """Names of the networks that match a shell pattern such as ``"*se*"``, sorted by family.
+
+    Example:
+        >>> list_models("cifar_*resnet20")
+        ['cifar_resnet20', 'cifar_seresnet20']
+    """
     return [name for name in ZOO if fnmatch.fnmatchcase(name, pattern)]

@@ -14,7 +14,7 @@ LARGEST_LOG_RATIO = math.log(1000 / 16)
 
 RPN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-"""By which the regression targets (dx, dy, dw, dh) of proposals and of boxes are multiplied."""
+"""Factors of the regression targets (dx, dy, dw, dh), of proposals and of boxes."""
 
 Weights = tuple[float, float, float, float]
 
@@ -38,6 +38,10 @@ def iou(a: Float[Array, "*dims n 4"], b: Float[Array, "*dims m 4"]) -> Float[Arr
     Args:
         a: Boxes.
         b: Other boxes.
+
+    Example:
+        >>> iou(jnp.array([[0, 0, 4, 4]]), jnp.array([[0, 0, 4, 2], [4, 4, 8, 8]]))
+        Array([[0.5, 0. ]], dtype=float32)
     """
     a, b = in_full_precision(a), in_full_precision(b)
     inner = _intersections(a, b)

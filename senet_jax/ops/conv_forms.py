@@ -136,8 +136,8 @@ def chunked(
 ) -> Float[Array, "n h2 w2 c2"]:
     """Dense convolutions of some groups each, whose kernels are zero between the groups.
 
-    Between the groups it multiplies by zeros, and adds what that gives: an infinite pixel reaches
-    the other groups of its chunk as not a number.
+    The blocks between groups are zeros: an infinite pixel in one group becomes NaN in the other
+    groups of its chunk (inf * 0).
 
     Args:
         x: The images.

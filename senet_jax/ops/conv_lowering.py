@@ -1,4 +1,4 @@
-"""Which form XLA is given each convolution in, and where on a mesh it is computed.
+"""The form in which XLA is given each convolution, and its place on a mesh.
 
 XLA's own convolution is the fast one on GPUs and TPUs. On CPUs some of its gradients, and all that
 it does with groups, take 5 to 100 times as long as the same sums in another form. The table in

@@ -35,7 +35,7 @@ def drop_block(
     seeds = jax.random.bernoulli(key, jnp.minimum(gamma, 1.0), seeds_shape).astype(jnp.float32)
     padding = ((rows - 1, rows - 1), (columns - 1, columns - 1))
     mask = 1 - nn.max_pool(seeds, (rows, columns), padding=padding)
-    # Where nothing is left the map is zero, not 0 / 0.
+    # A map of which nothing is left is zero, not 0 / 0.
     mask *= mask.size / jnp.maximum(mask.sum(), 1)
     return x * mask.astype(x.dtype)
 

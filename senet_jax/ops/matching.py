@@ -1,4 +1,4 @@
-"""Which anchors or proposals train on which object, and a fixed number of them, drawn by key."""
+"""Matches of anchors or proposals and objects, and a fixed number of them, drawn by key."""
 
 from typing import NamedTuple
 

@@ -22,7 +22,7 @@ def nms(
     valid: Bool[Array, " n"] | None = None,
     groups: Int[Array, " n"] | None = None,
 ) -> Bool[Array, " n"]:
-    """Which boxes greedy non-maximum suppression keeps, in the order of the input.
+    """Marks the boxes that greedy non-maximum suppression keeps, in the order of the input.
 
     For the images of a batch, use ``per_image``. Memory: n * n booleans.
 
@@ -51,7 +51,7 @@ def _kept(
     threshold: float,
     groups: Int[Array, " n"] | None,
 ) -> Bool[Array, " n"]:
-    """Which boxes are kept of boxes in the order of their scores."""
+    """Marks the boxes that are kept, of boxes in the order of their scores."""
     drops = iou(ranked, ranked) > threshold
     drops &= jnp.tri(len(ranked), k=-1, dtype=bool).T
     if groups is not None:

@@ -66,8 +66,8 @@ class BatchNorm(nn.Module):
     """Added to the variance."""
     group: int | None = None
     """Samples, next to each other in the batch, whose statistics are taken together; None means
-    the whole batch. With the samples of one device (or a part of them) no device waits for another,
-    as in the papers. The running statistics are the means over the groups."""
+    the whole batch. If this is at most the batch of a device, as in the papers, the batch norm
+    needs no communication between devices. The running statistics are the means over the groups."""
     dtype: DTypeLike | None = None
     """Precision of the result; None keeps that of the input. What is computed is float32."""
     scale_init: Callable[..., Any] = nn.initializers.ones_init()

@@ -106,7 +106,7 @@ class Bound:
 
     @property
     def by(self) -> str:
-        """Which one that is."""
+        """The name of the slowest of the three."""
         return max(("compute", "memory", "network"), key=lambda name: getattr(self, name))
 
 
@@ -156,7 +156,7 @@ def _devices(config: TrainConfig, topology: str | None) -> Sequence[jax.Device]:
             "from there on the bytes of a device hardly change."
         )
     if _COUNT_FLAG not in os.environ.get("XLA_FLAGS", ""):
-        # Where jax has looked for devices already, those that it found must do.
+        # If jax has looked for devices already, those that it found must do.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", count)
     there = jax.devices()

@@ -11,7 +11,7 @@ from senet_jax.text import columns
 from senet_jax.training.machine.accelerators import ACCELERATORS, Accelerator, name_of_kind
 
 USUAL = ("a100", "h100", "h200", "v5e", "v5p", "v6e")
-"""Whose times are bounded where nothing else says which."""
+"""Accelerators whose times are bounded if nothing else names some."""
 
 
 def format_dry_run(step: StepCost, mesh: Mesh, accelerators: Mapping[str, Accelerator]) -> str:

@@ -1,4 +1,4 @@
-"""The parts of a state on each device, as text."""
+"""The sharding of a state over the devices, as text."""
 
 import math
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ _Leaf = tuple[str, jax.ShapeDtypeStruct]
 
 
 def draw_sharding(state: PyTree[jax.ShapeDtypeStruct], mesh: Mesh) -> str:
-    """Draws where the leaves of a state lie.
+    """Draws the shardings of the leaves of a state.
 
     Args:
         state: Shapes, types and shardings of a state.
@@ -23,8 +23,8 @@ def draw_sharding(state: PyTree[jax.ShapeDtypeStruct], mesh: Mesh) -> str:
 
     Returns:
         The mesh with its devices, the rules, a line for each leaf of ``params`` (their shape, and
-        the shape of what one device holds) and the bytes of each part of the state, whole and on
-        one device.
+        the shape of what one device holds) and the bytes of each part of the state, in total and
+        on one device.
     """
     leaves = [
         (path_name(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
@@ -35,16 +35,16 @@ def draw_sharding(state: PyTree[jax.ShapeDtypeStruct], mesh: Mesh) -> str:
     parameters = [_row(*leaf) for leaf in parts["params"]]
     totals = [_total(name, (leaf for _, leaf in part)) for name, part in parts.items()]
     totals.append(_total("all", (leaf for _, leaf in leaves)))
-    rules = [f"  {pattern}  {'divided' if divided else 'whole'}" for pattern, divided in RULES]
+    rules = [f"  {pattern}  {'sharded' if sharded else 'replicated'}" for pattern, sharded in RULES]
     return "\n".join(
         [
             _draw_mesh(mesh),
-            "\nrules, the first that matches a leaf's path holds; small ones stay whole:",
+            "\nrules: the first that matches a leaf's path holds; small leaves are replicated:",
             *rules,
             "",
-            *columns([("parameter", "shape", "on a device", "divided over"), *parameters]),
+            *columns([("parameter", "shape", "on a device", "sharded over"), *parameters]),
             "",
-            *columns([("bytes", "whole", "on a device", "share"), *totals]),
+            *columns([("bytes", "total", "on a device", "share"), *totals]),
         ]
     )
 

@@ -101,7 +101,7 @@ class Task:
             and int(os.environ.get("SLURM_RESTART_COUNT", "0")) < RESTARTS
         ):
             number = os.environ["SLURM_JOB_ID"]
-            # What scancel stops is no longer running, and is to stay out of the queue.
+            # A job that scancel stops is no longer running, and must stay out of the queue.
             if "RUNNING" in _states({number}).values():
                 subprocess.run(["scontrol", "requeue", number], check=True)
             # No result, by which the watch would take the run for ended.
@@ -258,7 +258,7 @@ _TASK = re.compile(r"\d+(_\d+)?")
 
 _UNREADABLE = (
     *(OSError, EOFError, pickle.UnpicklingError),
-    # What unpickling a damaged file raises besides.
+    # Unpickling a damaged file can raise these too.
     *(AttributeError, ImportError, LookupError, TypeError, ValueError),
 )
 

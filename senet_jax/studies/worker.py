@@ -39,7 +39,7 @@ class Worker:
     def train(self, config: TrainConfig) -> int:
         """Trains, or resumes, a run and prints its report; returns the code of `senet-jax train`.
 
-        What cannot be used is told in a sentence on standard error.
+        An input that cannot be used is reported in a sentence on standard error.
         """
         age_s = 0.0 if self._started else process_age_s()
         self._started = True

@@ -154,7 +154,7 @@ class Task(Protocol):
         """
 
     def notes(self, dataset: Dataset, network: nn.Module) -> list[str]:
-        """Sentences about the data and the network that people are told before a training."""
+        """Sentences about the data and the network, which the start of a training shows."""
         return []
 
     @abc.abstractmethod

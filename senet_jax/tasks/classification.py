@@ -28,7 +28,7 @@ from senet_jax.tasks.metrics import Metric
 from senet_jax.text import printable
 
 TOP = 5
-"""Besides the first class, so many of the first are looked through for the right one."""
+"""k of the top-k accuracy besides top-1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Classification(Task):
 
     @classmethod
     def open(cls, config: TrainConfig) -> Dataset:
-        # An unknown network is told before the data are opened.
+        # An unknown network is refused before the data are opened.
         model_fields(config.model, num_classes=1)
         if isinstance(zoo.find(config.model.name), zoo.ComposedEntry):
             raise UsageError(
@@ -208,8 +208,8 @@ class _Labelled:
 def rank(scores: Any, labels: Any, numpy: ModuleType = jnp) -> Any:
     """Counts, for each image, the classes that come before the right one.
 
-    The first of classes with equal scores comes first. If a score of an image is not a number, all
-    classes come before the right one.
+    Ties go to the lower class. If a score of an image is NaN, all classes come before the right
+    one.
 
     Args:
         scores: Logits or logarithms of probabilities, (n, classes).

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from senet_jax.errors import UsageError
 
 MOST_PIXELS = 2**31 - 1
-"""Pixels of a batch; so many are the largest int32."""
+"""Most pixels of a batch: the largest int32."""
 
 
 def count_pixels(

@@ -37,7 +37,7 @@ class Metric:
 
     @property
     def short_title(self) -> str:
-        """The same where there is little room: "error"."""
+        """The same in little space: "error"."""
         return self.brief or self.shown_title
 
     @property

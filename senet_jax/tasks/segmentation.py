@@ -87,7 +87,7 @@ class Segmentation(Task):
 
     @classmethod
     def open(cls, config: TrainConfig) -> SceneDataset:
-        # An unknown network is told before the data are opened.
+        # An unknown network is refused before the data are opened.
         cls.network(config.model, 1)
         return open_scenes(config.data.name, _options(config))
 
@@ -97,7 +97,7 @@ class Segmentation(Task):
 
     @classmethod
     def network(cls, config: ModelConfig, classes: int) -> nn.Module:
-        """Builds the network of a config for so many classes.
+        """Builds the network of a config for a number of classes.
 
         Raises:
             UsageError: There is no such network, or it is one of classification.

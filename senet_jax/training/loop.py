@@ -108,7 +108,7 @@ def train(
         _ = run.init_variables  # Errors in the file are found before anything is written.
     if run.batches.steps not in checkpoints.steps():
         run.trace()
-    # A host that cannot begin, because it lacks the data, has said so; now the first one writes.
+    # A host that cannot begin, because it lacks the data, has failed by now; the first one writes.
     barrier("all hosts can begin")
     with checkpoints, locked_run(config):
         if is_first():

@@ -37,6 +37,12 @@ def make_schedule(config: OptimizerConfig, steps_per_epoch: int, epochs: int) ->
         config: Peak, form and milestones.
         steps_per_epoch: Steps of an epoch.
         epochs: Epochs of the run.
+
+    Example:
+        >>> config = OptimizerConfig(learning_rate=0.1, schedule="polynomial", power=1)
+        >>> rate = make_schedule(config, steps_per_epoch=10, epochs=4)
+        >>> [round(float(rate(step)), 3) for step in (0, 10, 40)]
+        [0.1, 0.075, 0.0]
     """
     warmup = round(config.warmup_epochs * steps_per_epoch)
     peak, total = config.learning_rate, epochs * steps_per_epoch
@@ -91,7 +97,7 @@ def check_schedule(config: OptimizerConfig, steps_per_epoch: int, epochs: int) -
 
 
 def matching(params: PyTree[jax.Array], patterns: Sequence[str]) -> PyTree[bool]:
-    """Which parameters have a path that one of the shell patterns matches.
+    """Marks the parameters whose path one of the shell patterns matches.
 
     Raises:
         UsageError: A pattern that matches none.

@@ -17,7 +17,7 @@ MOST_PARAMETERS = 2**36
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a step reads and writes; with the config and the data it determines the rest."""
+    """The arrays that a step reads and writes; with config and data they determine the rest."""
 
     step: Int[Array, ""]
     """Steps done, which is the position in the data."""

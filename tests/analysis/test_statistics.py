@@ -32,7 +32,7 @@ def test_a_difference_is_paired_by_seed(count):
     assert found.estimate.mean == pytest.approx(np.mean(a - b))
 
 
-def test_without_pairs_there_is_no_difference_and_with_one_no_test():
+def test_no_pair_gives_no_difference_and_one_pair_no_test():
     assert difference({0: 1.0}, {1: 2.0}) is None
     single = difference({0: 1.0, 1: 4.0}, {1: 2.0})
     assert single == Difference(Estimate(2.0, None, None, None, 1), None)

@@ -79,9 +79,7 @@ def copies(x, height, width):
 @pytest.mark.parametrize("extent", [0, 2, 4, 8])
 @pytest.mark.parametrize("mlp", [False, True])
 @pytest.mark.parametrize("gather", ["avg", "conv"])
-def test_a_map_is_rescaled_by_what_was_gathered_around_its_pixels(
-    random_variables, extent, mlp, gather
-):
+def test_a_map_is_rescaled_by_gathers_around_its_pixels(random_variables, extent, mlp, gather):
     x = images()
     module = GatherExciteConfig(extent, gather, mlp, reduction=2).build(EVALUATION)
     variables = random_variables(module, x)
@@ -98,7 +96,7 @@ def test_a_map_is_rescaled_by_what_was_gathered_around_its_pixels(
     np.testing.assert_allclose(y, x * copies(gate, 9, 6), atol=1e-6)
 
 
-def test_the_mean_of_the_map_through_two_layers_is_squeeze_and_excitation(random_variables):
+def test_a_mean_through_two_layers_is_squeeze_and_excitation(random_variables):
     x = images()
     se = SqueezeExciteConfig(reduction=2).build()
     variables = random_variables(se, x)

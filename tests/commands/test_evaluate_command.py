@@ -118,7 +118,7 @@ def weights(add_tiny, folder, tmp_path_factory):
     return tmp_path / "w.npz"
 
 
-def test_all_photographs_but_the_broken_are_counted_and_that_is_named(command, folder, weights):
+def test_broken_photographs_are_named_and_all_others_counted(command, folder, weights):
     flags = ("--weights", weights, "--model", "tiny", "--data", "folder", "--data-dir", folder)
     code, out, err = command("evaluate", *flags, "--image-size", 16, "--views", "ten-crop")
     assert code == 0

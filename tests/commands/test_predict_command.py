@@ -23,7 +23,7 @@ def images(tmp_path):
     return folder
 
 
-def test_images_are_said_to_show_what_the_network_finds_most_probable(command, digits, images):
+def test_predictions_are_the_most_probable_classes(command, digits, images):
     run, _, variables = restore_run(digits)
     pixels = open_dataset("digits").val.images[:5]
     pixels = np.float32((pixels / 255 - 0.305) / 0.376)

@@ -97,7 +97,7 @@ def test_nothing_in_the_way_of_the_data_imports_tensorflow(tiny_cifar):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_name_of_the_catalogue_opens_or_says_what_is_missing(tmp_path):
+def test_every_name_of_the_catalogue_opens_or_names_what_lacks(tmp_path):
     for name in datasets.DATASETS:
         if name == "digits":
             assert len(open_dataset(name).classes) == 10
@@ -154,7 +154,7 @@ def test_any_prepared_set_of_photographs_opens_by_its_name(tmp_path):
     assert dataset.train.labels.tolist() == [label for _, label in records]
 
 
-def test_small_images_are_kept_in_memory_with_their_own_statistics(tmp_path):
+def test_small_images_are_in_memory_with_their_own_statistics(tmp_path):
     Kittens(config="small", data_dir=tmp_path, file_format="array_record").download_and_prepare()
     dataset = open_dataset("kittens/small", tmp_path)
     assert dataset.train.images.shape == (6, 8, 8, 3)

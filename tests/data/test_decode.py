@@ -269,7 +269,7 @@ def test_a_truncated_file_is_unreadable(form):
             decode_crop(data[:length], (0, 0, 96, 64), 32, "bilinear")
 
 
-def test_a_crop_above_the_place_where_a_file_ends_is_still_unreadable():
+def test_a_crop_above_the_end_of_a_cut_file_is_unreadable():
     data = encode(scene(96, 640), quality=95)
     with pytest.raises(Unreadable, match="truncated"):
         decode_crop(data[: len(data) // 8], (0, 0, 96, 300), 32, "bilinear")
@@ -299,7 +299,7 @@ def test_damage_never_raises_anything_else():
             assert image.shape == (32, 32, 3)
 
 
-def test_a_header_that_promises_too_much_is_refused_before_it_is_decoded():
+def test_a_header_of_too_many_pixels_is_refused_undecoded():
     data = bytearray(encode(scene()))
     place = data.index(b"\xff\xc0") + 5
     data[place : place + 4] = struct.pack(">HH", 65000, 65000)

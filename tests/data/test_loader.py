@@ -55,7 +55,7 @@ def test_images_in_memory_that_are_all_broken_are_refused():
         TrainBatches([broken], 4, 0, 1)[0]
 
 
-def test_an_epoch_shows_every_image_at_most_once_and_drops_the_rest():
+def test_an_epoch_shows_an_image_at_most_once_and_drops_the_rest():
     run = batches()
     assert run.steps_per_epoch == 3
     for epoch in range(3):
@@ -77,7 +77,7 @@ def test_images_and_labels_belong_together():
 
 
 @pytest.mark.parametrize("start", [0, 1, 5, 9])
-def test_reading_ahead_from_any_step_gives_the_batches_of_random_access(start):
+def test_prefetching_from_any_step_equals_random_access(start):
     run = batches()
     assert labels(run.prefetch(start)) == labels(at(run, range(start, 9)))
 
@@ -114,7 +114,7 @@ def eval_parts(folder, workers=0, host=None):
     return list(EvalBatches(examples, 4, host or Host()).read(workers))
 
 
-def test_any_number_of_workers_and_any_start_give_the_same_batches(photographs):
+def test_any_workers_and_any_start_give_the_same_batches(photographs):
     expected = at(photo_batches(photographs), range(12))
     assert expected[0]["image"].shape == (4, 12, 12, 3)
     assert not same(expected[0], expected[4])
@@ -217,7 +217,7 @@ def test_a_data_set_that_vanishes_gives_one_clear_error(photographs, workers_):
 
 # One more worker process adds nothing to test_view_batches.py, which reads with the same code.
 @pytest.mark.parametrize("workers_", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_views_are_evaluated_once_each_and_broken_ones_do_not_count(photographs, workers_):
+def test_views_are_evaluated_once_and_broken_ones_do_not_count(photographs, workers_):
     (photographs / "val" / "dog" / "00.jpg").write_bytes(b"")
     parts = eval_parts(photographs, workers_)
     assert [part.arrays["weight"].tolist() for part in parts] == [[1, 1, 0, 1], [1, 0, 0, 0]]
@@ -230,7 +230,7 @@ def test_views_are_evaluated_once_each_and_broken_ones_do_not_count(photographs,
             assert np.array_equal(np.concatenate([h.arrays[name] for h in both]), whole)
 
 
-def test_too_little_shared_memory_is_said_before_it_ends_in_a_bus_error(photographs, monkeypatch):
+def test_too_little_shared_memory_is_refused_before_a_bus_error(photographs, monkeypatch):
     monkeypatch.setattr(
         workers.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0)
     )

@@ -24,7 +24,7 @@ def validation(*numbers):
     return [f"ILSVRC2012_val_{number:08d}.JPEG" for number in numbers]
 
 
-def test_validation_images_are_found_by_their_number_whatever_their_order(labels):
+def test_validation_images_are_found_by_number_in_any_order(labels):
     real = [[0], [1, 3], [], [2]]
     valid = labels(real, validation(2, 4, 1, 3))
     np.testing.assert_array_equal(valid, [[1, 3], [2, -1], [0, -1], [-1, -1]])

@@ -45,7 +45,7 @@ def test_batches_of_training_have_image_and_label(folder):
     assert set(np.unique(batch["label"])) <= {0, 1, 2, 255}
 
 
-def test_any_number_of_workers_and_any_start_give_the_same_batches(folder):
+def test_any_workers_and_any_start_give_the_same_batches(folder):
     run = train_batches(folder)
     expected = [run[step][0] for step in range(6)]
     assert not same(expected[0], expected[2])

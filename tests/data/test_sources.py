@@ -124,7 +124,7 @@ def test_a_fifo_instead_of_a_file_is_unreadable_at_once(folder):
         source[0]
 
 
-def test_a_file_that_is_gone_is_unreadable_and_a_folder_that_is_gone_ends_the_run(folder):
+def test_a_lost_file_is_unreadable_and_a_lost_folder_is_an_end(folder):
     source = FolderSource(folder / "train", list(CLASSES))
     (folder / "train" / "cat" / "00.jpg").unlink()
     with pytest.raises(Unreadable, match="No such file"):
@@ -172,7 +172,7 @@ def test_labels_come_from_their_file_or_else_from_the_records(records, caplog):
     np.save(folder / "labels-train.npy", np.arange(7, dtype=np.int32))
     assert RecordSource(records, "train").labels.tolist() == list(range(7))
     assert not caplog.records
-    # Of another data set.
+    # Labels of another data set.
     np.save(folder / "labels-train.npy", np.arange(6, dtype=np.int32))
     assert RecordSource(records, "train").labels.tolist() == [0, 1, 2, 3, 4, 5, 6]
     assert "read for their labels" in caplog.text

@@ -26,7 +26,7 @@ class Photographs(EncodedSource):
         return f"{index}.jpg"
 
 
-def test_a_share_of_small_images_is_some_of_them_and_always_the_same():
+def test_a_share_of_small_images_is_always_the_same():
     digits = open_dataset("digits")
     share = training_share(digits, 0.1)
     assert len(share.train) == 144
@@ -44,7 +44,7 @@ def test_broken_images_in_memory_keep_their_place():
     assert source.read(np.array([3, 0]), ())[1] == {0: "three"}
 
 
-def test_a_share_of_photographs_keeps_image_label_and_name_together():
+def test_a_share_of_photographs_keeps_labels_and_names():
     photographs = Photographs()
     dataset = Dataset("p", photographs, photographs, [str(c) for c in range(7)], (0.5,), (0.2,))
     train = training_share(dataset, 0.25).train

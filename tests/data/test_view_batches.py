@@ -43,7 +43,7 @@ def read(source, views, batch_size, channels=3, host=None, workers=0):
 
 
 @pytest.mark.parametrize(("hosts", "workers"), [(1, 0), (2, 0), (4, 0), (1, 1)])
-def test_every_image_comes_once_over_all_hosts_and_what_is_broken_is_told(hosts, workers):
+def test_all_hosts_give_every_image_once_and_name_broken_ones(hosts, workers):
     batches = [
         read(Encoded(), VIEWS, 4, host=Host(host, hosts), workers=workers) for host in range(hosts)
     ]
@@ -94,7 +94,7 @@ def test_broken_images_in_memory_are_told():
     assert batch.errors == {1: "cut off"}
 
 
-def test_grey_networks_are_given_grey_and_arrays_come_as_they_are():
+def test_grey_networks_get_grey_and_arrays_stay_as_they_are():
     (batch,) = read(Encoded(), (Views(8),), 11, channels=1)
     assert batch.arrays[view_name(0)].shape == (11, 1, 8, 8, 1)
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)

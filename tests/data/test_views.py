@@ -6,8 +6,8 @@ import pytest
 from senet_jax.data.views import LONGEST, Views, center_view, ten_crop
 from senet_jax.errors import UsageError
 
-# Of the image of `picture`: SHA-256 of what torchvision 0.28's Resize(round(size / crop_pct),
-# antialias=True) and CenterCrop(size), then TenCrop(size), make of it on Pillow images.
+# SHA-256 of the results of torchvision 0.28's Resize(round(size / crop_pct), antialias=True) and
+# CenterCrop(size), then TenCrop(size), for the image of `picture` in Pillow.
 TORCHVISION = [
     (75, 100, 56, 0.875, "bilinear", "54624fd6bcc4", "760b0999bc44"),
     (100, 75, 56, 0.875, "bicubic", "7495706092f6", "894d98b60a99"),
@@ -66,7 +66,7 @@ def test_the_centre_is_the_centre_of_the_filtered_image(how, kernel, shape):
     np.testing.assert_allclose(center_view(image, 28, 0.875, how), expected, atol=1.6)
 
 
-def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images():
+def test_ten_crops_are_corners_centre_and_their_mirror_images():
     image = picture(20, 28)
     views = ten_crop(image, 16, 0.8, "bilinear")
     corners = [image[:16, :16], image[:16, 12:], image[4:, :16], image[4:, 12:], image[2:18, 6:22]]

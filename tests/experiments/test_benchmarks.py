@@ -127,7 +127,7 @@ def test_plain_flax_is_the_same_network(twin, train, random_variables):
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_every_plain_twin_has_the_parameters_of_the_named_network(name):
+def test_every_plain_twin_has_the_parameters_of_the_network(name):
     def shapes(model):
         image = jnp.zeros((1, 32, 32, 3))
         variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
@@ -172,7 +172,7 @@ class Clockwork:
         pass
 
 
-def test_slow_ones_measure_in_a_few_rounds_and_quick_ones_take_many_steps():
+def test_slow_contenders_have_few_rounds_and_quick_ones_many():
     quick, slow = Clockwork(0.25), Clockwork(30.0)
     both = {OURS: quick, "slow": slow}
     times = contenders.compete(both, pairs=5, sample_s=1.0, slow_s=20.0, slow_pairs=2)
@@ -476,7 +476,7 @@ def test_a_mesh_is_compiled_for_in_a_process_of_its_own():
         ({"/ parameters": 2.0, "fsdp": 8}, True),
     ],
 )
-def test_only_what_data_parallel_training_needs_is_within_the_limit(change, holds):
+def test_only_collectives_of_data_parallelism_are_in_the_limit(change, holds):
     row = {"norm": "device", "fsdp": 1, "devices": 8, "/ parameters": 1.002}
     row["by_kind"] = {"all-reduce": 100}
     assert collectives.within({**row, **change}) == holds

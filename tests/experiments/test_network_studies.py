@@ -131,7 +131,7 @@ def test_the_published_figures_are_found(study, data):
 
 
 @pytest.mark.parametrize("data", DATA)
-def test_the_pairs_of_the_families_differ_by_their_attention_alone(data):
+def test_the_pairs_of_families_differ_by_their_attention_alone(data):
     found = cells("architectures", data)
     assert len(found) == 20
     for name, config in found.items():

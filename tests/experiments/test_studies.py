@@ -186,7 +186,7 @@ def test_pairs_of_a_depth_differ_in_the_attention_alone(data):
 
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("ablate_")])
-def test_the_ablations_have_biases_as_the_paper_where_it_has_them(name):
+def test_the_ablations_have_biases_where_the_paper_has_them(name):
     for data in ("cifar10", "imagenet2012"):
         attentions = [model.attention for model in networks(name, data).values()]
         biases = {attention.bias for attention in attentions if attention is not None}

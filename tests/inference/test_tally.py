@@ -66,7 +66,7 @@ def test_any_of_several_labels_is_right_and_none_is_not_counted():
     assert tally.metrics() == {"val/top1": 1 / 3, "val/top5": 2 / 3, "val/count": 3}
 
 
-def test_numbers_that_are_none_are_wrong_among_fewer_than_five_classes_too():
+def test_nan_is_wrong_among_fewer_than_five_classes_too():
     tally = Tally(3)
     tally.add(np.full((2, 3), np.nan), np.array([[0], [2]]))
     assert (tally.right, tally.right5, tally.count) == (0, 0, 2)

@@ -52,7 +52,7 @@ def test_names_and_round_trip(fields, names):
     assert_same(to_torch("densenet121", variables, **fields), state_dict)
 
 
-def test_released_files_of_torchvision_have_a_dot_before_the_number():
+def test_files_of_torchvision_have_a_dot_before_the_number():
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))(\d)")
     entries = goldens()["densenet121"].entries
     renamed = [old.sub(r"\1.\2", key) for key in entries]

@@ -52,7 +52,7 @@ def test_names_of_vggs_are_those_of_timm(name):
 
 
 @pytest.mark.parametrize("name", ["vgg16", "vgg13_bn", "se_vgg11_bn"])
-def test_torchvisions_names_and_linear_layers_give_the_same_variables(name):
+def test_names_of_torchvision_give_the_same_variables(name):
     fields = NARROW | ({"attention": SE} if name.startswith("se_") else {})
     state_dict = weights(name, **fields)
     other = torchvision(state_dict)

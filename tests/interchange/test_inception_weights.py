@@ -28,7 +28,7 @@ def test_other_networks_know_no_auxiliary_classifier():
         from_torch("cifar_resnet8", {"AuxLogits.fc.bias": np.zeros(1000, np.float32)})
 
 
-def test_weights_of_the_small_one_go_out_and_come_back_under_their_own_names():
+def test_weights_of_the_small_inception_come_back_as_they_were():
     init = functools.partial(create_model("cifar_se_inception").init, train=False)
     leaves = jax.eval_shape(init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
     rng = np.random.default_rng(0)

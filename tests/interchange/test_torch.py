@@ -66,7 +66,7 @@ LARGE = (
 )
 
 
-# Of the fast ones test_goldens.py says so.
+# test_goldens.py covers the fast ones.
 @pytest.mark.parametrize(
     "name",
     [

@@ -143,7 +143,7 @@ def test_cifar_parameters_are_the_hand_formula_and_table_2(name, published):
     assert (model.blocks, model.growth_rate) == ((layers,) * 3, k)
 
 
-def test_growth_rate_sets_the_stem_and_compression_the_transitions():
+def test_growth_sets_the_stem_and_compression_the_transitions():
     model = create_model("cifar_densenet_bc_100_12", blocks=(2, 1), growth_rate=5, compression=0.33)
     found = shapes_by_path(model)
     assert found["stem/kernel"] == (3, 3, 3, 10)

@@ -91,7 +91,7 @@ def test_any_mechanism_goes_into_any_network(name, attention):
 
 
 @pytest.mark.parametrize("attention", MECHANISMS[2:])
-def test_attention_that_replaces_a_convolution_has_no_other_place(attention):
+def test_attention_in_place_of_a_convolution_has_no_placement(attention):
     with pytest.raises(UsageError, match='leave placement at "standard"'):
         tiny(attention=attention, placement="pre")
 

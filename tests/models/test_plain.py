@@ -43,7 +43,7 @@ def test_a_plain_network_of_34_layers_costs_what_is_published():
 
 
 @pytest.mark.parametrize("depth", [20, 56])
-def test_plain_networks_for_cifar_have_the_parameters_of_residual_ones(depth):
+def test_plain_cifar_networks_have_parameters_of_residual_ones(depth):
     name = f"cifar_resnet{depth}"
     assert cost(create_model(name, residual=False), 32) == cost(create_model(name), 32)
 

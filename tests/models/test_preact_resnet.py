@@ -150,7 +150,7 @@ def test_the_first_unit_alone_leads():
     assert seen == [(True, 1), (False, 1), (False, 2), (False, 1), (False, 2), (False, 1)]
 
 
-def test_block_dropout_zeroes_the_input_of_the_last_convolution_alone(random_variables):
+def test_block_dropout_zeroes_inputs_of_the_last_convolution(random_variables):
     x = np.ones((4, 6, 6, 4), np.float32)
     block = PreactBlock(4, False, "conv1", None, 0.5, Compute(train=True))
     variables = random_variables(block, x)

@@ -30,7 +30,7 @@ def test_radix_is_one_field():
 
 
 @pytest.mark.parametrize(("fast", "size"), [(False, 8), (True, 4)])
-def test_the_pool_stands_after_the_convolution_and_in_fast_ones_before(fast, size):
+def test_the_pool_follows_the_convolution_but_in_fast_networks(fast, size):
     model = resnest("14d", fast=fast, widths=(8, 8, 8, 8), features_only=True)()
     images = jnp.zeros((1, 64, 64, 3))
     _, state = jax.eval_shape(

@@ -317,7 +317,7 @@ def test_training_gives_logits_and_new_statistics():
         np.testing.assert_allclose(stem[name], 0.9 * old[name] + 0.1 * batch, atol=1e-5)
 
 
-def test_bfloat16_computes_low_and_keeps_parameters_statistics_and_logits_float32():
+def test_bfloat16_keeps_variables_and_logits_float32():
     model, x = tiny(attention=SE, dtype=jnp.bfloat16), images()
     variables = random_variables(model)
     logits, new = model.apply(

@@ -61,7 +61,7 @@ def test_logits_of_every_pixel_in_float32(head):
 
 
 @every_head
-def test_without_the_auxiliary_head_its_key_and_variables_are_gone(head):
+def test_without_auxiliary_head_its_key_and_variables_are_gone(head):
     (outputs, variables), (without, fewer) = (
         shapes(network(head, aux=aux)) for aux in (True, False)
     )

@@ -115,7 +115,7 @@ def test_a_block_is_the_author_s(random_variables, bottleneck, inputs, stride):
 
 @pytest.mark.parametrize("bottleneck", [False, True])
 def test_a_network_is_stem_block_relu_and_head(random_variables, bottleneck):
-    # Of the stem's width, so that no projection hides whether the stem has a ReLU: a ResNeXt's has.
+    # Blocks as wide as the stem, so that no projection hides its ReLU, which a ResNeXt's has.
     fields = {"blocks": (1,), "widths": (4,), "stem_width": 16 if bottleneck else 4}
     model, x = ShakeShake(**fields, bottleneck=bottleneck, num_classes=3), noise((5, 5), 3)
     variables = random_variables(model, x, False)

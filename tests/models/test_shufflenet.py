@@ -124,7 +124,7 @@ def test_after_the_shuffle_every_group_sees_every_group(random_variables):
     ("groups", "width", "channels"),
     [(2, 0.5, 104), (4, 0.5, 144), (2, 0.25, 48), (4, 0.25, 64), (8, 0.25, 96)],
 )
-def test_channels_are_rounded_to_what_groups_and_bottlenecks_divide(groups, width, channels):
+def test_channels_are_rounded_to_multiples_for_the_groups(groups, width, channels):
     model = create_model("shufflenet_v1", groups=groups, width=width, features_only=True)
     x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     init = functools.partial(model.init_with_output, train=False)

@@ -26,7 +26,7 @@ def test_trains_and_evaluates(random_variables, name):
     assert np.isfinite(logits).all()
 
 
-def test_basic_blocks_select_in_the_first_convolution_and_bottlenecks_in_the_second():
+def test_selective_kernels_stand_in_the_3x3_of_both_blocks():
     images = jnp.zeros((1, 32, 32, 3))
     for name, selecting in (("skresnet18", "conv1"), ("skresnet50", "conv2")):
         model = create_model(name, blocks=(1, 1, 1, 1))

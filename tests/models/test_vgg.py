@@ -94,7 +94,7 @@ def test_the_third_convolutions_of_configuration_c_are_1x1():
 
 
 # As timm 1.0.31 gives them for images of 97 pixels.
-def test_feature_maps_are_those_before_each_pool_and_after_the_last():
+def test_feature_maps_precede_each_pool_and_follow_the_last():
     maps, _ = shapes(create_model("vgg11", features_only=True), 97)
     assert {stride: y.shape[1:] for stride, y in maps.items()} == {
         1: (97, 97, 64),
@@ -128,7 +128,7 @@ def stretched(maps, least=7):
 
 
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (20, 12), (40, 8)])
-def test_the_fully_connected_layers_slide_over_maps_of_at_least_7(random_variables, height, width):
+def test_the_dense_layers_slide_over_maps_of_at_least_7(random_variables, height, width):
     x = images(height, width)
     variables = random_variables(TINY, x, False)
     params = jax.tree.map(np.asarray, variables["params"])

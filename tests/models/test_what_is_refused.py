@@ -111,7 +111,7 @@ def test_a_convolution_of_no_channel_is_refused(features):
         EVALUATION.conv(features, 3)
 
 
-def test_groups_of_one_image_are_refused_where_a_map_is_one_pixel():
+def test_groups_of_one_image_are_refused_for_maps_of_one_pixel():
     fields = {"blocks": (1,), "widths": (16,), "norm_group": 1, "stem": "cifar", "stem_width": 16}
     model = create_model("resnest14d", **fields)
 

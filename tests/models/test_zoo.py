@@ -54,7 +54,7 @@ def test_the_table_is_complete():
     assert GMACS.keys() <= PARAMS.keys()
 
 
-# Of so many layers that tracing them takes seconds. Their parameters by hand are in
+# These have so many layers that tracing takes seconds. Their parameters by hand are in
 # test_densenet.py, and only the numbers of layers and channels set them apart from the others.
 LARGE = {
     *(f"cifar_densenet_{size}" for size in ("100_12", "bc_100_12", "bc_250_24", "bc_190_40")),
@@ -106,7 +106,7 @@ def cases():
 
 
 @pytest.mark.parametrize(("model", "side"), [*cases()])
-def test_a_gate_of_one_changes_nothing_and_networks_are_deterministic(
+def test_a_gate_of_one_changes_nothing_deterministically(
     model, side, monkeypatch, random_variables
 ):
     monkeypatch.setitem(gates.GATES, "one", jnp.ones_like)

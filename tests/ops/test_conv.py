@@ -70,7 +70,7 @@ def test_bias_starts_at_zero_and_is_added():
 
 
 @pytest.mark.parametrize("groups", [1, 8])
-def test_he_initialisation_is_normal_with_variance_2_over_fan_out(groups):
+def test_he_initialization_has_the_variance_2_over_fan_out(groups):
     params = EVALUATION.conv(128, 3, groups=groups).init(
         jax.random.key(0), jnp.zeros((1, 2, 2, 256))
     )

@@ -172,7 +172,7 @@ def test_a_mean_of_100_deviations_costs_no_digits(name):
 
 
 @pytest.mark.parametrize("side", [13, 28])
-def test_the_kernel_gradient_of_each_channel_is_accurate_and_its_own(side):
+def test_kernel_gradients_are_accurate_in_each_channel(side):
     geometry = Geometry(padding=((1, 1), (1, 1)), groups=4)
     x, kernel = arrays((4, side, side, 4), (3, 3, 1, 4))
     x = x + 100
@@ -266,7 +266,7 @@ def groups_in(jaxpr):
     return found
 
 
-def test_one_context_forces_the_form_of_all_convolutions_where_it_applies():
+def test_one_context_forces_a_form_wherever_it_applies():
     x = jnp.zeros((1, 5, 5, 64))
     conv = EVALUATION.conv
     dense, grouped, each = conv(64, 1), conv(64, 3, groups=16), conv(64, 3, groups=64)
@@ -327,7 +327,7 @@ def test_a_convolution_stays_on_its_device(name, groups, stride):
     # The gradient of the kernel is summed as it is, without the zeros between groups.
     sums = by_kind(read_collectives(eight.as_text()))["all-reduce"][1]
     assert sums == 4 * (1 + sum(leaf.size for leaf in jax.tree.leaves(variables)))
-    # What does not shrink is the work on the kernel itself.
+    # Only the work on the kernel itself does not shrink.
     assert eight.cost_analysis()["flops"] < one.cost_analysis()["flops"] / 4
     (loss, gradients), (loss8, gradients8) = one(variables, x), eight(variables, x)
     np.testing.assert_allclose(loss8, loss, rtol=1e-5)
@@ -335,7 +335,7 @@ def test_a_convolution_stays_on_its_device(name, groups, stride):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
 
 
-def test_what_the_mesh_does_not_divide_is_computed_as_without_one():
+def test_a_batch_that_the_mesh_cannot_divide_is_computed_whole():
     layer, mesh = EVALUATION.conv(8, 3, groups=2), meshes.make_mesh(8)
     x, _ = arrays((3, 4, 4, 8), (1, 1, 1, 1))
     variables = layer.init(jax.random.key(0), x)

@@ -95,7 +95,7 @@ def test_agrees_with_flax_in_value_statistics_and_gradient():
     close(found, expected)
 
 
-def test_groups_have_statistics_of_their_own_and_the_running_ones_their_mean():
+def test_running_statistics_are_the_mean_of_those_of_the_groups():
     rng = np.random.default_rng(1)
     x, state = rng.normal(rng.normal(0, 5, (6, 1, 1, 2)), 2, (6, 4, 5, 2)), variables()
     y, new = BatchNorm(True, group=2).apply(state, jnp.float32(x), mutable=["batch_stats"])
@@ -193,7 +193,7 @@ def test_the_form_for_gpus_is_equal_to_that_for_cpus(group, gated, relu, dtype):
             traced = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
             return traced(variables()["params"], x)
 
-    # Of the last bit of bfloat16 a result can differ where the sums round differently.
+    # A result can differ in the last bit of bfloat16 if the sums round differently.
     relative = 2e-5 if dtype == jnp.float32 else 2**-7
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(
@@ -224,7 +224,7 @@ def test_both_forms_treat_nan_and_inf_alike(number):
     assert np.isfinite(found[0][..., 1]).all()
 
 
-def test_a_running_mean_far_above_the_deviation_costs_no_accuracy():
+def test_a_large_running_mean_costs_no_accuracy():
     x, state = jnp.float32(1e4 + RNG.standard_normal((4, 16, 16, 2))), variables()
     params = state["params"]
     expected = normalised(

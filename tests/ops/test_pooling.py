@@ -106,7 +106,7 @@ for pool in (avg_pool, max_pool):
 """
 
 
-def test_a_pool_of_a_matrix_product_that_leaves_out_pixels_stays_in_its_memory():
+def test_a_pool_of_a_matrix_product_stays_in_its_memory():
     subprocess.run([sys.executable, "-c", PRODUCT], check=True)
 
 

@@ -32,7 +32,7 @@ def weights(forward, backward, key=KEY, mix=shake):
     return np.asarray(alpha), np.asarray(beta)
 
 
-def test_value_and_gradient_are_mixed_by_numbers_of_their_own_for_each_image():
+def test_each_image_mixes_value_and_gradient_by_its_own_numbers():
     alpha, beta = weights("shake", "shake")
     for drawn in (alpha, beta):
         assert len(np.unique(drawn.round(4))) == len(drawn)
@@ -93,7 +93,7 @@ def test_low_precision_stays_low():
     assert {x.dtype for x in (mixed, *pull(mixed))} == {jnp.dtype(low)}
 
 
-def test_the_module_is_the_function_in_training_and_the_mean_in_evaluation():
+def test_shaking_is_random_in_training_and_a_mean_in_evaluation():
     module = Shake("shake", "shake")
     np.testing.assert_allclose(module.apply({}, A, B, False), (A + B) / 2, rtol=1e-6)
     with pytest.raises(InvalidRngError):

@@ -56,7 +56,7 @@ def test_an_operation_is_a_collective_and_a_name_is_not():
     }
 
 
-def test_of_an_asynchronous_pair_the_results_of_the_second_half_count():
+def test_the_second_half_of_an_asynchronous_pair_counts():
     assert by_kind(read_collectives(GPU)) == {
         "all-gather": (1, 4 * 16 * 8),
         "reduce-scatter": (1, 4 * 10),

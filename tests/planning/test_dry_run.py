@@ -65,7 +65,7 @@ def compiled(config: TrainConfig) -> StepCost:
 def test_a_step_reduces_the_gradients_and_little_else(plain, monkeypatch, normed):
     entry = zoo.ZooEntry(Plain, {"normed": normed}, 8)
     monkeypatch.setitem(zoo.ZOO, "plain", entry)
-    # Of a batch norm the sums of x and x squared, and in the backward pass their gradients.
+    # The sums of x and x squared of a batch norm, and in the backward pass their gradients.
     statistics = 4 * 4 if normed else 0
     found = by_kind(list(compiled(plain).collectives))
     assert {kind: size for kind, (_, size) in found.items()} == {
@@ -78,7 +78,7 @@ def test_a_device_by_itself_sends_nothing(plain):
     assert step.collectives == ()
 
 
-def test_with_a_divided_state_a_device_holds_half_and_gathers_the_parameters(plain, monkeypatch):
+def test_a_sharded_state_is_halved_and_its_parameters_gathered(plain, monkeypatch):
     monkeypatch.setattr(meshes, "SMALLEST_SHARDED", 1)
     whole = compiled(plain)
     half = compiled(dataclasses.replace(plain, mesh=MeshConfig(4, 2)))
@@ -92,7 +92,7 @@ def test_with_a_divided_state_a_device_holds_half_and_gathers_the_parameters(pla
     assert {each.groups for each in gathered} == {((0, 1), (2, 3), (4, 5), (6, 7))}
 
 
-def test_memory_is_what_the_state_the_images_and_the_temporaries_take(plain):
+def test_memory_is_that_of_state_images_and_temporaries(plain):
     step = compiled(plain)
     # Images and labels, and the two words of the key.
     assert step.aliased == step.arguments - 64 // 8 * (8 * 8 + 4) - 2 * 4
@@ -101,7 +101,7 @@ def test_memory_is_what_the_state_the_images_and_the_temporaries_take(plain):
     assert compiled(larger).temporaries > 2 * step.temporaries
 
 
-def test_arithmetic_is_six_operations_a_mac_and_more_with_rematerialisation(tiny):
+def test_a_mac_is_six_operations_and_more_with_remat(tiny):
     step = compiled(tiny)
     # Three 3x3 convolutions at 8x8, of 1 -> 4, 4 -> 4 and 4 -> 4 channels, SE and the classifier.
     macs = 64 * 9 * (4 + 2 * 4 * 4) + 2 * 4 * 2 + 4 * 10
@@ -182,9 +182,7 @@ def test_the_program_of_a_cpu_has_twice_the_bytes_of_bfloat16():
         (Collective("collective-permute", 1000), 8, 1000 / 100e9),
     ],
 )
-def test_the_time_of_a_collective_is_that_of_the_bytes_that_must_be_sent(
-    collective, devices, seconds
-):
+def test_the_time_of_a_collective_is_that_of_its_bytes(collective, devices, seconds):
     assert collective_seconds(collective, CHIP, devices) == pytest.approx(seconds)
 
 

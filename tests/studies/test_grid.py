@@ -15,7 +15,7 @@ from senet_jax.studies.grid import check_data, jobs, with_attention, with_model,
 BASE = TrainConfig()
 
 
-def test_a_grid_has_every_config_with_every_seed_and_folders_of_their_own(tmp_path):
+def test_a_grid_has_every_config_and_seed_in_its_own_folder(tmp_path):
     cells = {"plain": without_attention(BASE), "tanh": with_attention(BASE, gate="tanh")}
     found = jobs(cells, tmp_path, range(2))
     assert [job.name for job in found] == [
@@ -46,7 +46,7 @@ def test_a_folder_of_another_config_is_refused(tmp_path):
         jobs({"a": BASE}, tmp_path, [0])
 
 
-def test_a_network_that_there_is_not_is_refused_before_anything_starts(tmp_path):
+def test_an_unknown_network_is_refused_before_anything_starts(tmp_path):
     vgg = with_model(BASE, name="vgg11_bn")
     with pytest.raises(UsageError, match="vgg11_bn has no attention"):
         jobs({"plain": vgg, "tanh": with_attention(vgg, gate="tanh")}, tmp_path, [0])
@@ -57,7 +57,7 @@ def test_a_network_that_there_is_not_is_refused_before_anything_starts(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_data_that_is_not_there_is_refused_unless_all_has_been_done(tmp_path):
+def test_missing_data_is_refused_unless_all_runs_have_ended(tmp_path):
     absent = dataclasses.replace(BASE.data, name="cifar10", dir=tmp_path / "nowhere")
     grid = jobs({"a": dataclasses.replace(BASE, epochs=1, data=absent)}, tmp_path, [0])
     with pytest.raises(UsageError, match="cifar10 is not in"):

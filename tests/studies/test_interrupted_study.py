@@ -47,7 +47,7 @@ def workers_of(process):
 
 
 @pytest.mark.slow
-def test_a_study_that_is_killed_again_and_again_ends_with_the_same_table(tmp_path):
+def test_a_study_that_is_often_killed_ends_with_the_same_table(tmp_path):
     undisturbed = start(tmp_path / "undisturbed")
     expected = table(undisturbed.communicate()[0])
     assert undisturbed.returncode == 0

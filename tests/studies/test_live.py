@@ -23,7 +23,7 @@ def progress(tmp_path):
 
 
 @pytest.mark.parametrize("height", [20, 60])
-def test_what_runs_and_what_failed_is_seen_on_a_terminal_of_any_height(progress, height):
+def test_running_and_failed_runs_are_seen_at_any_height(progress, height):
     table = LiveTable()
     table._console = Console(force_terminal=True, height=height, width=100, record=True)
     table._live.console = table._console

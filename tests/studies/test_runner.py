@@ -30,7 +30,7 @@ def states(progress):
 
 
 @pytest.mark.slow
-def test_what_fails_is_told_and_stops_nothing_and_what_is_done_is_not_run_again(tmp_path, capsys):
+def test_failures_stop_nothing_and_finished_runs_stay(tmp_path, capsys):
     absent = dataclasses.replace(SMALL.data, name="cifar10", dir=tmp_path / "nowhere")
     broken = dataclasses.replace(SMALL, data=absent)
     grid = jobs({"broken": broken, "small": SMALL}, tmp_path / "study", [0])

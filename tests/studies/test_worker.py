@@ -19,9 +19,7 @@ def numbers(config):
     ]
 
 
-def test_a_run_in_a_worker_is_the_run_by_itself_whatever_was_trained_before_it(
-    tmp_path, monkeypatch, capsys
-):
+def test_a_run_in_a_worker_equals_the_run_by_itself(tmp_path, monkeypatch, capsys):
     small = preset("demo")
     small = dataclasses.replace(
         small,
@@ -77,7 +75,7 @@ except ArithmeticError:
 """
 
 
-def test_what_is_printed_goes_to_the_log_and_what_comes_after_does_not(tmp_path):
+def test_prints_of_a_run_alone_go_to_its_log(tmp_path):
     log = tmp_path / "a" / "log"
     done = subprocess.run([sys.executable, "-c", CRASH, log], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("afterwards\n", "")

@@ -83,7 +83,7 @@ def test_the_flags_of_backbone_and_attention_reach_the_backbone():
     assert model.attention.gate == "tanh"
 
 
-def test_resnest_is_dilated_as_its_authors_dilate_it_under_a_head():
+def test_resnest_under_a_head_is_dilated_as_its_authors_do():
     of_head, alone = (
         build_model(ModelConfig(name=name), 5) for name in ("fcn_resnest50d", "resnest50d")
     )
@@ -93,7 +93,7 @@ def test_resnest_is_dilated_as_its_authors_dilate_it_under_a_head():
     assert changed.backbone.dilated == "timm"
 
 
-def test_both_heads_learn_at_the_full_rate_and_the_backbone_at_its_share():
+def test_heads_learn_at_the_full_rate_and_backbones_at_a_share():
     params = parameters(build_model(SMALL, 5))
     of_head = flatten_dict(matching(params, Segmentation.head), sep="/")
     assert {path.split("/")[0]: full for path, full in of_head.items()} == {

@@ -136,7 +136,7 @@ def measured(config, task, variables, monkeypatch):
 
 
 @pytest.mark.parametrize("shapes", [1, 3])
-def test_any_mesh_and_shapes_count_each_pixel_of_the_original_size(config, shapes, monkeypatch):
+def test_any_mesh_and_shapes_count_each_original_pixel(config, shapes, monkeypatch):
     # Its pixels see no neighbours, so that padding cannot change what it says.
     monkeypatch.setitem(tasks.TASKS, "segmentation", "tiny_segmentation:PointSegmentation")
     config = data(config, eval_shapes=shapes)
@@ -262,7 +262,7 @@ def test_the_loss_is_the_mean_over_the_labelled_pixels(weights):
     assert float(alone) == pytest.approx(means[0], rel=1e-5)
 
 
-def test_a_batch_without_a_labelled_pixel_has_no_loss_and_no_gradient():
+def test_a_batch_without_labels_has_no_loss_and_no_gradient():
     task = task_of()
     arrays, outputs = batch(ignored=1.1)
 

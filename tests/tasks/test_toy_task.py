@@ -82,7 +82,7 @@ def test_it_learns_and_a_killed_run_ends_with_the_same_bits(depth, tmp_path):
     assert states_equal(killed, depth)
 
 
-def test_the_median_is_that_of_all_pixels_on_any_mesh_and_any_hosts(depth, plugin):
+def test_the_median_is_that_of_all_pixels_on_any_mesh_and_hosts(depth, plugin):
     loop.train(dataclasses.replace(depth, epochs=1))
     run, step, variables = restore_run(depth.run_dir, with_data=True)
     scenes = [Scenes(64, 27).scene(index, None) for index in range(27)]
@@ -178,13 +178,13 @@ def test_it_is_studied_over_two_seeds_and_reported(depth, tmp_path, capsys):
         ({"checkpoint": CheckpointConfig(best_metric="val/top1")}, "did you mean|choose from"),
     ],
 )
-def test_fields_of_another_task_are_refused_before_anything_is_written(depth, changes, message):
+def test_fields_of_another_task_are_refused_before_any_write(depth, changes, message):
     with pytest.raises(UsageError, match=message):
         loop.train(dataclasses.replace(depth, **changes))
     assert not depth.run_dir.exists()
 
 
-def test_commands_for_classification_refuse_it_and_evaluate_does_not(depth, capsys):
+def test_only_commands_for_classification_refuse_the_task(depth, capsys):
     last = loop.train(dataclasses.replace(depth, epochs=1))
     run = str(depth.run_dir)
     assert cli.main(["evaluate", run]) == 0

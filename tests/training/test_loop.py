@@ -128,7 +128,7 @@ def long_recipe(tiny):
     )
 
 
-def test_the_rate_drops_on_a_plateau_and_a_killed_run_does_the_same(long_recipe, tmp_path):
+def test_the_rate_drops_on_a_plateau_in_a_killed_run_too(long_recipe, tmp_path):
     whole = dataclasses.replace(long_recipe, run_dir=tmp_path / "whole")
     train(whole)
     lines = read_metrics(whole.run_dir)
@@ -204,7 +204,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(tiny):
     )
     with pytest.raises(Diverged, match=r"not finite at step \d+: try a lower --optimizer"):
         train(config)
-    # What was saved before can be read, and is finite.
+    # The checkpoints that were saved before can be read, and are finite.
     checkpoints = Checkpoints(config.run_dir / "checkpoints")
     for step in checkpoints.steps():
         state = checkpoints.restore(step, loop.Run(config).abstract).state
@@ -250,7 +250,7 @@ def test_a_folder_of_other_things_is_refused(tiny):
     assert [path.name for path in tiny.run_dir.iterdir()] == ["thesis.tex"]
 
 
-def test_a_run_that_was_killed_while_it_wrote_its_config_starts_again(tiny):
+def test_a_run_killed_while_writing_its_config_starts_again(tiny):
     tiny.run_dir.mkdir()
     (tiny.run_dir / "config.json.partial").write_text('{"epo')
     assert train(tiny)["epoch"] == 2
@@ -274,7 +274,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tiny, tmp_path):
         ({"model": {"name": "tinny"}}, "did you mean tiny"),
     ],
 )
-def test_what_cannot_be_run_is_refused_before_anything_is_written(tiny, change, message):
+def test_a_wrong_config_is_refused_before_anything_is_written(tiny, change, message):
     for field, value in change.items():
         if isinstance(value, dict):
             change[field] = dataclasses.replace(getattr(tiny, field), **value)

@@ -42,7 +42,7 @@ def moved(state, step):
     return state.replace(params=params, step=jnp.full_like(state.step, step))
 
 
-def test_loss_and_top1_are_those_of_the_mixed_images_and_smoothed_targets(mixing, run_of):
+def test_loss_and_top1_are_of_mixed_images_and_smoothed_targets(mixing, run_of):
     run = run_of(mixing)
     start, kinds = moved(run.fresh_state(), 0), set()
     variables = {"params": start.params, "batch_stats": start.batch_stats}

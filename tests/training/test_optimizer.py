@@ -159,7 +159,7 @@ def test_lars_gives_kernels_a_rate_by_their_norm_and_biases_none():
     np.testing.assert_allclose(got["bias"], 3.0 - 0.1 * 1.2 * (1 + 1.9), rtol=1e-6)
 
 
-def test_lamb_gives_kernels_steps_of_their_norm_and_biases_those_of_adam():
+def test_lamb_scales_kernels_by_their_norm_and_no_biases():
     config = OptimizerConfig(
         name="lamb", schedule="step", milestones=(9,), weight_decay=0.1, learning_rate=0.01
     )
@@ -252,7 +252,7 @@ def test_a_plateau_scales_the_updates(patience, frozen):
     assert scale < 1
 
 
-def test_the_state_of_a_plateau_can_be_saved_before_the_first_validation():
+def test_a_plateau_can_be_saved_before_the_first_validation():
     config = OptimizerConfig(schedule="plateau")
     state = make_optimizer(config, make_schedule(config, 10, 10)).init(params())
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))

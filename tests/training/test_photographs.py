@@ -69,7 +69,7 @@ def stop_after(steps):
 
 
 @pytest.mark.usefixtures("shared_programs")
-def test_a_run_resumed_with_other_workers_ends_as_if_nothing_had_happened(photographs, tmp_path):
+def test_a_run_resumed_with_other_workers_ends_alike(photographs, tmp_path):
     stopped = dataclasses.replace(photographs, run_dir=tmp_path / "stopped")
     last = train(photographs)
     assert last["val/count"] == 6
@@ -88,7 +88,7 @@ def test_a_broken_validation_image_does_not_count_and_is_named(photographs, capl
     assert "val/cat/01.jpg" in caplog.text
 
 
-def test_a_data_set_that_vanishes_ends_the_run_and_keeps_its_checkpoints(photographs):
+def test_a_vanished_data_set_ends_the_run_and_keeps_checkpoints(photographs):
     def vanish(step):
         if step == 6:
             # At once, as a disk that is unmounted.

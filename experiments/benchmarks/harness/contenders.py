@@ -101,7 +101,7 @@ class JaxContender:
         self._compiled: Any = lowered.compile()
         self.compile_s = time.perf_counter() - began
         memory: Any = self._compiled.memory_analysis()
-        # What is donated is counted among the arguments and among the outputs.
+        # Donated buffers are counted among the arguments and among the outputs.
         self.peak_bytes = (
             memory.argument_size_in_bytes
             + memory.output_size_in_bytes

@@ -118,7 +118,7 @@ Answer = Callable[[dict[str, Any]], None]
 
 def serve(handle: Callable[[Answer], None]) -> None:
     """Runs a function that sends answers, and answers with the error if it fails."""
-    # What libraries print must not get among the answers.
+    # The output of libraries must not get among the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 

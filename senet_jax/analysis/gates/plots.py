@@ -224,5 +224,5 @@ def _show(axes: Axes, image: UInt8[np.ndarray, "h w c"]) -> None:
 
 
 def _small(labels: int) -> float:
-    """The size of letters of so many labels under an axis."""
+    """The font size for this many labels under an axis."""
     return max(3.0, min(7.0, 150 / labels))

@@ -96,7 +96,7 @@ def prune(
 
 
 def check_percents(percents: Sequence[float]) -> None:
-    """Refuses shares that are none.
+    """Checks that shares are percentages.
 
     Raises:
         UsageError: One is not above 0 and at most 100.
@@ -139,7 +139,7 @@ def _shut(
 
 
 def lowest(scores: Float[np.ndarray, "*paths c"], percent: float) -> Bool[np.ndarray, "*paths c"]:
-    """Which of some scores are the lowest so many percent; of equal ones the first."""
+    """Marks the lowest ``percent`` of some scores; ties go to the first."""
     which = np.zeros(scores.size, bool)
     count = round(percent / 100 * scores.size)
     which[np.argsort(scores, axis=None, kind="stable")[:count]] = True

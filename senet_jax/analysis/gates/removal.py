@@ -40,7 +40,7 @@ class RemovalReport:
     params: int
     """Its trainable parameters."""
     gate_params: int
-    """Those that compute gates."""
+    """Trainable parameters that compute gates."""
     rows: list[Removal]
 
     @property

@@ -76,7 +76,7 @@ def read_scene_gates(trained: TrainedSegmenter, limit: int | None = None) -> lis
 
     Args:
         trained: The network, with its data.
-        limit: Look at so many of the scenes, the same ones each time; None means all.
+        limit: Number of the scenes to look at, the same ones each time; None means all.
 
     Raises:
         UsageError: The network has no attention, or not one scene could be read.

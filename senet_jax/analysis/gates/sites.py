@@ -87,7 +87,7 @@ def find_blocks(name: str, model: Backbone, image_shape: tuple[int, int, int]) -
     Raises:
         UsageError: There is none.
     """
-    # What is computed again in a backward pass cannot be looked into.
+    # Values that a backward pass computes again cannot be read.
     model = model.clone(remat=False)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     found = _gates(model, image)

@@ -1,4 +1,4 @@
-"""All that a training step does to a batch of images before it normalises them."""
+"""Changes of a batch of images in the training step, before it normalizes them."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -7,7 +7,7 @@ from jaxtyping import Array, Int, Key
 
 
 class StepKeys(NamedTuple):
-    """All that a training step draws from, each key for one purpose."""
+    """The random keys of a training step, one for each purpose."""
 
     augment: Key[Array, ""]
     """Crops, flips and Cutout on the device."""

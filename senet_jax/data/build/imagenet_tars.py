@@ -74,7 +74,7 @@ def check_tars(folder: Path, synsets: Sequence[str]) -> Archives:
         size = sum(path.stat().st_size for path in paths)
     except OSError as error:
         raise UsageError(
-            f"the tars in {folder} cannot be read ({error}): mend that and run it again."
+            f"the tars in {folder} cannot be read ({error}): correct that and run it again."
         ) from error
     images = sum(train.values())
     if (images, len(train)) != (TRAIN_IMAGES, len(synsets)):

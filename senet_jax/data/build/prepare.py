@@ -33,7 +33,7 @@ NEEDS_TENSORFLOW = (
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A data set that is on the disk and whole."""
+    """A complete data set on the disk."""
 
     folder: Path
     splits: list[Split]
@@ -44,8 +44,8 @@ class Prepared:
 def prepare(name: str, data_dir: Path | None = None, manual_dir: Path | None = None) -> Prepared:
     """Builds an image classification set of TFDS as ``array_record`` and reads every record of it.
 
-    It is built beside the place where it belongs and moved there when it has been verified: what
-    stands there is whole, and what was there before stays. A set that is there is verified only.
+    It is built in a temporary folder beside the target and renamed when it has been verified: the
+    target is always complete. A set that exists is never overwritten, only verified.
 
     Args:
         name: As TFDS writes it: "cifar10", "imagenet_resized/64x64", ...
@@ -58,7 +58,7 @@ def prepare(name: str, data_dir: Path | None = None, manual_dir: Path | None = N
             should be, TensorFlow is missing, or it cannot be built or read; the message says what
             to do.
     """
-    # What TensorFlow says of itself when it is imported; here it only reads and writes files.
+    # Silences TensorFlow's messages about itself; here it only reads and writes files.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     with _no_temporary_files_left():
@@ -199,7 +199,7 @@ def _build(
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
-    advice = "mend that and run it again, nothing of it is left behind"
+    advice = "correct that and run it again, nothing of it is left over"
     with (
         _explained(f"{name} could not be built in {root}", advice),
         _at_work(folder, root) as place,

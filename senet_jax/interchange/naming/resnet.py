@@ -1,4 +1,4 @@
-"""Names of ResNets and their kin: timm's, torchvision's, Cadene's and the common CIFAR ones.
+"""Names of ResNets and related networks: timm's, torchvision's, Cadene's and the common CIFAR ones.
 
 A rule rewrites the path of a module inside its block (or of the stem or head).
 """

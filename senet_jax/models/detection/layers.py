@@ -14,7 +14,7 @@ from senet_jax.ops.precision import accurate
 HE_UNIFORM = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
 """Kaiming's uniform initialization without a gain, of variance 1 / fan_in."""
 LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""That of PyTorch's linear layers, of variance 1 / (3 fan_in); biases start at 0 here."""
+"""PyTorch's initialization of linear layers, of variance 1 / (3 fan_in); biases start at 0 here."""
 
 
 class ConvLayer(nn.Module, kw_only=True):

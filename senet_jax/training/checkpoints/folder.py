@@ -23,7 +23,7 @@ def checkpoints_of(run_dir: Path, config: TrainConfig) -> epath.Path:
 
 
 class CheckpointFolder:
-    """A folder with one folder a checkpoint, which is there when it is whole.
+    """A folder with one folder a checkpoint, which is there when it is complete.
 
     Args:
         path: Where; it need not be there.
@@ -35,7 +35,7 @@ class CheckpointFolder:
         if not self.remote:
             self.path = epath.Path(Path(self.path).absolute())
         mode = ocp.options.AtomicityMode
-        # A bucket cannot rename a folder: there a file that is written last marks it as whole.
+        # A bucket cannot rename a folder: there a file that is written last marks it as complete.
         self.atomicity = ocp.options.AtomicityOptions(
             mode.COMMIT_FILE if self.remote else mode.ATOMIC_RENAME
         )
@@ -57,7 +57,7 @@ class CheckpointFolder:
             if not self.path.exists():
                 return []
             return sorted(found.step for found in names.find_all(self.path))
-        # What the clients of buckets raise has no common base.
+        # The clients of buckets raise errors without a common base.
         except Exception as error:
             raise UsageError(
                 f"{self} cannot be read: {reason(error)}; is it there, and may you read it?"
@@ -131,7 +131,7 @@ class CheckpointFolder:
         except Exception as error:
             raise UsageError(
                 f"checkpoints cannot be written to {self}: {reason(error)}; choose another folder "
-                "with --checkpoint.dir, or mend this one."
+                "with --checkpoint.dir, or repair this one."
             ) from error
 
     def left_behind(self) -> list[epath.Path]:
@@ -147,7 +147,7 @@ class CheckpointFolder:
         ]
 
     def remove(self, step: int) -> None:
-        """Deletes a checkpoint; killed meanwhile, it leaves none that looks whole."""
+        """Deletes a checkpoint; killed meanwhile, it leaves none that looks complete."""
         path = self / step
         if not self.remote:
             path = path.rename(self / f"{step}.removed")
@@ -187,11 +187,11 @@ def check_regular_files(path: epath.Path) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what a library says, without what only its makers read."""
+    """The first line of a library's message, without source locations and TensorStore's specs."""
     text = str(error).strip().partition("\n")[0]
     text = re.sub(r"\s*\[(source locations|tensorstore_spec)=.*", "", text)
     text = text.partition(". See full TensorStore details")[0].rstrip(".")
     if len(text) > 240:
-        # What was tried comes first, and what the operating system answered last.
+        # The attempt comes first, and the answer of the operating system last.
         text = f"{text[:80]} ... {text[-160:]}"
     return text or type(error).__name__

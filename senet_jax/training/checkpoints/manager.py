@@ -1,4 +1,4 @@
-"""Checkpoints through Orbax: saved behind the loop's back, whole or not at all, verified when read.
+"""Checkpoints through Orbax: written by a background thread, atomically, and verified when read.
 
 On several hosts all of them call the same methods in the same order: each writes its share into one
 folder, each reads what its devices need, and they decide together.
@@ -40,7 +40,7 @@ _DEFAULT = CheckpointConfig()
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A checkpoint that was read and found whole."""
+    """A checkpoint that was read and found intact."""
 
     step: int
     state: TrainState
@@ -74,7 +74,7 @@ class Checkpoints:
         self._config, self._metric = config, metric
         self._about, self._on_saved = dict(about or {}), on_saved
         self._records = self._read_records()
-        # Barriers of the coordination service, which no collective of a step can meet.
+        # Barriers of the coordination service, which are apart from the collectives of a step.
         everyone = ocp.options.MultiprocessingOptions(
             active_processes=set(range(jax.process_count())), barrier_sync_key_prefix="save"
         )
@@ -100,7 +100,7 @@ class Checkpoints:
         try:
             self.close()
         except UsageError as failed:
-            # What ended the run is what is to be told.
+            # The error that ended the run is the one to report.
             if error is None:
                 raise
             LOGGER.warning("%s", failed)
@@ -174,7 +174,7 @@ class Checkpoints:
                 del self._records[old]
 
     def wait(self) -> None:
-        """Returns when all that was saved is whole on disk.
+        """Returns when all that was saved is completely on disk.
 
         Raises:
             UsageError: It is not, because it could not be written.
@@ -184,11 +184,11 @@ class Checkpoints:
         (step, saving), self._saving = self._saving, None
         try:
             saving.result()
-        # What Orbax and TensorStore raise for disks and buckets has no common base.
+        # Orbax and TensorStore raise errors without a common base for disks and buckets.
         except Exception as error:
             raise UsageError(
                 f"the checkpoint of step {step} could not be saved in {self.folder}: "
-                f"{reason(error)}; those before it are intact: make room or mend the folder, and "
+                f"{reason(error)}; those before it are intact: make room or repair the folder, and "
                 "the same command resumes."
             ) from error
 
@@ -235,7 +235,7 @@ class Checkpoints:
             state, saved, extra = read.state, read.meta["fingerprint"], dict(read.meta["extra"])
             if not are_numbers(extra.get("meter", {})):
                 raise ValueError("the sums of its metrics are no numbers")
-        # What Orbax and TensorStore raise for damaged files has no common base.
+        # Orbax and TensorStore raise errors without a common base for damaged files.
         except Exception as error:
             problem = error
         if not everywhere(problem is None):
@@ -259,7 +259,7 @@ class Checkpoints:
         )
 
     def restore_newest(self, like: TrainState) -> Restored | None:
-        """Reads the newest checkpoint that is whole, or returns None if there is none at all.
+        """Reads the newest intact checkpoint, or returns None if there is none at all.
 
         Damaged ones are moved to ``<folder>-damaged`` and named in the log.
 

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept, and why."""
+"""The checkpoints of a run that are kept, and the reasons."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -34,7 +34,10 @@ def best(records: Iterable[Record], metric: Metric | None) -> int | None:
 def reasons(
     records: Iterable[Record], config: CheckpointConfig, metric: Metric | None
 ) -> dict[int, list[str]]:
-    """Why each checkpoint is kept: "newest", "best" or "every"; no reason, and it is deleted."""
+    """Maps each step to the reasons to keep its checkpoint: "newest", "best" or "every".
+
+    Steps with an empty list are to be deleted.
+    """
     records = sorted(records, key=lambda record: record.step)
     steps: dict[str, set[int | None]] = {
         "newest": {record.step for record in records[-config.keep_last :]},

@@ -1,4 +1,4 @@
-"""Which of several processes this one is: told by flags, or by what started them."""
+"""The rank of this process among several, from flags or from the launcher that started them."""
 
 import dataclasses
 import ipaddress
@@ -59,9 +59,8 @@ class Process:
 def find_process(flags: HostsConfig, environ: Mapping[str, str] = os.environ) -> Process | None:
     """Finds out which process this one is.
 
-    What a flag says counts before what the environment says. Of the environment, what describes
-    processes that run is believed, not what describes an allocation: a command that is started by
-    hand within `salloc` or `sbatch` runs alone.
+    Flags override the environment. Only variables of running processes (srun, mpirun) count, not
+    those of an allocation, so that a command typed within `salloc` or `sbatch` runs alone.
 
     Args:
         flags: Those of the command line.
@@ -166,7 +165,7 @@ LONGEST_S = 86400.0
 """Seconds that they wait for each other at most."""
 
 FIRST_PORT, PORTS = 61440, 4000
-"""Ports to meet at where nobody names one, above those that Linux gives away by itself."""
+"""Ports of the coordinator if none is named, above those that Linux gives away by itself."""
 
 
 def _port(*parts: str) -> int:
@@ -174,7 +173,7 @@ def _port(*parts: str) -> int:
     return FIRST_PORT + zlib.crc32(" ".join(parts).encode()) % PORTS
 
 
-_ALONE = "mend it, or give --hosts.count 1 to run alone"
+_ALONE = "correct it, or give --hosts.count 1 to run alone"
 
 
 def _variable(environ: Mapping[str, str], name: str) -> str:

@@ -27,9 +27,9 @@ def distributed_session(
     end, this process ends with a sentence that names it, within a minute and wherever it stands;
     if this one fails, the others do. At the end they wait for each other.
 
-    A process that does not know the token of this start cannot join and is told nothing. What the
-    processes say to each other afterwards, through jax's coordinator and in collectives, is neither
-    authenticated nor encrypted: their network must be a private one.
+    A process that does not know the token of this start cannot join and gets no data. Messages
+    afterwards, through jax's coordinator and in collectives, are neither authenticated nor
+    encrypted: the network must be a private one.
 
     Args:
         flags: Which one this is; what it leaves open, the environment says.
@@ -104,13 +104,13 @@ def _start_jax(process: Process, rendezvous: Rendezvous, timeout: float) -> None
         process.index,
         coordinator_bind_address=rendezvous.jax_bind,
         local_device_ids=process.local_devices,
-        # It would give each task of SLURM one device, even if it has a whole machine.
+        # It would give each task of SLURM one device, even if it has a machine to itself.
         cluster_detection_method="deactivate",
         initialization_timeout=int(timeout) + 10,
     )
     too_late.cancel()
     if not is_first():
-        # What all of them know the first one says.
+        # The first host alone reports facts that all hosts know.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         for package in ("training", "interchange"):
             logging.getLogger(f"senet_jax.{package}").setLevel(logging.ERROR)

@@ -13,16 +13,17 @@ from senet_jax.axes import BATCH_AXES, FSDP
 from senet_jax.errors import UsageError
 
 SMALLEST_SHARDED = 2**10
-"""Elements; what is smaller costs more to gather than it saves."""
+"""Elements; to gather a smaller leaf costs more than sharding saves."""
 
 RULES: tuple[tuple[str, bool], ...] = (
     (r"(.*/)?batch_stats/.*", False),
     (r".*", True),
 )
-"""Which leaves of the state are divided over the axis ``fsdp``, by the first pattern that matches
-the whole path. Running statistics are not: they are written by all and are less than 1 % of the
-bytes. A leaf is divided along its longest axis that the devices divide, the last one of equals; one
-without, or of fewer than ``SMALLEST_SHARDED`` elements, is not."""
+"""Rules for sharding the leaves of the state over the axis ``fsdp``: the first pattern that matches
+the complete path decides. Running statistics are replicated: all devices write them, and they are
+less than 1 % of the bytes. A leaf is sharded along its longest axis that ``fsdp`` divides (ties:
+the last axis). A leaf without such an axis, or of fewer than ``SMALLEST_SHARDED`` elements, is
+replicated."""
 
 
 def make_mesh(

@@ -1,6 +1,6 @@
 """The rendezvous of several processes, and the notice when one of them is gone.
 
-The first listens; the others connect to it, and the connections stay for the whole run. They carry
+The first listens; the others connect to it, and the connections stay until the run ends. They carry
 JSON objects: who one is, signs of life, why one stops. A process that dies closes its connection, a
 machine that dies falls silent; either way the first learns of it and tells the rest.
 
@@ -108,7 +108,7 @@ class _Peer:
         return hmac.compare_digest(proof, prove(token, "listener", listener, caller))
 
     async def _read_exactly(self, count: int, seconds: float) -> bytes:
-        """Reads so many bytes; none if the connection ends before or the time is up."""
+        """Reads this many bytes, or none if the connection ends before or the time is up."""
         try:
             return await asyncio.wait_for(self.reader.readexactly(count), seconds)
         except (EOFError, OSError, TimeoutError):
@@ -259,7 +259,7 @@ class Rendezvous:
             self._refusal = (
                 f"of {self._process.count} hosts number {numbers} did not come to "
                 f"{self._process.coordinator} within {timeout:g} s: start the same command there, "
-                "with the same folder, or mend --hosts.coordinator."
+                "with the same folder, or correct --hosts.coordinator."
             )
         finally:
             # From now on nobody is listened to but those who are here.
@@ -284,7 +284,7 @@ class Rendezvous:
             found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise UsageError(
-                f"host 0 does not find the address of {host} ({error}): mend --hosts.coordinator."
+                f"host 0 does not find the address of {host} ({error}): fix --hosts.coordinator."
             ) from error
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         if _is_alias_of_loopback(host, addresses):
@@ -306,7 +306,7 @@ class Rendezvous:
                     ) from error
         if not sockets:
             raise UsageError(
-                f"{host} is no address of this machine, where host 0 was started ({reason}): mend "
+                f"{host} is no address of this machine, where host 0 was started ({reason}): fix "
                 "--hosts.index or --hosts.coordinator, or name the address to listen at in "
                 "--hosts.listen."
             )
@@ -387,7 +387,7 @@ class Rendezvous:
                 raise UsageError(
                     f"{self.title} did not reach host 0 at {self._process.coordinator} within "
                     f"{timeout:g} s ({'; '.join(reasons)}): start the same command there, with "
-                    "the same folder, or mend --hosts.coordinator."
+                    "the same folder, or correct --hosts.coordinator."
                 )
             await asyncio.sleep(RETRY_S)
 

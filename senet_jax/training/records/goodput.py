@@ -57,7 +57,7 @@ def process_age_s() -> float:
 
 
 class Account:
-    """Attributes the time of a process: at each moment to one kind, so that all sum to the whole.
+    """Attributes the time of a process: at each moment to one kind, so that all kinds sum to it.
 
     Args:
         age_s: Seconds that have gone by already; they were start-up.
@@ -179,7 +179,7 @@ _LONGEST = 1e12
 
 @dataclasses.dataclass(frozen=True)
 class Goodput:
-    """The account of a whole run, over its starts."""
+    """The account of a run over all its starts."""
 
     starts: int
     """The number of starts of the run."""
@@ -227,9 +227,9 @@ def goodput_of(sessions: Sequence[Session]) -> Goodput:
 
 
 class SessionLog:
-    """Writes the account of this start of a run behind those of the earlier ones.
+    """Writes the account of this start of a run after those of the earlier ones.
 
-    The file is whole at any moment, and a process that is killed is known up to its last line of
+    The file is complete at any moment, and a process that is killed is known up to its last line of
     metrics, or up to about a second before its end. Of several hosts that train together the first
     one writes.
 

@@ -18,7 +18,8 @@ from senet_jax.errors import UsageError
 LOGGER = logging.getLogger(__name__)
 
 LOCK = ".lock"
-"""The file in a run's folder; it stays, the lock goes with the process that holds it."""
+"""Name of the lock file in a run's folder. The file stays; the system releases the lock when the
+process that holds it exits."""
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 

@@ -61,7 +61,7 @@ def read_last_metrics(run_dir: Path, *needed: str) -> Line:
     if not lines or not {_VALIDATED, *needed} <= lines[-1].keys():
         raise UsageError(
             f"{metrics_file(run_dir)} lacks the final validation of the run; its checkpoints may "
-            "be whole: `senet-jax evaluate` evaluates them."
+            "be intact: `senet-jax evaluate` evaluates them."
         )
     return lines[-1]
 
@@ -125,7 +125,7 @@ class MetricsLog:
     def __init__(self, run_dir: Path, step: int) -> None:
         self._path = metrics_file(run_dir)
         self._kept = [line for line in read_metrics(run_dir) if line["step"] <= step]
-        # What ``SessionLog`` would refuse is refused before anything is written.
+        # Sessions that ``SessionLog`` would refuse are refused before anything is written.
         read_sessions(run_dir)
         self._file: io.RawIOBase | None = None
         self._board = EventFile(run_dir / "tensorboard", purge_step=step + 1)
@@ -168,7 +168,7 @@ class MetricsLog:
 
     def _unwritable(self, error: OSError) -> UsageError:
         return UsageError(
-            f"{self._path} cannot be written: {os_reason(error)}; mend that, and the same command "
+            f"{self._path} cannot be written: {os_reason(error)}; fix that, and the same command "
             "goes on from the newest checkpoint."
         )
 

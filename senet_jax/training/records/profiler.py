@@ -15,7 +15,7 @@ LOGGER = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class ProfileRequest:
-    """Which steps are traced."""
+    """The steps that are traced."""
 
     steps: int = 0
     """Their number; 0 means none."""
@@ -42,7 +42,7 @@ class ProfileRequest:
 class Profiler:
     """Traces steps, and nothing else: no compilation, no validation and no checkpoint.
 
-    A trace ends before any of these and another one begins behind it, until there are enough steps.
+    A trace ends before any of these and another one begins after it, until there are enough steps.
     Leaving the context ends the trace and says where it is.
 
     Args:
@@ -73,7 +73,7 @@ class Profiler:
             except UsageError as unwritten:
                 if error is None:
                     raise
-                # What ended the run comes first.
+                # The error that ended the run comes first.
                 LOGGER.warning("%s", unwritten)
         if self._wanted:
             done = f"{self._wanted - self._left} of {self._wanted} steps are profiled"
@@ -141,6 +141,6 @@ class Profiler:
             self._first = None
             reason = str(error).partition("\n")[0].rstrip(".")
             raise UsageError(
-                f"the trace cannot be written to {self.folder}: {reason}; mend that, or leave "
+                f"the trace cannot be written to {self.folder}: {reason}; repair that, or leave "
                 "--profile-steps out: the same command goes on from the newest checkpoint."
             ) from error

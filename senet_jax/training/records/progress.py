@@ -28,7 +28,7 @@ class Clock:
     The first step of a shape of batches compiles, and is timed by itself.
 
     Args:
-        account: Is told what the time goes to.
+        account: The account that the time is attributed to.
     """
 
     def __init__(self, account: Account) -> None:
@@ -168,7 +168,7 @@ class Forecast:
         saves = self._events(epoch, self._config.checkpoint.every_epochs)
         if every := self._config.checkpoint.every_steps:
             saves += self._config.epochs * self._per_epoch // every - step // every
-        # Before one is known: as if its images were trained on, which is too long.
+        # Until a validation was timed, assume the time to train on its images, an overestimate.
         known = {event: len(seconds) == 2 for event, seconds in self._took.items()}
         validation_s = self._val_steps * step_s
         if known["evaluation"]:
@@ -192,7 +192,7 @@ class ProgressBar:
         total: Steps of the run.
         start: Steps done.
         epochs: Epochs of the run.
-        task: The task, whose metrics are told.
+        task: The task, whose metrics are shown.
         status: Gives the keys of a line of metrics as they stand; called now and then.
     """
 

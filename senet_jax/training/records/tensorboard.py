@@ -93,8 +93,8 @@ def next_name(folder: Path) -> str:
         folder: The folder.
     """
     now = min(max(int(time.time()), 0), _LATEST_S)
-    # Of a name of fewer than ten digits, which a clock before 2001 leads to, the last that begins
-    # so.
+    # A name of fewer than ten digits, which a clock before 2001 leads to, stands for the last
+    # stamp that begins so.
     stamps = [
         int(match[1].ljust(10, "9")[:10])
         for path in folder.iterdir()

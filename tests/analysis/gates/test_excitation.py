@@ -75,7 +75,7 @@ def test_what_leaves_the_attention_is_gate_times_input(network, probe, pixels):
     np.testing.assert_allclose(read_gates(probe)[-1].output, expected, rtol=1e-4)
 
 
-def test_moments_lose_nothing_to_a_large_mean_whatever_the_batches():
+def test_moments_of_any_batches_lose_nothing_to_a_large_mean():
     rng = np.random.default_rng(0)
     values = 1e6 + 1e-3 * rng.standard_normal((1000, 3))
     labels = rng.integers(0, 5, 1000)
@@ -89,7 +89,7 @@ def test_moments_lose_nothing_to_a_large_mean_whatever_the_batches():
         np.testing.assert_allclose(moments.squares[label] / len(of_class), variance, rtol=1e-6)
 
 
-def test_class_share_is_epsilon_squared_of_the_analysis_of_variance(network, probe, images, whole):
+def test_class_share_is_epsilon_squared_of_anova(network, probe, images, whole):
     probe = probe(network(blocks=(1,), widths=(16,)))
     (g,) = read_gates(probe)
     (gate,) = whole(probe.member)

@@ -26,7 +26,7 @@ from senet_jax.models.zoo import create_model
 from senet_jax.ops.compute import EVALUATION
 
 
-def test_parameters_of_gates_are_what_the_network_has_more_than_the_plain_one():
+def test_gates_have_the_parameters_beyond_the_plain_network():
     model, side = create_model("seresnet50"), 32
     blocks = find_blocks("seresnet50", model, (side, side, 3))
     assert [block.name for block in blocks[:4]] == [
@@ -40,7 +40,7 @@ def test_parameters_of_gates_are_what_the_network_has_more_than_the_plain_one():
     assert sum(block.params for block in blocks) == whole - plain
     kept = cost(model.clone(stages=(2, 3, 4)), side).params
     assert sum(block.params for block in blocks if block.stage < 5) == kept - plain == 951_600
-    # What is left of the extra parameters without those of the last stage.
+    # The share of extra parameters that is left without those of the last stage.
     assert f"{(kept - plain) / plain:.1%}" == "3.7%"
 
 

@@ -18,7 +18,7 @@ def last_maps(one, pixels):
     return np.float64(maps[max(maps)]), head
 
 
-def test_of_a_linear_head_on_means_it_is_the_class_activation_map(network, member, images, pixels):
+def test_a_linear_head_on_means_gives_the_class_activation_map(network, member, images, pixels):
     one = member(network())
     last, head = last_maps(one, pixels)
     assert last.shape == (50, 4, 4, 24)
@@ -38,9 +38,9 @@ def test_of_a_linear_head_on_means_it_is_the_class_activation_map(network, membe
     np.testing.assert_allclose(likely.coarse[same], cam.coarse[same], rtol=1e-5)
 
 
-def test_of_vgg_the_maps_are_those_before_the_fully_connected_layers(member, images):
+def test_maps_of_vgg_are_those_before_the_dense_layers(member, images):
     one = member(VGG(blocks=(1,), widths=(4,), fc_width=6, num_classes=4, norm=True))
-    # Of 14 pixels the maps are 7x7, and fc6 is a matrix product.
+    # The maps of 14 pixels are 7x7, and fc6 is a matrix product.
     shown = np.tile(images.images[:3], (1, 2, 2, 1))[:, :14, :14]
     label = images.labels[:3]
     last, head = last_maps(one, np.float32((shown / 255 - 0.4) / 0.3))

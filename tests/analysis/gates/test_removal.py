@@ -14,7 +14,7 @@ from senet_jax.errors import UsageError
 from senet_jax.models.cost import cost
 
 
-def test_a_stage_without_attention_is_the_network_that_never_had_it(network, probe, images, pixels):
+def test_a_removed_stage_equals_a_network_that_never_had_it(network, probe, images, pixels):
     model = network()
     probe = probe(model)
     member = probe.member

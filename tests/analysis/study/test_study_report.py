@@ -98,7 +98,7 @@ def test_cells_that_differ_by_more_than_the_network_are_said_to(gates):
     assert "than the means are of: short (2)." in text
 
 
-def test_seeds_that_agree_give_no_interval_and_others_end_at_what_is_possible(tmp_path):
+def test_equal_seeds_give_no_interval_and_intervals_are_clipped(tmp_path):
     for seed in range(3):
         write_run(tmp_path / "plain" / f"seed{seed}", PLAIN, seed, top1=0.5)
         write_run(tmp_path / "se" / f"seed{seed}", SE, seed, top1=1 - 0.01 * seed)
@@ -260,7 +260,7 @@ def families(tmp_path):
     return folder
 
 
-def test_a_cell_of_a_group_is_compared_with_the_baseline_of_the_group(families):
+def test_a_cell_is_compared_with_the_baseline_of_its_group(families):
     report = report_study(read_study(families))
     assert report.baseline == "plain"
     assert [row.cell.name for row in report.rows] == [

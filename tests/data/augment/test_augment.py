@@ -21,7 +21,7 @@ def test_without_changes_the_images_are_the_same():
     assert np.array_equal(out, IMAGES)
 
 
-def test_crops_are_the_windows_of_the_padded_image_all_equally_likely():
+def test_crops_are_equally_likely_windows_of_the_padded_image():
     padded = np.empty((9, 10, 3), np.uint8)
     padded[...] = FILL
     padded[2:7, 2:8] = IMAGES[0]
@@ -45,7 +45,7 @@ def test_flip_mirrors_about_half_and_nothing_else():
     assert 150 < sum(mirrored) < 250
 
 
-def test_cutout_is_a_square_around_every_pixel_clipped_at_the_edge():
+def test_cutout_is_a_square_around_a_pixel_clipped_at_the_edge():
     side, seen = 3, set()
     for image in many(cutout=side):
         cut = (image == FILL).all(axis=-1)

@@ -13,7 +13,7 @@ def crops(height, width, count=4000, **fields):
     return np.array([draw_crop(height, width, rng, **fields) for _ in range(count)])
 
 
-def test_crops_lie_inside_and_have_the_shares_and_shapes_asked_for():
+def test_crops_lie_inside_with_the_given_shares_and_shapes():
     left, top, width, height = crops(375, 500, area=(0.2, 0.6), ratio=(0.5, 2.0)).T
     assert (left >= 0).all()
     assert (top >= 0).all()
@@ -27,7 +27,7 @@ def test_crops_lie_inside_and_have_the_shares_and_shapes_asked_for():
     assert 1.96 < shape.max() < 2.0 * 1.01
 
 
-def test_share_is_uniform_shape_is_uniform_in_its_logarithm_and_place_is_uniform():
+def test_share_log_shape_and_place_of_crops_are_uniform():
     # Nothing that is drawn here can fail to fit, so that the draws are not conditioned.
     left, top, width, height = crops(1000, 1000, area=(0.1, 0.3), ratio=(0.5, 2.0)).T
     for values in (
@@ -45,7 +45,7 @@ def test_whole_square_is_the_only_crop_of_all_its_area():
     assert set(map(tuple, crops(7, 7, 20, area=(1.0, 1.0), ratio=(1.0, 1.0)))) == {(0, 0, 7, 7)}
 
 
-# Of an image of this shape the whole area never fits into a crop of these shapes.
+# No crop of these shapes holds the complete area of an image of this shape.
 @pytest.mark.parametrize(
     ("height", "width", "ratio", "box"),
     [

@@ -33,7 +33,7 @@ def test_amount_that_changes_nothing(name, amount):
 
 
 @pytest.mark.parametrize("threshold", [0, 77, 255])
-def test_solarize_inverts_from_the_threshold_on_and_at_0_is_the_negative(threshold):
+def test_solarize_inverts_from_the_threshold_on(threshold):
     expected = np.where(threshold > PIXELS, PIXELS, 255 - PIXELS)
     assert np.array_equal(apply("Solarize", threshold), expected)
     assert np.array_equal(apply("Invert", 0.0), 255 - PIXELS)
@@ -91,7 +91,7 @@ def test_equalize_flattens_the_histogram():
         )
 
 
-def test_translation_moves_by_whole_pixels_and_uncovers_the_mean_colour():
+def test_translation_moves_whole_pixels_and_fills_the_mean():
     moved = apply("TranslateX", 0.25)  # 7.5 of 30
     assert np.array_equal(moved[:, :23], PIXELS[:, 7:])
     assert (moved[:, 23:] == FILL).all()

@@ -22,7 +22,7 @@ def weights(**fields):
     return np.asarray(jax.lax.map(draw, KEYS))
 
 
-def test_an_image_is_mixed_with_the_one_before_it_and_the_first_with_the_last():
+def test_an_image_is_mixed_with_the_one_before_it_cyclically():
     values = np.random.default_rng(0).uniform(size=(5, 2, 3, 1)).astype(np.float32)
     share = np.random.default_rng(1).uniform(size=(2, 3, 1)).astype(np.float32)
     mixed = np.asarray(mix(jnp.asarray(values), jnp.asarray(share)))
@@ -43,7 +43,7 @@ def test_mixup_has_one_weight_of_beta_a_a():
     assert shares.var() == pytest.approx(1 / (4 * 1.4), rel=0.08)
 
 
-def test_cutmix_pastes_a_rectangle_of_the_shape_of_the_image_anywhere():
+def test_cutmix_pastes_a_rectangle_shaped_like_the_image():
     height, width = 48, 64
     sides, centres = [], []
     for weight in weights(mixup=0.0, cutmix=1.0)[..., 0]:
@@ -65,7 +65,7 @@ def test_cutmix_pastes_a_rectangle_of_the_shape_of_the_image_anywhere():
     assert len(set(centres)) > 200
 
 
-def test_cutmix_has_the_uniform_share_of_beta_1_1_before_it_is_clipped():
+def test_shares_of_cutmix_are_uniform_before_they_are_clipped():
     kept = weights(mixup=0.0, cutmix=1.0).mean((1, 2, 3))
     # With u uniform, a square of side s = sqrt(u) around a uniform point covers of the unit square
     # (s - s^2 / 4)^2, in the mean: E = 1/2 - 2/5 / 2 + 1/3 / 16, where s^2 = u.
@@ -102,7 +102,7 @@ def test_the_share_of_the_label_is_that_of_the_pixels():
     assert len(shares) > 10
 
 
-def test_without_mixing_the_batch_is_augmented_with_the_first_split_of_the_key():
+def test_unmixed_batches_are_augmented_with_the_first_split_key():
     images, key = jnp.asarray(batch_of(4)), jax.random.key(3)
     mean = (0.1, 0.2, 0.3)
     config = AugmentConfig(pad=2, flip=True, cutout=3)
@@ -114,7 +114,7 @@ def test_without_mixing_the_batch_is_augmented_with_the_first_split_of_the_key()
     assert np.array_equal(out, expected)
 
 
-def test_mixing_comes_after_the_rest_and_leaves_its_random_numbers_alone():
+def test_mixing_comes_last_and_shares_no_random_numbers():
     images, key, mean = jnp.asarray(batch_of(4)), jax.random.key(3), (0.5, 0.5, 0.5)
     plain, _ = change_batch(images, StepKeys.split(key), mean=mean, config=AugmentConfig(pad=2))
     config = AugmentConfig(pad=2, mixup=1.0)
@@ -123,7 +123,7 @@ def test_mixing_comes_after_the_rest_and_leaves_its_random_numbers_alone():
     np.testing.assert_allclose(mixed, expected, rtol=1e-5, atol=1e-4)
 
 
-def test_over_a_mesh_it_is_the_same_and_no_device_gathers_the_batch():
+def test_a_mesh_mixes_alike_and_gathers_no_batch():
     images, key = batch_of(32), jax.random.key(1)
     config = AugmentConfig(pad=1, mixup=0.2, cutmix=1.0)
 

@@ -77,7 +77,7 @@ def test_autoaugment_amounts_are_in_the_ranges_of_the_paper(name, magnitude, amo
     assert AUTOAUGMENT_AMOUNTS[name](magnitude, -1) == pytest.approx(mirrored)
 
 
-def test_autoaugment_draws_sub_policies_alike_and_operations_by_their_probability(recorded):
+def test_autoaugment_draws_with_the_published_probabilities(recorded):
     rng, draws = np.random.default_rng(0), 10_000
     for _ in range(draws):
         autoaugment(IMAGE, rng)
@@ -145,7 +145,7 @@ def test_randaugment_amounts_go_from_none_to_the_strongest(name, none, twelve, t
             assert amount(magnitude, -1) - none == pytest.approx(none - amount(magnitude, 1))
 
 
-def test_randaugment_of_magnitude_0_leaves_the_image_or_changes_its_histogram_alone():
+def test_randaugment_of_magnitude_0_changes_the_histogram_alone():
     neutral = {"AutoContrast", "Equalize"}
     for name in set(RANDAUGMENT_AMOUNTS) - neutral:
         for sign in (-1, 1):
@@ -166,7 +166,7 @@ def test_randaugment_draws_so_many_operations_all_alike(recorded, ops):
     assert {abs(amount) for name, amount in recorded if name == "Rotate"} <= {12.0}
 
 
-def test_policies_change_images_as_the_generator_says_and_keep_their_size():
+def test_policies_follow_the_generator_and_keep_the_size():
     for change in (autoaugment, lambda image, rng: randaugment(image, rng, ops=2, magnitude=9)):
         one, other, again = (
             np.asarray(change(IMAGE, np.random.default_rng(seed))) for seed in (1, 2, 1)

@@ -113,7 +113,7 @@ def test_the_command_builds_verifies_and_leaves_nothing_else(tmp_path, tars, ten
     assert "tensorflow" not in sys.modules
 
 
-def test_what_is_there_is_verified_once_without_tars_or_tensorflow(built, no_tensorflow):
+def test_a_prepared_set_is_verified_without_tars_or_tensorflow(built, no_tensorflow):
     labels = np.load(label_file(built, "train"))
     again = prepare.prepare("imagenet2012", built.parents[1])
     assert again.how == "was there, verified before"
@@ -134,7 +134,7 @@ def test_labels_that_do_not_fit_are_found_again(built):
     assert len(np.load(file)) == 6
 
 
-def test_a_set_that_cannot_be_written_to_is_verified_all_the_same(built, monkeypatch, caplog):
+def test_a_read_only_set_is_verified_all_the_same(built, monkeypatch, caplog):
     label_file(built, "test").unlink()
 
     def refuse(*_):

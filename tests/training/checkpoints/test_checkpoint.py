@@ -128,7 +128,7 @@ def change_numbers(checkpoint):
 
 
 @pytest.mark.parametrize("damage", [truncate, empty, lose_state, change_numbers])
-def test_a_damaged_checkpoint_is_set_aside_for_the_newest_whole_one(folder, caplog, damage):
+def test_a_damaged_checkpoint_gives_way_to_the_newest_good_one(folder, caplog, damage):
     damage(folder / "3")
     checkpoints = Checkpoints(folder)
     with caplog.at_level(logging.WARNING):

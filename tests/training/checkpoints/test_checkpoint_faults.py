@@ -69,7 +69,7 @@ def test_a_disk_that_is_full_is_said_at_the_next_call(tmp_path, full_disk, notic
     assert again.steps() == [2]
 
 
-def test_a_run_whose_last_save_fails_does_not_claim_to_have_saved(tiny, monkeypatch):
+def test_a_run_whose_last_save_fails_claims_no_save(tiny, monkeypatch):
     config = dataclasses.replace(tiny, epochs=1)
     written = []
     save = ocp.Checkpointer.save
@@ -107,7 +107,7 @@ def test_what_ended_a_run_is_told_and_not_what_failed_after_it(tmp_path, monkeyp
     assert "step 1 could not be saved" in caplog.text
 
 
-def test_a_folder_that_cannot_be_written_is_said_before_the_first_step(tiny, tmp_path):
+def test_a_read_only_folder_is_refused_before_the_first_step(tiny, tmp_path):
     (tmp_path / "file").write_text("no folder")
     where = dataclasses.replace(tiny.checkpoint, dir=str(tmp_path / "file" / "checkpoints"))
     with pytest.raises(UsageError, match=r"checkpoints cannot be written to .*--checkpoint\.dir"):

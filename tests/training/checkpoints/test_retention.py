@@ -17,7 +17,7 @@ RECORDS = [
 TOP1, LOSS, MEDIAN = Metric("top1", "", True), Metric("loss", "", False), Metric("m", "", False)
 
 
-def test_the_metric_says_which_is_the_best_and_of_equals_the_first_is():
+def test_the_metric_decides_the_best_and_ties_go_to_the_first():
     assert best(RECORDS, TOP1) == 20
     assert best(RECORDS, LOSS) == 30
     assert best(RECORDS, MEDIAN) is None

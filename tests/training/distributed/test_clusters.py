@@ -14,7 +14,7 @@ SLURM = {
     "SLURM_NODEID": "1",
     "SLURM_PROCID": "3",
     "SLURM_LOCALID": "1",
-    # Of the allocation, not of the step.
+    # A variable of the allocation, not of the step.
     "SLURM_NTASKS": "9",
 }
 OPEN_MPI = {

@@ -53,7 +53,7 @@ def compiled(model, devices, name):
 GATHERING = "all-gather|all-to-all|collective-permute"
 
 
-# What a GPU takes is the native form; the CPU's own needs no help, so one network is enough.
+# GPUs take the native form; the CPU's own needs no help, so one network is enough.
 @pytest.mark.parametrize(
     ("family", "name"),
     [

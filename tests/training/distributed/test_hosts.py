@@ -102,7 +102,7 @@ def lines(run_dir):
     ]
 
 
-def test_a_signal_to_one_stops_both_and_one_process_goes_on_bit_by_bit(tmp_path, tiny):
+def test_a_signal_stops_both_and_one_process_resumes_bit_by_bit(tmp_path, tiny):
     run_dir, whole = tmp_path / "run", tmp_path / "whole"
     port = free_port()
     # After the first epoch, whose validation both have counted together.

@@ -111,7 +111,7 @@ def test_the_longest_axis_that_can_be_divided_is(shape, spec):
     assert tuple(placed["params"]["kernel"].spec) == spec
 
 
-def test_a_device_holds_less_than_a_seventh_of_a_divided_senet154():
+def test_a_device_holds_under_a_seventh_of_a_sharded_senet154():
     whole, held = benchmark.share_on_a_device("senet154", 8)
     # Parameters and momentum, four bytes each, and the count of the schedule.
     assert whole == 2 * 4 * 115_088_984 + 4
@@ -139,7 +139,7 @@ def test_what_lies_where_is_drawn(capsys):
     assert draw_sharding(run.abstract, run.mesh) + "\n" == drawn
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch_without_batch_norm(monkeypatch, tiny):
+def test_accumulated_gradients_without_norms_are_of_the_batch(monkeypatch, tiny):
     fields = {"blocks": (1,), "widths": (4,), "fc_width": 8}
     monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(VGG, fields, 8))
     data = dataclasses.replace(tiny.data, augment=AugmentConfig(mixup=0.3))
@@ -162,7 +162,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch_without_batch_norm(m
     )
 
 
-def test_the_parts_of_a_batch_are_every_nth_image_one_after_the_other():
+def test_the_parts_of_a_batch_are_every_nth_image():
     def gradients(batch_stats, examples, key):
         seen = batch_stats.at[examples["part"][0]].set(batch_stats.max() + 1)
         return {"mean": examples["x"].mean(), "draw": jax.random.uniform(key)}, seen

@@ -38,7 +38,7 @@ def test_an_accelerator_has_a_name_for_jax_and_one_for_people():
 
 
 @pytest.mark.parametrize("name", ["v5e", "v6e"])
-def test_links_are_the_all_reduce_bandwidth_that_google_gives_for_a_pod(name):
+def test_links_have_the_published_all_reduce_bandwidth_of_a_pod(name):
     each = ACCELERATORS[name]
     # 51.2 TB/s for 256 chips of v5e, 102.4 TB/s for those of v6e.
     assert each.node * each.link == {"v5e": 51.2e12, "v6e": 102.4e12}[name]

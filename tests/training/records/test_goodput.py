@@ -97,9 +97,7 @@ def test_only_kept_steps_are_good():
     assert goodput_of([]).share == 0.0
 
 
-def test_a_session_is_written_at_most_once_a_second_and_less_where_writing_is_slow(
-    clock_time, tmp_path, monkeypatch
-):
+def test_a_session_is_written_at_most_once_a_second(clock_time, tmp_path, monkeypatch):
     log = SessionLog(tmp_path, Account(), 3, "2 x cpu")
     assert [(s.start, s.step) for s in read_sessions(tmp_path)] == [(3, 3)]
     clock_time(0.5)
@@ -214,7 +212,7 @@ def test_the_lines_account_for_the_time_between_them(tiny):
         {key: spent for key, spent in line.items() if key.startswith("time/spent/")}
         for line in lines
     ]
-    # What comes behind the last line: the last checkpoint.
+    # The last checkpoint comes after the last line.
     behind = only.wall_s - sum(sum(spent.values()) for spent in told)
     assert 0 < behind < only.seconds["checkpoint"] + only.seconds["other"]
     for line, spent in zip(lines, told, strict=True):

@@ -117,7 +117,7 @@ def test_every_task_says_what_a_line_of_its_validation_has(tmp_path, median):
         read_last_metrics(tmp_path, "val/top1")
 
 
-def test_a_run_has_ended_with_the_validation_of_its_last_epoch_whatever_its_task():
+def test_a_run_of_any_task_ends_with_its_last_validation():
     line = {"step": 10, "epoch": 2, "val/unknown": 70.0, "val/count": 360}
     assert reached([line], 2)
     assert not reached([line], 3)

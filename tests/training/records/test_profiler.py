@@ -19,7 +19,7 @@ def events_by_trace(run_dir):
     }
 
 
-def test_the_trace_has_the_steps_that_were_asked_for_and_no_checkpoint(tiny, capsys):
+def test_the_trace_has_the_wanted_steps_and_no_checkpoint(tiny, capsys):
     # Checkpoints after 5, 10, 14, 15, 20, ... and an epoch of 14 steps.
     config = dataclasses.replace(tiny, log_every_steps=None)
     train(config, profile=ProfileRequest(steps=4, start=13))
@@ -46,7 +46,7 @@ def test_the_trace_has_the_steps_that_were_asked_for_and_no_checkpoint(tiny, cap
         (ProfileRequest(0, 3), "--profile-start needs --profile-steps"),
     ],
 )
-def test_what_cannot_be_profiled_is_refused_before_anything_is_written(tiny, request_, message):
+def test_wrong_profiles_are_refused_before_anything_is_written(tiny, request_, message):
     with pytest.raises(UsageError, match=message):
         train(tiny, profile=request_)
     assert not tiny.run_dir.exists()
@@ -68,7 +68,7 @@ def test_a_trace_that_cannot_be_written_is_told(tmp_path, monkeypatch, caplog):
     for end in (lambda profiler: profiler.stop(2), lambda profiler: None):
         with pytest.raises(UsageError, match=message):
             profile(end)
-    # What ended the run comes first.
+    # The error that ended the run comes first.
     with pytest.raises(ZeroDivisionError):
         profile(lambda profiler: 1 / 0)
     assert "No space left on device" in caplog.text

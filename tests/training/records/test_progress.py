@@ -69,7 +69,7 @@ def test_the_first_step_of_another_size_compiles_too(clock_time):
     assert clock.recent_step_s == pytest.approx(2.0)
 
 
-def test_a_step_that_is_only_dispatched_is_not_taken_for_a_quick_one(clock_time):
+def test_a_dispatched_step_is_not_taken_for_a_quick_one(clock_time):
     clock = Clock(Account())
     for number, _ in enumerate(clock.reading(batches(clock_time, 0.0, [8] * 5))):
         # The step that compiles, one that is dispatched, and then each waits for the one before.
@@ -114,7 +114,7 @@ def test_the_time_left_is_that_of_all_that_is_to_come(start, sizes):
     assert forecast.left(start, 0.5) == pytest.approx(expected)
 
 
-def test_before_a_validation_without_compiling_it_is_taken_for_training():
+def test_a_validation_is_first_estimated_as_training():
     config = dataclasses.replace(CONFIG, epochs=1)
     forecast = Forecast(config, 10, val_images=config.data.batch_size * 3, sizes=[8])
     for _ in range(2):

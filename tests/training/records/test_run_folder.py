@@ -108,7 +108,7 @@ def test_the_checkpoints_of_another_run_are_not_evaluated(trained, tmp_path):
         evaluate_run(trained.run_dir)
 
 
-def test_the_checkpoint_folder_of_another_run_by_default_is_refused(tiny, tmp_path):
+def test_the_default_checkpoint_folder_of_another_run_is_refused(tiny, tmp_path):
     train(dataclasses.replace(tiny, epochs=1))
     inside = changed(tiny, epochs=1, checkpoint={"dir": str(tiny.run_dir / "checkpoints")})
     with pytest.raises(UsageError, match="holds the checkpoints of the run in"):
