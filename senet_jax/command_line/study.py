@@ -60,7 +60,8 @@ class Options:
     data_dir: Path | None = None
     """Its folder; None as in `senet-jax train`."""
     model: str | None = None
-    """Another network of the zoo than the study's own, if that is of one network."""
+    """Another network of the zoo; if None, the study's own. A study that names its networks refuses
+    it."""
     epochs: Annotated[int | None, whole(1, MOST_EPOCHS, none="those of the recipe")] = None
     """Passes over the training images; None means those of the recipe. Milestones
     and warm-up move along."""
