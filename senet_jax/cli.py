@@ -105,10 +105,7 @@ def _parse(name: str, arguments: list[str]) -> "argparse.Namespace":
         UsageError: An argument that is unknown, missing or wrong.
         SystemExit: The arguments ask for help or for the version, which is printed.
     """
-    import re
-
     from senet_jax.command_line.parsers import command_parser, main_parser
-    from senet_jax.command_line.wrong_flags import unknown_argument
     from senet_jax.commands.table import SUMMARIES, command
 
     if not name:
@@ -118,6 +115,11 @@ def _parse(name: str, arguments: list[str]) -> "argparse.Namespace":
     parser = command_parser(name, SUMMARIES[name], module)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
+        import re
+
+        # Imports the config, with the fields of all networks.
+        from senet_jax.command_line.wrong_flags import unknown_argument
+
         flags = re.findall(r"--[\w-]+", parser.format_usage())
         raise unknown_argument(parser.prog, unknown[0], dict.fromkeys(flags))
     options.run, options.parser = module.run, parser
