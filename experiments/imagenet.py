@@ -2,7 +2,7 @@
 
     python experiments/imagenet.py senet --model.name legacy_seresnext50_32x4d
 
-trains a network by a recipe. Flags change any field of it, and `--help` after the name lists them;
+trains a network by a recipe. Flags change any field of it; `--help all` after the name lists them;
 `--model.name` exchanges the network. The same command on the same `--run-dir` resumes. With another
 `--data.batch-size` the learning rate is scaled in proportion. The images come from
 `senet-jax prepare imagenet2012` (or `places365_small`). `senet-jax train imagenet-senet` does the
@@ -25,6 +25,7 @@ at 224 pixels; a run says what time is left.
 
 import sys
 
+from senet_jax.command_line.help_pages import Description
 from senet_jax.command_line.interruption import say_interrupted, watch_interrupts
 from senet_jax.command_line.output import open_streams, reader_may_leave
 from senet_jax.commands import train
@@ -63,7 +64,8 @@ def _train(name: str, flags: list[str]) -> int:
         return 0
     recipe = preset(RECIPES[choose("recipe", name, RECIPES)])
     prog = f"python experiments/imagenet.py {name}"
-    return train.run_flags(prog, "", f"Train by the recipe {name!r}.", recipe, flags)
+    description = Description(f"Train by the recipe {name!r}.", common=train.COMMON)
+    return train.run_flags(prog, "", description, recipe, flags)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ nobody reads the output.
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 # All else is imported where Ctrl-C is looked after.
 from senet_jax.command_line.interruption import is_interrupt, say_interrupted, watch_interrupts
@@ -67,15 +67,17 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from senet_jax.commands.table import COMMANDS, CONFIG_COMMANDS
+    from senet_jax.commands.table import CONFIG_COMMANDS, SUMMARIES, command
     from senet_jax.errors import choose
 
+    name, flags = "", arguments
     if arguments and not arguments[0].startswith("-"):
-        name = choose("command", arguments[0], {*CONFIG_COMMANDS, *COMMANDS})
-        if name in CONFIG_COMMANDS:
-            return CONFIG_COMMANDS[name].run(arguments[1:])
-    options = _parse(arguments)
-    code: int = options.run(options)
+        name, flags = choose("command", arguments[0], SUMMARIES), arguments[1:]
+    if name in CONFIG_COMMANDS:
+        code: int = command(name).run(flags)
+        return code
+    options = _parse(name, flags)
+    code = options.run(options)
     return code
 
 
@@ -92,46 +94,35 @@ def _report_crashes() -> None:
     sys.excepthook = report
 
 
-def _parse(arguments: list[str]) -> "argparse.Namespace":
-    """Reads the arguments of the commands that argparse reads.
+def _parse(name: str, arguments: list[str]) -> "argparse.Namespace":
+    """Reads the arguments of a command that argparse reads.
+
+    Args:
+        name: The command; "" reads those of `senet-jax` itself, which end the process.
+        arguments: All that follows the name.
 
     Raises:
         UsageError: An argument that is unknown, missing or wrong.
+        SystemExit: The arguments ask for help or for the version, which is printed.
     """
-    import argparse
-    import re
+    from senet_jax.command_line.parsers import command_parser, main_parser
+    from senet_jax.commands.table import SUMMARIES, command
 
-    from senet_jax.command_line.wrong_flags import unknown_argument
-    from senet_jax.commands.table import COMMANDS, CONFIG_COMMANDS
-    from senet_jax.errors import UsageError
-    from senet_jax.text import printable
-
-    class Parser(argparse.ArgumentParser):
-        """Says in one sentence what is wrong, where argparse prints all options before."""
-
-        def error(self, message: str) -> NoReturn:
-            raise UsageError(f"{printable(message)}; see `{self.prog} --help`.")
-
-    summary = (__doc__ or "").partition("\n")[0]
-    parser = Parser(prog="senet-jax", description=summary)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    # Only for the list of commands: what follows these does not come here.
-    for name, config_command in CONFIG_COMMANDS.items():
-        commands.add_parser(name, help=config_command.SUMMARY)
-    for name, command in COMMANDS.items():
-        own = commands.add_parser(
-            name,
-            help=command.SUMMARY,
-            description=command.SUMMARY,
-            epilog=command.EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        command.add_arguments(own)
-        own.set_defaults(run=command.run, parser=own)
+    if not name:
+        summary = (__doc__ or "").partition("\n")[0]
+        return main_parser(summary, SUMMARIES).parse_args(arguments)
+    module = command(name)
+    parser = command_parser(name, SUMMARIES[name], module)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
-        flags = re.findall(r"--[\w-]+", options.parser.format_usage())
-        raise unknown_argument(options.parser.prog, unknown[0], dict.fromkeys(flags))
+        import re
+
+        # Imports the config, with the fields of all networks.
+        from senet_jax.command_line.wrong_flags import unknown_argument
+
+        flags = re.findall(r"--[\w-]+", parser.format_usage())
+        raise unknown_argument(parser.prog, unknown[0], dict.fromkeys(flags))
+    options.run, options.parser = module.run, parser
     return options
 
 

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from senet_jax import cli
-from senet_jax.commands.table import EXAMPLES
+from senet_jax.commands.table import SUMMARIES
 from senet_jax.interchange import load_arrays, load_stablehlo
 from senet_jax.models import zoo
 from senet_jax.models.resnet import SE, ResNet
@@ -42,8 +42,8 @@ def refused(capsys, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--help"], [f"\n    {command}" for command in EXAMPLES]),
-        (["train", "--help"], ["--model.output-stride", "--model.attention.dilations"]),
+        (["--help"], [f"\n    {command}" for command in SUMMARIES]),
+        (["train", "--help", "all"], ["--model.output-stride", "--model.attention.dilations"]),
         (["models", "--help"], ["--markdown"]),
     ],
 )
@@ -58,7 +58,7 @@ def test_help_answers_at_once_and_without_jax(arguments, told):
     assert [text for text in told if text not in done.stdout] == []
 
 
-@pytest.mark.parametrize("command", EXAMPLES)
+@pytest.mark.parametrize("command", SUMMARIES)
 def test_every_command_has_examples(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0

@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from senet_jax.commands.table import EXAMPLES
+from senet_jax.commands.table import SUMMARIES
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -154,7 +154,7 @@ def test_lazy_imports_of_libraries_are_declared():
 def test_ci_runs_every_command_and_a_study():
     listed = runpy.run_path(str(ROOT / ".ci" / "readme_commands"))["COMMANDS"]
     first = {" ".join(text.split()[:2]) for _, text in listed}
-    assert {f"senet-jax {name}" for name in EXAMPLES} <= first
+    assert {f"senet-jax {name}" for name in SUMMARIES} <= first
     assert any(text.startswith("python -m experiments.") for _, text in listed)
 
 

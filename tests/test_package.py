@@ -1,10 +1,15 @@
+import fnmatch
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 import senet_jax
 from senet_jax.models import zoo
+
+PACKAGE = Path(senet_jax.__file__).parent
 
 
 def imported_by(statement):
@@ -42,3 +47,19 @@ def test_the_report_of_a_run_needs_no_statistics():
     modules = imported_by("import senet_jax.analysis.run_report, senet_jax.training.loop")
     assert "matplotlib" in modules
     assert modules.isdisjoint({"scipy.stats", "sklearn", "senet_jax.analysis.study.report"})
+
+
+def test_the_wheel_has_every_file_of_the_package():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["senet_jax"]
+    files = [path for path in PACKAGE.rglob("*") if path.is_file()]
+    data = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in files
+        if path.suffix not in {".py", ".pyc", ".md"}
+    }
+    assert data >= {"py.typed", "models/cost_table.csv"}
+    assert [name for name in data if not any(fnmatch.fnmatch(name, x) for x in patterns)] == []
+    # setuptools takes folders with this file alone for packages.
+    folders = {path.parent for path in files if path.suffix == ".py"}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []

@@ -11,6 +11,9 @@ from senet_jax.ranges import Range, range_of
 
 Value = TypeVar("Value")
 
+Flags = argparse._ActionsContainer
+"""Takes declarations of flags: a parser, or a group of one."""
+
 
 def number(row: Range) -> Callable[[str], int | float]:
     """The type of an argument that is a number of a range."""

@@ -7,45 +7,48 @@ import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
+from senet_jax.command_line.help_pages import Description, asked_topic, config_page
 from senet_jax.command_line.wrong_flags import flags_of, unknown_argument, wrong_value
 from senet_jax.config import CheckpointConfig, TrainConfig
 from senet_jax.errors import ExitCode
 from senet_jax.files import user_address, user_path, user_weights
 from senet_jax.ranges import check_config
-from senet_jax.terminal import unescaped
 
 Config = TypeVar("Config")
 
 
 def read_config(
-    prog: str, positional: str, description: str, default: Config, arguments: list[str]
+    prog: str, positional: str, description: Description, default: Config, arguments: list[str]
 ) -> Config:
     """Reads the flags that change the fields of a config.
 
     Args:
         prog: The name of the program, without its arguments.
         positional: The words before the flags, for the usage.
-        description: The text of ``--help``.
+        description: The texts of ``--help``.
         default: A dataclass, the config or what holds it, that the flags change.
         arguments: The flags.
 
     Raises:
         UsageError: A flag that there is not (the message gives the nearest ones), a value that its
-            field does not take, a number out of range, or a path that no file can have.
+            field does not take, a number out of range, a path that no file can have, or an unknown
+            topic of ``--help``.
+        SystemExit: The arguments ask for help, which is printed.
     """
+    topic = asked_topic(arguments)
+    if topic is not None:
+        print(config_page(topic, prog, positional, description, default))
+        sys.exit(0)
+
     import tyro
 
     said = io.StringIO()
     try:
         # tyro draws a box of up to twenty lines around each error.
-        with (
-            contextlib.redirect_stderr(said),
-            contextlib.redirect_stdout(unescaped(sys.stdout)),
-        ):
+        with contextlib.redirect_stderr(said):
             config, unknown = tyro.cli(
                 type(default),
                 prog=f"{prog} {positional}".strip(),
-                description=description,
                 default=default,
                 args=arguments,
                 return_unknown_args=True,

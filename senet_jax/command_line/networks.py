@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_jax.command_line.arguments import number, number_of
+from senet_jax.command_line.arguments import Flags, number, number_of
 from senet_jax.config import MeshConfig
 from senet_jax.data.config import CropConfig, DataConfig
 from senet_jax.errors import UsageError
@@ -22,26 +22,35 @@ if TYPE_CHECKING:
     from senet_jax.interchange import MisfitError
 
 
-def add_networks(parser: argparse.ArgumentParser) -> None:
+def add_networks(parser: Flags) -> None:
     """Declares which networks are taken; several are averaged."""
     parser.add_argument(
         "--which", choices=("last", "best"), default="last", help="which checkpoint of a run"
     )
     parser.add_argument(
-        "--model", nargs="+", default=[], help="network of the weights: one, or one for each file"
+        "--model",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="network of the weights: one, or one for each file",
     )
+
+
+def add_conversion(parser: Flags) -> None:
+    """Declares how files of weights are read."""
     parser.add_argument(
         "--normalization",
         nargs="+",
         default=[],
+        metavar="NAME",
         choices=("dataset", "imagenet", "inception", "bninception"),
-        help="whose mean and standard deviation the weights were trained with: one, or one for "
-        "each file; those of the data set if not given",
+        help="mean and standard deviation that the weights were trained with: dataset, imagenet, "
+        "inception or bninception, one or one for each file; those of the data set if not given",
     )
     add_weights_of(parser)
 
 
-def add_views(parser: argparse.ArgumentParser) -> None:
+def add_views(parser: Flags) -> None:
     """Declares how images are shown."""
     parser.add_argument(
         "--views",
@@ -54,69 +63,78 @@ def add_views(parser: argparse.ArgumentParser) -> None:
         type=number_of(DataConfig, "image_size"),
         nargs="+",
         default=[],
+        metavar="PIXELS",
         help="sides of the views, pixels; several are averaged",
     )
     add_view(parser)
 
 
-def add_view(parser: argparse.ArgumentParser) -> None:
+def add_view(parser: Flags) -> None:
     """Declares how images are shown that have one view."""
     parser.add_argument(
         "--image-size",
         type=number_of(DataConfig, "image_size"),
+        metavar="PIXELS",
         help="the side of the views, pixels",
     )
     parser.add_argument(
         "--crop-pct",
         type=number_of(DataConfig, "crop_pct"),
+        metavar="FRACTION",
         help="side of the crop over the scaled image's shorter side",
     )
-    parser.add_argument("--interpolation", choices=("bilinear", "bicubic"))
+    parser.add_argument(
+        "--interpolation",
+        choices=("bilinear", "bicubic"),
+        help="resampling of the scaled image; default: that of the run's validation",
+    )
     parser.add_argument(
         "--devices",
         type=number_of(MeshConfig, "data"),
+        metavar="N",
         help="how many devices share a batch; default: all",
     )
     parser.add_argument(
         "--batch-size",
         type=number_of(DataConfig, "batch_size"),
+        metavar="N",
         default=256,
         help="views of a step",
     )
     parser.add_argument(
         "--workers",
         type=number_of(DataConfig, "workers"),
+        metavar="N",
         default=0,
         help="processes that decode; 0 decodes in threads",
     )
 
 
-def add_sliding(parser: argparse.ArgumentParser) -> None:
+def add_sliding(parser: Flags) -> None:
     """Declares the scales and the sliding crops of networks of semantic segmentation."""
     parser.add_argument(
         "--scales",
         type=number(Range(1 / 16, 16)),
         nargs="+",
         default=[],
-        help="segmentation: scales of the images, whose scores are added",
+        metavar="SCALE",
+        help="scales of the images, whose scores are added",
     )
-    parser.add_argument(
-        "--flip", action="store_true", help="segmentation: add the logits of mirror images"
-    )
+    parser.add_argument("--flip", action="store_true", help="add the logits of mirror images")
     parser.add_argument(
         "--crop-size",
         type=number_of(DataConfig, "image_size"),
         nargs="+",
         default=[],
         metavar="PIXELS",
-        help="segmentation: height and width of the crops that slide over a scaled image, or one "
-        "number for both; default: that of the training",
+        help="height and width of the crops that slide over a scaled image, or one number for "
+        "both; default: that of the training",
     )
     parser.add_argument(
         "--base-size",
         type=number_of(CropConfig, "base"),
         metavar="PIXELS",
-        help="segmentation: side of an image at scale 1; default: that of the training",
+        help="side of an image at scale 1; default: that of the training",
     )
 
 
@@ -236,7 +254,7 @@ def is_weights(source: str) -> bool:
     return source.startswith("hf-hub:") or (is_weight_file(source) and not is_folder(source))
 
 
-def add_weights_of(parser: argparse.ArgumentParser) -> None:
+def add_weights_of(parser: Flags) -> None:
     """Declares which weights of a training checkpoint of PyTorch's are taken."""
     parser.add_argument(
         "--weights-of",

@@ -12,6 +12,7 @@ from senet_jax.analysis.study.report import report_study
 from senet_jax.analysis.study.report_files import check_report_folder, write_report
 from senet_jax.analysis.study.tables import markdown
 from senet_jax.command_line.flags import read_config
+from senet_jax.command_line.help_pages import Description
 from senet_jax.command_line.interruption import say_interrupted
 from senet_jax.command_line.output import open_streams, reader_may_leave
 from senet_jax.config import TrainConfig
@@ -59,7 +60,8 @@ class Options:
     data_dir: Path | None = None
     """Its folder; None as in `senet-jax train`."""
     model: str | None = None
-    """Another network of the zoo than the study's own, if that is of one network."""
+    """Another network of the zoo; if None, the study's own. A study that names its networks refuses
+    it."""
     epochs: Annotated[int | None, whole(1, MOST_EPOCHS, none="those of the recipe")] = None
     """Passes over the training images; None means those of the recipe. Milestones
     and warm-up move along."""
@@ -206,7 +208,7 @@ def _guarded(run: Callable[[], int]) -> int:
 
 def _read_and_run(study: Study, command: str, flags: list[str]) -> int:
     prog = f"python -m experiments.{command}"
-    options = read_config(prog, "", study.description, Options(data=study.data), flags)
+    options = read_config(prog, "", Description(study.description), Options(data=study.data), flags)
     if study.own_networks and options.model is not None:
         raise UsageError(f"{study.name} names its own networks: leave --model out.")
     base = recipe(options, study.imagenet)

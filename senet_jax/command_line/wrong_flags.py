@@ -26,7 +26,7 @@ def unknown_argument(prog: str, argument: str, flags: Iterable[str]) -> UsageErr
         argument: The argument.
         flags: The program's flags.
     """
-    every = f"`{prog} --help` lists all"
+    every = f"`{prog} --help all` lists all"
     name = printable(argument.partition("=")[0])[:_LONGEST]
     if not argument.startswith("-"):
         return UsageError(f"unknown argument {name!r}, where a flag is expected: {every}.")

@@ -10,8 +10,6 @@ from senet_jax.ranges import MOST_STEPS
 if TYPE_CHECKING:
     from senet_jax.inference.average import Average
 
-SUMMARY = "Average the weights of several checkpoints into a file."
-
 EXAMPLES = """examples:
   senet-jax average runs/a --last 5                          the newest five of a run
   senet-jax average runs/a/checkpoints/100 runs/b --last 1 --out soup.safetensors

@@ -11,8 +11,6 @@ from senet_jax.errors import UsageError
 if TYPE_CHECKING:
     from senet_jax.training.records.inventory import Entry
 
-SUMMARY = "List the checkpoints of a run: what they are, why they are kept, whether they are whole."
-
 EXAMPLES = """examples:
   senet-jax checkpoints runs/demo
   senet-jax checkpoints runs/demo --verify      read every one and compare its numbers

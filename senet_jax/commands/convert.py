@@ -6,8 +6,6 @@ from pathlib import Path
 from senet_jax.command_line.arguments import path
 from senet_jax.command_line.source import add_source, read_source
 
-SUMMARY = "Check weights against a network and write them to a file."
-
 EXAMPLES = """examples:
   senet-jax convert seresnet50.pth --model seresnet50 --out seresnet50.safetensors
   senet-jax convert hf-hub:timm/seresnet50.ra2_in1k --model seresnet50

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_jax.command_line.arguments import path, weights
+from senet_jax.command_line.arguments import Flags, path, weights
+from senet_jax.command_line.help_pages import Topic
 from senet_jax.command_line.networks import (
     PIXEL_WEIGHTS,
     SLIDING,
+    add_conversion,
     add_networks,
     add_sliding,
     add_views,
@@ -35,29 +37,33 @@ if TYPE_CHECKING:
     from senet_jax.inference.trained import Trained
     from senet_jax.tasks.base import Task
 
-SUMMARY = "Evaluate runs, checkpoints or weights, alone or together, on the held-out images."
-
 EXAMPLES = """examples:
   senet-jax evaluate runs/demo                        the newest checkpoint of a run
-  senet-jax evaluate runs/demo --which best --json    the one of the best validation top-1
   senet-jax evaluate runs/demo/checkpoints/660        this very checkpoint
   senet-jax evaluate runs/a runs/b                    an ensemble: the average of the softmaxes
   senet-jax evaluate runs/a --views ten-crop          corners, centre and their mirror images
+  senet-jax evaluate --weights resnet20.npz --model cifar_resnet20 --data cifar10 \\
+      --normalization imagenet                        weights in PyTorch's names"""
+
+MORE_EXAMPLES = """examples:
+  senet-jax evaluate runs/demo --which best --json    the checkpoint of the best validation
   senet-jax evaluate runs/a --sizes 224 256 288       several scales
   senet-jax evaluate runs/a --per-class classes.csv   accuracy by class, and what is confused
   senet-jax evaluate runs/coco --results found.json   COCO's twelve numbers, AP by class
   senet-jax evaluate runs/a --labels real.json        other labels: ImageNet-ReaL's, or one's own
-  senet-jax evaluate --weights resnet20.npz --model cifar_resnet20 --data cifar10 \\
-      --normalization imagenet                        weights in PyTorch's names
   senet-jax evaluate runs/ade20k --scales 0.5 0.75 1 1.25 1.5 1.75 --flip
   senet-jax evaluate --weights deeplabv3.pth --model deeplabv3_resnet50 --data voc2012 \\
       --data-dir VOCdevkit                            the class of each pixel
 
-Several networks, sizes or views are averaged as probabilities, in float64, each with the same
-weight. A label file is JSON: a list by position (of ImageNet's validation images by their number),
-or an object by the names of the images; each item is a label, the name of a class, or a list of
-them, each of which is right, and images with an empty list are not counted.
+A label file is JSON: a list by position (of ImageNet's validation images by their number), or an
+object by the names of the images; each item is a label, the name of a class, or a list of them,
+each of which is right, and images with an empty list are not counted."""
 
+ENSEMBLES = """\
+Several networks, sizes or views are averaged as probabilities, in float64, each with the same
+weight."""
+
+SCENES = """\
 A network of semantic segmentation is shown each image as it is. Images of several sizes are padded
 to few shapes (--data.eval-shapes of the run), which networks see that average over the image, as SE
 and DeepLabV3 do: --own-sizes pads nothing, and compiles the network for each size. With --scales,
@@ -70,8 +76,8 @@ SHOWN = 5
 """The number of the worst and best classes and of the confusions that are printed."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what the command takes."""
+def add_arguments(parser: Flags) -> None:
+    """Declares what the command takes, besides the flags of its topics."""
     parser.add_argument(
         "path",
         nargs="*",
@@ -85,16 +91,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=weights,
         help="instead of a run: files, or hf-hub:owner/repository",
     )
-    parser.add_argument("--data", help="name of the data set to evaluate on; a run knows its own")
-    parser.add_argument("--data-dir", type=path, help="folder of the data set")
-    add_views(parser)
-    add_sliding(parser)
     parser.add_argument(
-        "--own-sizes",
-        action="store_true",
-        help="segmentation: pad no image; each size is a compiled program",
+        "--data", metavar="NAME", help="data set to evaluate on; a run knows its own"
     )
-    parser.add_argument("--labels", type=path, help="a JSON file of other labels for the images")
+    parser.add_argument("--data-dir", type=path, metavar="DIR", help="folder of the data set")
+    parser.add_argument("--labels", type=path, metavar="JSON", help="other labels for the images")
     parser.add_argument(
         "--per-class", type=path, metavar="CSV", help="write what is right by class"
     )
@@ -102,9 +103,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--results",
         type=path,
         metavar="JSON",
-        help="write the detections in COCO's results format (runs of detection)",
+        help="of a run of detection: write what was found in COCO's results format",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_scenes(parser: Flags) -> None:
+    add_sliding(parser)
+    parser.add_argument(
+        "--own-sizes", action="store_true", help="pad no image; each size is a compiled program"
+    )
+
+
+TOPICS = {
+    "examples": Topic("more examples, and the file of --labels", MORE_EXAMPLES),
+    "views": Topic("crops and sizes of the images; batches and devices", ENSEMBLES, add_views),
+    "weights": Topic("how files of weights are read", declare=add_conversion),
+    "segmentation": Topic("scales and sliding crops", SCENES, _add_scenes),
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -170,11 +186,9 @@ def _evaluate_task(options: argparse.Namespace, task: "type[Task]") -> int:
     from senet_jax.tasks.detections import Detections
 
     path = options.path[0]
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
     check_only(
         options,
-        parser.parse_args([path]),
+        options.parser.parse_args([path]),
         ("path", "which", "json", "results"),
         f"{path} is a run of the task {task.name}, which is evaluated as the run itself was.",
     )
@@ -201,11 +215,9 @@ OF_PIXELS = ("path", "which", "json", "own_sizes", *SLIDING)
 
 def _evaluate_pixels(options: argparse.Namespace, sources: list[str]) -> int:
     """Evaluates a network of semantic segmentation."""
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
     check_only(
         options,
-        parser.parse_args([]),
+        options.parser.parse_args([]),
         (*OF_PIXELS, *(PIXEL_WEIGHTS if of_weights(sources[0], options) else ())),
         shows_pixels(sources[0]),
     )

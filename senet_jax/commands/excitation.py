@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_jax.command_line.arguments import count, number, path, weights
+from senet_jax.command_line.arguments import Flags, count, number, path, weights
+from senet_jax.command_line.help_pages import Topic
 from senet_jax.command_line.networks import (
     PIXEL_WEIGHTS,
+    add_conversion,
     add_networks,
     add_view,
     check_only,
@@ -30,18 +32,22 @@ if TYPE_CHECKING:
     from senet_jax.data.datasets import Dataset
     from senet_jax.inference.ensemble import Member
 
-SUMMARY = "Look inside the gates of a network with attention."
-
 EXAMPLES = """examples:
   senet-jax excitation runs/demo                           the gates by block, class and channel
-  senet-jax excitation runs/demo/checkpoints/660 --classes 3 8 --blocks stage4/block1
   senet-jax excitation runs/demo --remove                  which stage can lose its attention
   senet-jax excitation runs/demo --prune                   what channels of low gates are worth
+  senet-jax excitation runs/demo --grad-cam 0 5 17 --against runs/plain"""
+
+MORE_EXAMPLES = """examples:
+  senet-jax excitation runs/demo/checkpoints/660 --classes 3 8 --blocks stage4/block1
   senet-jax excitation runs/demo --prune 20 40 60 --blocks stage4/block1
-  senet-jax excitation runs/demo --grad-cam 0 5 17 --against runs/plain
   senet-jax excitation runs/imagenet --grad-cam cat.jpg photos/ --limit 5000
   senet-jax excitation --weights seresnet50.safetensors --model seresnet50 \\
       --data imagenet2012 --normalization imagenet --remove
+
+--remove takes out the attention of each stage, of each block of the last stage, and all of it.
+--grad-cam draws held-out images, given by number, for their class, and image files for the most
+probable class.
 
 Any checkpoint and any attention will do. The table is printed in Markdown: a line for each block
 with the mean of its gates, their deviations over channels, images and classes, the share of the
@@ -68,8 +74,8 @@ MOST_PICTURES = 32
 """The number of images that Grad-CAM draws."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what the command takes."""
+def add_arguments(parser: Flags) -> None:
+    """Declares what the command takes, besides the flags of its topics."""
     parser.add_argument(
         "path",
         nargs="?",
@@ -83,39 +89,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=weights,
         help="instead of a run: a file, or hf-hub:owner/repository",
     )
-    parser.add_argument("--data", help="name of the data set to look at; a run knows its own")
-    parser.add_argument("--data-dir", type=path, help="folder of the data set")
+    parser.add_argument("--data", metavar="NAME", help="data set to look at; a run knows its own")
+    parser.add_argument("--data-dir", type=path, metavar="DIR", help="folder of the data set")
     parser.add_argument(
-        "--limit", type=count(1, MOST_STEPS), help="look at so many of the held-out images"
+        "--limit",
+        type=count(1, MOST_STEPS),
+        metavar="N",
+        help="look at so many of the held-out images",
     )
     parser.add_argument(
-        "--classes", nargs="+", help="classes to draw; default: four, evenly over all"
+        "--classes",
+        nargs="+",
+        metavar="CLASS",
+        help="classes to draw; default: four, evenly over all",
     )
     parser.add_argument(
         "--blocks",
         nargs="+",
+        metavar="BLOCK",
         help="blocks to draw and to prune one by one; default: the last of each stage and all of "
         "the last stage",
     )
     parser.add_argument(
         "--remove",
         action="store_true",
-        help="measure the error without the attention of each stage, of each block of the last "
-        "stage, and of all",
+        help="measure the error without the attention of stages and blocks",
     )
     parser.add_argument(
         "--prune",
         nargs="*",
         type=number(Range(0, 100, open_below=True, open_above=True)),
         metavar="PERCENT",
-        help="measure the error with the channels of the lowest gates shut; default: 10 25 50 75",
+        help="measure the error with the lowest gates shut; default: 10 25 50 75",
     )
     parser.add_argument(
         "--grad-cam",
         nargs="+",
         metavar="IMAGE",
-        help="draw where the network looks: numbers of held-out images, whose class is looked for, "
-        "or image files, for the most probable class",
+        help="draw where the network looks: held-out images by number, or files",
     )
     parser.add_argument(
         "--against",
@@ -123,11 +134,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="another network for --grad-cam, such as one without",
     )
-    add_view(parser)
     parser.set_defaults(views="center", sizes=[])
     parser.add_argument(
-        "--out", type=path, help="folder of what is written; default: excitation/NAME"
+        "--out",
+        type=path,
+        metavar="DIR",
+        help="folder of what is written; default: excitation/NAME",
     )
+
+
+TOPICS = {
+    "examples": Topic("more examples, and what is written", MORE_EXAMPLES),
+    "views": Topic("crops and sizes of the images; batches and devices", declare=add_view),
+    "weights": Topic("how files of weights are read", declare=add_conversion),
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -232,11 +252,9 @@ def _look_at_scenes(source: str, out: Path, options: argparse.Namespace) -> int:
     from senet_jax.data.class_names import find_label
     from senet_jax.text import markdown
 
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
     check_only(
         options,
-        parser.parse_args([]),
+        options.parser.parse_args([]),
         (
             *("path", "which", "limit", "classes", "blocks", "out"),
             *PIXEL_WEIGHTS,

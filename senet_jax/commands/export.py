@@ -8,8 +8,6 @@ from senet_jax.command_line.source import add_source, read_source
 from senet_jax.data.config import DataConfig
 from senet_jax.errors import UsageError
 
-SUMMARY = "Write a network for another runtime."
-
 EXAMPLES = """examples:
   senet-jax export runs/demo --format stablehlo --out demo.stablehlo
   senet-jax export seresnet50.safetensors --model seresnet50 --format onnx

@@ -6,12 +6,11 @@ from typing import Any
 
 from senet_jax.errors import UsageError
 
-SUMMARY = "List the networks with their parameters and multiply-accumulates."
-
 EXAMPLES = """examples:
   senet-jax models                        all networks
   senet-jax models 'cifar_se*'            those whose name matches
-  senet-jax models seresnet50 --json      as a list of objects"""
+  senet-jax models seresnet50 --json      as a list of objects
+  senet-jax models fcn_resnest50d         a head on a backbone, which is counted now"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,20 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command and returns its exit code."""
-    from senet_jax.models.cost import cost
-    from senet_jax.models.zoo import create_model, find, list_models
+    from senet_jax.models.cost_table import zoo_cost
+    from senet_jax.models.zoo import find
 
-    names = list_models(options.pattern)
-    if not names:
-        raise UsageError(f"no network matches {options.pattern!r}: `senet-jax models` lists all.")
+    names = _names(options.pattern)
 
-    def count(name: str) -> dict[str, Any]:
-        size = find(name).input_size
-        counted = cost(create_model(name), size)
-        return {"name": name, "params": counted.params, "macs": counted.macs, "input_size": size}
+    def row_of(name: str) -> dict[str, Any]:
+        size, found = find(name).input_size, zoo_cost(name)
+        return {"name": name, "params": found.params, "macs": found.macs, "input_size": size}
 
     if options.json:
-        print(json.dumps([count(name) for name in names], indent=2))
+        print(json.dumps([row_of(name) for name in names], indent=2))
         return 0
     if options.markdown:
         head = "| name | parameters | GMACs | input |\n|---|--:|--:|--:|"
@@ -47,6 +43,23 @@ def run(options: argparse.Namespace) -> int:
         line = "{name:<28}{params:>14,}{gmacs:>10.3f}{input_size:>8}"
     print(head)
     for name in names:
-        row = count(name)
+        row = row_of(name)
         print(line.format(**row, gmacs=row["macs"] / 1e9), flush=True)
     return 0
+
+
+def _names(pattern: str) -> list[str]:
+    """The networks that match a pattern, or the composed one of this very name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    from senet_jax.models.zoo import find, list_models
+
+    if names := list_models(pattern):
+        return names
+    try:
+        find(pattern)
+    except UsageError:
+        raise UsageError(f"no network matches {pattern!r}: `senet-jax models` lists all.") from None
+    return [pattern]

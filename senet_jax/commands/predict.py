@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from senet_jax.command_line.arguments import number, path, weights
+from senet_jax.command_line.arguments import Flags, number, path, weights
 from senet_jax.command_line.drawn_images import names_of_pictures, read_image, tell_unreadable
 from senet_jax.command_line.found_objects import predict_objects
+from senet_jax.command_line.help_pages import Topic
 from senet_jax.command_line.networks import (
     PIXEL_WEIGHTS,
     SLIDING,
+    add_conversion,
     add_networks,
     add_sliding,
     add_views,
@@ -33,39 +35,43 @@ if TYPE_CHECKING:
     from senet_jax.data.card import Card
     from senet_jax.inference.trained import Trained
 
-SUMMARY = "Say what images show."
-
 EXAMPLES = """examples:
   senet-jax predict cat.jpg --run runs/imagenet                   the five most probable classes
   senet-jax predict photos/ 'more/*.png' --run runs/imagenet --top 3 --json
-  senet-jax predict cat.jpg --run runs/a runs/b --views ten-crop  an ensemble, ten crops
   senet-jax predict cat.jpg --weights seresnet50.safetensors --model seresnet50
-  senet-jax predict cat.png --weights resnet20.npz --model cifar_resnet20 --data cifar10
   senet-jax predict photo.jpg --run runs/ade20k --out pixels/     the class of each pixel
+  senet-jax predict photo.jpg --run runs/coco --min-score 0.5     boxes and masks of objects"""
+
+MORE_EXAMPLES = """examples:
+  senet-jax predict cat.jpg --run runs/a runs/b --views ten-crop  an ensemble, ten crops
+  senet-jax predict cat.png --weights resnet20.npz --model cifar_resnet20 --data cifar10
   senet-jax predict photo.jpg --weights deeplabv3.pth --model deeplabv3_resnet50
-  senet-jax predict photo.jpg --run runs/coco --min-score 0.5     boxes and masks of objects
 
 Of a folder all images are taken, those of its folders too, but nothing hidden. A run knows the
 names of its classes; its data need not be there. Weights of 1,000 classes are taken for ImageNet's,
 normalised as ImageNet's usually are; --data names another data set, which must be there. A file
 that is no image is named on standard error, the others are still predicted, and the exit code is
-2.
+2."""
+
+PICTURES = """\
 A network of semantic segmentation says the class of each pixel at the image's own size: the folder
 --out then has PHOTO.overlay.png, the image in the colours of the classes with a legend, and
 PHOTO.label.png, the number of the class of each pixel. Printed are the shares of the classes. Its
 weights of 21 classes are taken for PASCAL VOC's; for other ones name the set with --data: of
 cityscapes, camvid, voc2012 and pascal_context the names are known, else give --data-dir, too. It is
-compiled for each size of images; with --scales and --flip (`senet-jax evaluate --help`) once.
+compiled for each size of images; with the flags above (`senet-jax evaluate --help segmentation`)
+once."""
+
+OBJECTS = """\
 A run of detection draws PHOTO.objects.png: boxes, classes, scores and masks. DIR/detections.json
 has the objects of all images in COCO's results format."""
-
 
 LEAST_SIDE, DOTS = 4.0, 100
 """The least side of an overlay, inches, and pixels of an image drawn in an inch."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what the command takes."""
+def add_arguments(parser: Flags) -> None:
+    """Declares what the command takes, besides the flags of its topics."""
     parser.add_argument(
         "image", nargs="+", type=weights, help="image files, folders of images, or patterns"
     )
@@ -75,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=weights,
         default=[],
+        metavar="RUN",
         help="folders of runs or of checkpoints",
     )
     parser.add_argument(
@@ -85,33 +92,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="files of weights, or hf-hub:owner/repository",
     )
     add_networks(parser)
-    parser.add_argument("--data", help="name of the data set that weights were trained on")
-    parser.add_argument("--data-dir", type=path, help="folder of that data set")
+    parser.add_argument("--data", metavar="NAME", help="data set that the weights were trained on")
+    parser.add_argument("--data-dir", type=path, metavar="DIR", help="folder of that data set")
+    parser.add_argument(
+        "--top", type=number(CLASSES), default=5, metavar="N", help="number of classes printed"
+    )
+    parser.add_argument(
+        "--out",
+        type=path,
+        metavar="DIR",
+        help="folder of the pictures of segmentation or detection; default: the current one",
+    )
+    parser.add_argument(
+        "--min-score",
+        type=number(Range(0, 1)),
+        metavar="SCORE",
+        help="of a run of detection: the least score of an object; default: 0.5",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+
+def _add_views(parser: Flags) -> None:
     add_views(parser)
-    add_sliding(parser)
     parser.add_argument(
         "--exif-orientation",
         action="store_true",
         help="turn images as the orientation in their EXIF says; a run that was trained so does",
     )
-    parser.add_argument(
-        "--top",
-        type=number(CLASSES),
-        default=5,
-        help="how many classes are given",
-    )
-    parser.add_argument(
-        "--out",
-        type=path,
-        help="folder of the pictures of a network of segmentation or detection; default: the "
-        "current one",
-    )
-    parser.add_argument(
-        "--min-score",
-        type=number(Range(0, 1)),
-        help="least score of an object (runs of detection); default: 0.5",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+
+
+TOPICS = {
+    "examples": Topic("more examples, and which files are read", MORE_EXAMPLES),
+    "views": Topic("crops and sizes of the images; batches and devices", declare=_add_views),
+    "weights": Topic("how files of weights are read", declare=add_conversion),
+    "segmentation": Topic("pictures, scales and sliding crops", PICTURES, add_sliding),
+    "detection": Topic("the files that a run of detection writes", OBJECTS),
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -200,9 +216,7 @@ _AS_THEY_ARE = ("image", "runs", "which", "exif_orientation", "out", "json")
 
 def _check_flags(options: argparse.Namespace, own: tuple[str, ...], said: str) -> None:
     """Checks that no flag is given that does nothing for a network of segmentation or detection."""
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    check_only(options, parser.parse_args(options.image), (*_AS_THEY_ARE, *own), said)
+    check_only(options, options.parser.parse_args(options.image), (*_AS_THEY_ARE, *own), said)
 
 
 def _predict_pixels(options: argparse.Namespace) -> int:

@@ -4,8 +4,6 @@ import argparse
 
 from senet_jax.command_line.arguments import path
 
-SUMMARY = "Build a data set of TensorFlow Datasets, or check a set of scenes or objects."
-
 EXAMPLES = """examples:
   senet-jax prepare imagenet2012 --manual-dir ~/imagenet --data-dir /data/tfds
   senet-jax prepare cifar10

@@ -4,8 +4,6 @@ import argparse
 
 from senet_jax.command_line.arguments import path
 
-SUMMARY = "Compare the runs of a study: tables with intervals and tests, and figures."
-
 EXAMPLES = """examples:
   senet-jax report runs/gates
   senet-jax report runs/gates --baseline plain --out paper/figures

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from senet_jax.command_line.help_pages import Description
+from senet_jax.commands.table import SUMMARIES
 from senet_jax.config import TrainConfig
 from senet_jax.errors import choose, require
 from senet_jax.files import check_folder, check_target
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
 
     from senet_jax.training.preview import Preview
 
-SUMMARY = "Draw a batch of training images, as the network is shown them."
-
 EXAMPLES = """examples:
   senet-jax show-data demo                                 the first batch of a preset's run
   senet-jax show-data cifar10 --data.augment.cutout 16 --data.augment.mixup 0.2 --step 100
@@ -27,9 +27,23 @@ EXAMPLES = """examples:
   senet-jax show-data folder --data.dir DIR --data.image-size 224 \\
       --data.augment.policy autoaugment --images 48 --out autoaugment.png
 
-A preset or the name of a data set comes first; flags change any field of the config of the run,
-and `senet-jax show-data PRESET --help` lists them. The images are those of a step of that run,
-after all that host and device change and mix, and before they are normalised."""
+A preset or the name of a data set comes first; flags change any field of the config of the run.
+The images are those of a step of that run, after all that host and device change and mix, and
+before they are normalised."""
+
+COMMON = {
+    "--step": "step of the run whose batch is drawn",
+    "--images": "number of images that are drawn",
+    "--out": "PNG file; default: DATA-STEP.png",
+    "--seed": "seed of order and augmentation",
+    "--data.name": "data set, as `senet-jax prepare` names it",
+    "--data.dir": "its folder",
+    "--data.image-size": "side of the images, pixels",
+    "--data.batch-size": "images of a step",
+    "--data.augment.policy": "policy of augmentation",
+    "--model.name": "network, whose task and image size count",
+}
+"""The flags of the first page of help."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +64,7 @@ def run(arguments: list[str]) -> int:
 
     named = bool(arguments) and not arguments[0].startswith("-")
     default = _named(arguments.pop(0)) if named else ShowDataConfig()
-    description = f"{SUMMARY}\n\n{EXAMPLES}"
+    description = Description(SUMMARIES["show-data"], EXAMPLES, COMMON)
     config = read_config("senet-jax show-data", "[PRESET | DATA]", description, default, arguments)
     config.validate()
     out = config.out or Path(f"{config.data.name}-{config.step}.png")

@@ -1,31 +1,39 @@
 """`senet-jax train`."""
 
+import textwrap
 from typing import TYPE_CHECKING
+
+from senet_jax.command_line.help_pages import Description, Topic, width
+from senet_jax.commands.table import SUMMARIES
 
 if TYPE_CHECKING:
     from senet_jax.command_line.invocation import Invocation
     from senet_jax.config import TrainConfig
 
-SUMMARY = "Train a network, or resume."
-
 EXAMPLES = """examples:
   senet-jax train demo                                     handwritten digits, a minute
-  senet-jax train cifar10 --model.name cifar_seresnet56    the recipe of the ResNet paper
   senet-jax train cifar10 --model.attention.gate tanh --run-dir runs/tanh      an ablation
   senet-jax train --data.name folder --data.dir DIR --data.image-size 64 --run-dir runs/mine
   senet-jax train imagenet-senet --data.dir DIR --data.batch-size 256
+  senet-jax train scenes-segmentation                      digits in a scene, a few minutes
+The same command on the same --run-dir resumes. Flags change any field of the preset."""
+
+MORE_EXAMPLES = """examples:
+  senet-jax train cifar10 --model.name cifar_seresnet56    the recipe of the ResNet paper
   senet-jax train cifar100 --init-weights cifar10.npz --drop-head --frozen 'stem/*' 'stage2/*' \\
       --body-rate 0.1 --run-dir runs/finetuned             fine-tuning
-  senet-jax train scenes-segmentation                      digits in a scene, a few minutes
   senet-jax train ade20k --data.dir ADEChallengeData2016 --init-weights resnest50.pth --drop-head
   senet-jax train --task segmentation --data.name masks --data.dir DIR --data.crop.size 256 \\
       --model.name fcn_resnet18 --run-dir runs/mine        your images and label PNGs
   senet-jax train scenes-detection                         boxes and masks, a few minutes
   senet-jax train coco --data.dir COCO --init-weights resnest50.pth --drop-head
-  senet-jax train --task detection --data.name coco_json --data.dir DIR --run-dir runs/cells \
+  senet-jax train --task detection --data.name coco_json --data.dir DIR --run-dir runs/cells \\
       --model.name fasterrcnn_resnet18_fpn --data.objects.short 512    your images and boxes
 
-presets, with their epochs:
+On a GPU or TPU compiled programs are kept in ~/.cache/senet_jax/xla, and the second start is
+quicker; --compilation-cache True does so on a CPU, --compilation-cache False nowhere."""
+
+PRESET_LIST = """presets, with their epochs:
   demo                  30  handwritten digits
   cifar10              164  the recipe of ResNet
   cifar100             164  the same
@@ -43,28 +51,54 @@ presets, with their epochs:
   scenes-detection       8  digits in a scene, their boxes and masks
   coco                  12  Mask R-CNN on ResNeSt-50, the recipe of its authors
 
-`python experiments/imagenet.py --help` says which errors the papers give for those of ImageNet and
-Places365.
-A preset may come first. Flags change any field of the config, and `senet-jax train PRESET --help`
-lists them. The same command on the same --run-dir resumes.
+`senet-jax train PRESET --help all` lists the values of a preset. For those of ImageNet and
+Places365, `python experiments/imagenet.py --help` lists the errors that the papers report."""
+
+HOSTS = """\
 Several hosts train together if each is started with the same command and says which it is
-(--hosts.coordinator, --hosts.count, --hosts.index); srun, mpirun and a TPU pod say it themselves.
-On a GPU or TPU compiled programs are kept in ~/.cache/senet_jax/xla, and the second start is
-quicker; --compilation-cache True does so on a CPU, --compilation-cache False nowhere."""
+(--hosts.coordinator, --hosts.count, --hosts.index); srun, mpirun and TPU pods say it themselves."""
+
+COMMON = {
+    "--run-dir": "folder of all that is written",
+    "--epochs": "passes over the training images",
+    "--data.name": "data set, as `senet-jax prepare` names it",
+    "--data.dir": "its folder",
+    "--data.batch-size": "images of a step, over all devices",
+    "--model.name": "network of `senet-jax models`",
+    "--model.attention.kind": "another attention, or none",
+    "--model.attention.gate": "gate of its attention, such as sigmoid or tanh",
+    "--optimizer.learning-rate": "peak learning rate",
+    "--init-weights": "weights to start from: a file, or hf-hub:owner/repository",
+    "--dry-run": "print the memory and time of a step, and stop",
+}
+"""The flags of the first page of help."""
+
+TOPICS = {
+    "examples": Topic("more examples: fine-tuning, segmentation, detection", MORE_EXAMPLES),
+    "presets": Topic("the presets, with their epochs", PRESET_LIST),
+    "hosts": Topic("several hosts", HOSTS),
+}
 
 
 def run(arguments: list[str]) -> int:
     """Runs the command, whose arguments tyro reads: a flag for every field of the config."""
     from senet_jax.config import TrainConfig
-    from senet_jax.training.presets import preset
+    from senet_jax.training.presets import PRESETS, preset
 
     named = bool(arguments) and not arguments[0].startswith("-")
     default = preset(arguments.pop(0)) if named else TrainConfig()
-    return run_flags("senet-jax train", "[PRESET]", f"{SUMMARY}\n\n{EXAMPLES}", default, arguments)
+    names = textwrap.fill(
+        f"presets: {', '.join(PRESETS)}",
+        width(),
+        subsequent_indent="  ",
+        break_on_hyphens=False,
+    )
+    description = Description(SUMMARIES["train"], f"{EXAMPLES}\n\n{names}", COMMON, TOPICS)
+    return run_flags("senet-jax train", "[PRESET]", description, default, arguments)
 
 
 def run_flags(
-    prog: str, positional: str, description: str, default: "TrainConfig", flags: list[str]
+    prog: str, positional: str, description: Description, default: "TrainConfig", flags: list[str]
 ) -> int:
     """Trains with a config of which flags change fields, or does what they ask for instead.
 

@@ -1,16 +1,12 @@
 """A dataclass with the fields of several declarations, as flags need it."""
 
-import ast
 import dataclasses
-import functools
-import inspect
-import itertools
-import sys
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union
 
+from senet_jax.fields.documentation import documentation
 from senet_jax.ranges import Range
 
 
@@ -104,7 +100,7 @@ class _Help(Mapping[str, str]):
             raise KeyError(key)
         texts: dict[str, list[str]] = {}
         for name, owner in self._owners.items():
-            texts.setdefault(_text(owner, self._field), []).append(name)
+            texts.setdefault(documentation(owner, self._field), []).append(name)
         if len(texts) == 1 and len(self._owners) == self._among:
             return next(iter(texts))
         return " ".join(f"{', '.join(names)}: {text}" for text, names in texts.items())
@@ -114,34 +110,3 @@ class _Help(Mapping[str, str]):
 
     def __len__(self) -> int:
         return 1
-
-
-def _text(declaration: type, field: str) -> str:
-    """The string after a field, in one line."""
-    for each in declaration.__mro__:
-        text = _strings(each.__module__).get(each.__name__, {}).get(field)
-        if text is not None:
-            return " ".join(text.split())
-    return ""
-
-
-@functools.cache
-def _strings(module: str) -> dict[str, dict[str, str]]:
-    """The strings after the fields of a module's classes, by class and field."""
-    try:
-        source = inspect.getsource(sys.modules[module])
-    except (OSError, TypeError):  # Python itself is no file.
-        return {}
-    classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
-    return {
-        node.name: {
-            field.target.id: after.value.value
-            for field, after in itertools.pairwise(node.body)
-            if isinstance(field, ast.AnnAssign)
-            and isinstance(field.target, ast.Name)
-            and isinstance(after, ast.Expr)
-            and isinstance(after.value, ast.Constant)
-            and isinstance(after.value.value, str)
-        }
-        for node in classes
-    }

@@ -1,6 +1,5 @@
 """A message names no flag that the command which shows it does not have."""
 
-import argparse
 import ast
 import re
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 import senet_jax
 from senet_jax.command_line import study
 from senet_jax.command_line.invocation import Invocation
+from senet_jax.command_line.parsers import command_parser
 from senet_jax.commands import table
 from senet_jax.commands.show_data import ShowDataConfig
 from senet_jax.config import TrainConfig, field_values
@@ -58,8 +58,7 @@ def flags_of(command):
     if config is not None:
         names = (name.removeprefix("config.") for name in field_values(config))
         return {f"--{name.replace('_', '-')}" for name in names}
-    parser = argparse.ArgumentParser()
-    table.COMMANDS[command].add_arguments(parser)
+    parser = command_parser(command, "", table.command(command))
     return {flag for action in parser._actions for flag in action.option_strings}
 
 
@@ -77,7 +76,7 @@ def named_flags(module):
 
 
 def modules():
-    own = {f"commands/{name.replace('-', '_')}.py": (name,) for name in table.EXAMPLES}
+    own = {f"commands/{name.replace('-', '_')}.py": (name,) for name in table.SUMMARIES}
     return own | SHARED
 
 
@@ -95,7 +94,7 @@ def test_messages_and_flags_are_found():
 
 
 def test_every_flag_of_a_message_is_one_of_some_command():
-    known = {"--help", "--slurm"}.union(flags_of("study"), *map(flags_of, table.EXAMPLES))
+    known = {"--help", "--slurm"}.union(flags_of("study"), *map(flags_of, table.SUMMARIES))
     for file in PACKAGE.rglob("*.py"):
         module = file.relative_to(PACKAGE).as_posix()
         named = named_flags(module) - {"--ntasks-per-node"}

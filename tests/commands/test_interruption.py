@@ -27,7 +27,7 @@ interruption.watch_interrupts(ends_within_s={ends_within_s})
 def run(options):
     {body}
 
-table.models.run = run
+table.command("models").run = run
 sys.argv = ["senet-jax", "models"]
 sys.exit(cli.main())
 """
@@ -144,13 +144,12 @@ def test_a_process_that_ignores_interrupts_still_does():
     assert interrupted(program.format(body=body, ends_within_s=0.3))[:2] == (7, "")
 
 
-@pytest.mark.parametrize("command", [*table.COMMANDS, *table.CONFIG_COMMANDS])
+@pytest.mark.parametrize("command", table.SUMMARIES)
 def test_every_command_ends_with_130(command, capsys, monkeypatch):
     def run(options):
         raise KeyboardInterrupt
 
-    module = {**table.COMMANDS, **table.CONFIG_COMMANDS}[command]
-    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(table.command(command), "run", run)
     required = {"predict": ["x"], "checkpoints": ["x"], "average": ["x"], "report": ["x"]}
     required |= {"excitation": ["x"], "convert": ["x", "--out", "x"], "prepare": ["x"]}
     required["export"] = ["x", "--format", "npz"]

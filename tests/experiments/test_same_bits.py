@@ -6,6 +6,7 @@ import pytest
 from experiments.benchmarks import same_bits
 from experiments.benchmarks.same_bits import RUNS, differences
 from senet_jax.command_line.flags import read_config
+from senet_jax.command_line.help_pages import Description
 from senet_jax.config import TrainConfig
 from senet_jax.errors import UsageError
 from senet_jax.training.presets import preset
@@ -34,7 +35,7 @@ def test_the_runs_have_flags_of_the_command_line(tmp_path):
     for name, text in RUNS.items():
         words = text.format(photographs=tmp_path).split()
         default = TrainConfig() if words[0].startswith("-") else preset(words.pop(0))
-        read_config("senet-jax train", "", name, default, words).validate()
+        read_config("senet-jax train", "", Description(name), default, words).validate()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from senet_jax.attention.gates import ACTIVATIONS, GATES
 from senet_jax.attention.gather_excite import EXTENTS
 from senet_jax.attention.squeeze import SQUEEZES
 from senet_jax.command_line.flags import read_config
+from senet_jax.command_line.help_pages import Description
 from senet_jax.config import AttentionOverrides, ModelConfig, TrainConfig
 from senet_jax.fields.attention import MECHANISMS
 from senet_jax.fields.detectors import DETECTORS
@@ -136,7 +137,7 @@ def test_every_field_is_a_flag():
         *itertools.chain(*(flag_of("", *item) for item in model.items())),
         *itertools.chain(*(flag_of("attention.", *item) for item in attention.items())),
     ]
-    read = read_config("prog", "", "", TrainConfig(), flags).model
+    read = read_config("prog", "", Description(""), TrainConfig(), flags).model
     assert read == ModelConfig(attention=AttentionOverrides(**attention), **model)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from senet_jax.commands.train import EXAMPLES
+from senet_jax.commands.train import PRESET_LIST
 from senet_jax.config import TrainConfig
 from senet_jax.models.configured import build_model
 from senet_jax.training.optimizer import make_schedule, scaled_to
@@ -54,7 +54,7 @@ def test_a_preset_can_be_run(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_told(name):
-    assert f"\n  {name:<19}{preset(name).epochs:>5}  " in EXAMPLES
+    assert f"\n  {name:<19}{preset(name).epochs:>5}  " in PRESET_LIST
 
 
 def rate(name, epoch, batch_size=None):
