@@ -76,7 +76,7 @@ def _module(model: ModelConfig) -> Any:
         dataclasses.replace(
             model, **{name: getattr(default, name) for name in (*_TRAINING, *idle)}
         ),
-        1,
+        2,
     )
 
 

@@ -125,6 +125,11 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
         return self.backbone.attention
 
     @property
+    def stage_numbers(self) -> Sequence[int]:
+        """Numbers of the stages of the backbone that can carry attention."""
+        return self.backbone.stage_numbers
+
+    @property
     def drop_block(self) -> float:
         """Rate of DropBlock of the backbone."""
         return getattr(self.backbone, "drop_block", 0.0)
