@@ -91,8 +91,8 @@ class DetectorFields:
     0 makes it the L1 loss, detectron2's."""
     box_outputs: Literal["all", "foreground", "agnostic"] = "all"
     """The classes that have outputs for boxes: all classes, the background too; all but the
-    background (detectron2); or none, so that all classes share one. Masks have outputs for all
-    classes, or for all but the background in the other two."""
+    background (detectron2); or none, so that all classes share one, as those of a cascade always
+    do. Masks have outputs for all classes, or for all but the background in the other two."""
     background: Literal["first", "last"] = "first"
     """The place of the background among the classes: torchvision's or detectron2's."""
     score_threshold: Share = 0.05
