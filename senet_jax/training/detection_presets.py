@@ -95,12 +95,13 @@ _FROM_SCRATCH = OptimizerConfig(
 NUCLEI = TrainConfig(
     run_dir=Path("runs/nuclei"),
     task="detection",
-    epochs=12,
+    epochs=10,
     model=dataclasses.replace(
         _SMALL,
         name="maskrcnn_seresnet18_fpn",
         # Two for each level; half of the nuclei are 10 to 18 pixels wide, and few more than 30.
         anchor_sizes=(8, 12, 16, 24, 32, 48, 48, 64, 64, 96),
+        anchor_ratios=(0.6, 1.0, 1.6),
         box_samples=96,
         mask_convs=2,
         mask_width=32,
@@ -114,7 +115,7 @@ NUCLEI = TrainConfig(
         augment=AugmentConfig(flip=True),
     ),
     optimizer=_FROM_SCRATCH,
-    eval_every_epochs=6,
+    eval_every_epochs=5,
 )
 """Nuclei of cells under a microscope with a small Mask R-CNN, from scratch: the images of 256x256
 pixels of the Data Science Bowl of 2018, in COCO's format."""
