@@ -85,7 +85,7 @@ def stage(base: TrainConfig) -> dict[str, TrainConfig]:
     conv5_x alone. Cost: a cell for each stage of the network that --model names, one for all and
     one for none, each as many runs as seeds.
     """
-    stages = build_model(base.model, num_classes=1).stage_numbers
+    stages = build_model(base.model, num_classes=2).stage_numbers
     return ablation(
         base, {"all": base} | {f"stage{each}": with_model(base, stages=(each,)) for each in stages}
     )

@@ -55,8 +55,8 @@ class _Named:
     name: str = "cifar_seresnet20"
     """A name that `senet-jax models` lists; for semantic segmentation HEAD_BACKBONE: "fcn",
     "deeplabv3", "deeplabv3plus" or "pspnet" on one of them, such as "deeplabv3_resnest50d"; for
-    detection HEAD_BACKBONE_fpn or HEAD_BACKBONE_fpn_v2: "fasterrcnn" or "maskrcnn" on one of them,
-    such as "maskrcnn_resnest50d_fpn"."""
+    detection HEAD_BACKBONE_fpn or HEAD_BACKBONE_fpn_v2: "fasterrcnn", "maskrcnn", "cascadercnn" or
+    "cascademaskrcnn" on one of them, such as "maskrcnn_resnest50d_fpn"."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute precision; parameters, statistics and gates are float32 always."""
     attention: AttentionOverrides = AttentionOverrides()

@@ -66,6 +66,7 @@ HEAVY = {
     "benchmarks",
     "blocks",
     "boxes",
+    "cascade",
     "cbam",
     "checkpoint",
     "checkpoint_faults",

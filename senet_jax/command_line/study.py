@@ -47,6 +47,10 @@ DataName = Literal[
     "pascal_context",
     "cityscapes",
     "voc2012",
+    "scenes-detection",
+    "nuclei",
+    "bccd",
+    "coco-senet",
 ]
 
 
@@ -55,8 +59,8 @@ class Options:
     """Run a study, or go on with it, and report it."""
 
     data: DataName = "digits"
-    """The data set, with its recipe: of images with one class each, or, from "scenes" on, of scenes
-    for semantic segmentation."""
+    """The data set, with its recipe: of images with one class each; from "scenes" on, of scenes for
+    semantic segmentation; from "scenes-detection" on, of objects."""
     data_dir: Path | None = None
     """Its folder; None as in `senet-jax train`."""
     model: str | None = None

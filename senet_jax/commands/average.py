@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     average = average_checkpoints(options.path, options.last, with_data=again)
     variables, trained = average.variables, average.run
     if again:
-        stats = batch_norm_statistics(trained, variables["params"], options.bn_batches)
+        stats = batch_norm_statistics(trained, variables, options.bn_batches)
         variables = {**variables, "batch_stats": stats}
     save_weights(
         options.out,

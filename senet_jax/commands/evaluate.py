@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_jax.command_line.arguments import Flags, path, weights
+from senet_jax.command_line.arguments import Flags, count, path, weights
 from senet_jax.command_line.help_pages import Topic
 from senet_jax.command_line.networks import (
     PIXEL_WEIGHTS,
@@ -26,6 +26,7 @@ from senet_jax.command_line.networks import (
     view_fields,
 )
 from senet_jax.errors import UsageError
+from senet_jax.ranges import MOST_STEPS
 from senet_jax.text import printable
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ MORE_EXAMPLES = """examples:
   senet-jax evaluate runs/a --sizes 224 256 288       several scales
   senet-jax evaluate runs/a --per-class classes.csv   accuracy by class, and what is confused
   senet-jax evaluate runs/coco --results found.json   COCO's twelve numbers, AP by class
+  senet-jax evaluate runs/coco --bn-batches 200       with the statistics of 200 batches
   senet-jax evaluate runs/a --labels real.json        other labels: ImageNet-ReaL's, or one's own
   senet-jax evaluate runs/ade20k --scales 0.5 0.75 1 1.25 1.5 1.75 --flip
   senet-jax evaluate --weights deeplabv3.pth --model deeplabv3_resnet50 --data voc2012 \\
@@ -105,6 +107,13 @@ def add_arguments(parser: Flags) -> None:
         metavar="JSON",
         help="of a run of detection: write what was found in COCO's results format",
     )
+    parser.add_argument(
+        "--bn-batches",
+        type=count(1, MOST_STEPS),
+        metavar="N",
+        help="of a run of detection: take the batch norm statistics anew over so many training "
+        "batches",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -150,6 +159,11 @@ def run(options: argparse.Namespace) -> int:
     check_no_sliding(options, (*SLIDING, "own_sizes"))
     if options.results is not None:
         raise UsageError("--results is for a run of detection.")
+    if options.bn_batches is not None:
+        raise UsageError(
+            "--bn-batches is for a run of detection: `senet-jax average RUN --bn-batches N` writes "
+            "the weights of other runs with such statistics."
+        )
     networks, dataset = open_networks(sources, options)
     for network in networks:
         if options.labels is None and network.card.classes != dataset.classes:
@@ -182,6 +196,7 @@ def run(options: argparse.Namespace) -> int:
 def _evaluate_task(options: argparse.Namespace, task: "type[Task]") -> int:
     """Evaluates a run of any task as the run itself did, by the metrics of the task."""
     from senet_jax.files import check_target, write_text
+    from senet_jax.inference.average import batch_norm_statistics
     from senet_jax.inference.trained import restore_run
     from senet_jax.tasks.detections import Detections
 
@@ -189,7 +204,7 @@ def _evaluate_task(options: argparse.Namespace, task: "type[Task]") -> int:
     check_only(
         options,
         options.parser.parse_args([path]),
-        ("path", "which", "json", "results"),
+        ("path", "which", "json", "results", "bn_batches"),
         f"{path} is a run of the task {task.name}, which is evaluated as the run itself was.",
     )
     if options.results is not None:
@@ -197,6 +212,9 @@ def _evaluate_task(options: argparse.Namespace, task: "type[Task]") -> int:
             raise UsageError("--results is for a run of detection.")
         check_target(options.results)
     run, step, variables = restore_run(Path(path), options.which, with_data=True)
+    if options.bn_batches is not None:
+        stats = batch_norm_statistics(run, variables, options.bn_batches)
+        variables = {**variables, "batch_stats": stats}
     accumulator = run.task.accumulator()
     metrics = run.evaluate(variables, accumulator)
     _print_metrics(options, {"step": step}, task, metrics)

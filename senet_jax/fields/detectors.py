@@ -91,8 +91,8 @@ class DetectorFields:
     0 makes it the L1 loss, detectron2's."""
     box_outputs: Literal["all", "foreground", "agnostic"] = "all"
     """The classes that have outputs for boxes: all classes, the background too; all but the
-    background (detectron2); or none, so that all classes share one. Masks have outputs for all
-    classes, or for all but the background in the other two."""
+    background (detectron2); or none, so that all classes share one, as those of a cascade always
+    do. Masks have outputs for all classes, or for all but the background in the other two."""
     background: Literal["first", "last"] = "first"
     """The place of the background among the classes: torchvision's or detectron2's."""
     score_threshold: Share = 0.05
@@ -139,10 +139,29 @@ class MaskRCNNFields(DetectorFields):
     mask_targets: Literal["soft", "binary"] = "soft"
     """Targets of the pixels of a mask: the share of the object in each, by unaligned RoIAlign
     (torchvision), or whether it is at least a half, by the aligned one (detectron2)."""
+    mask_paste: Project = "torchvision"
+    """The rule by which evaluation and prediction enlarge a mask to its box: cut to whole pixels
+    ("torchvision"), or read at the centre of each pixel ("detectron2")."""
+
+
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class CascadeRCNNFields(DetectorFields):
+    """Those of Cascade R-CNN."""
+
+    later_overlaps: Annotated[tuple[float, ...], Range(0, 1, count=(1, 8))] = (0.6, 0.7)
+    """A box head for each, after the first one: the least IoU of a box with an object that makes it
+    positive there, below which it is background. The first one has box_high and box_low."""
+
+
+@dataclasses.dataclass(kw_only=True, init=False, repr=False, eq=False)
+class CascadeMaskRCNNFields(MaskRCNNFields, CascadeRCNNFields):
+    """Those of Cascade Mask R-CNN."""
 
 
 DETECTORS: dict[str, type[DetectorFields]] = {
     "FasterRCNN": DetectorFields,
     "MaskRCNN": MaskRCNNFields,
+    "CascadeRCNN": CascadeRCNNFields,
+    "CascadeMaskRCNN": CascadeMaskRCNNFields,
 }
 """The detectors whose fields are flags, by the names of their modules."""

@@ -1,7 +1,7 @@
 """Weights averaged over checkpoints, and the batch norm statistics that belong to them."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def average_checkpoints(
 
 
 def batch_norm_statistics(
-    run: Run, params: PyTree[Array], batches: int
+    run: Run, variables: Mapping[str, PyTree[Array]], batches: int
 ) -> dict[str, PyTree[np.ndarray]]:
     """The statistics of the batch norms of a network, over training batches as it is shown them.
 
@@ -77,7 +77,8 @@ def batch_norm_statistics(
 
     Args:
         run: The run, with its data.
-        params: The weights.
+        variables: The weights, ``params``, and ``batch_stats``, of which norms keep theirs whose
+            statistics training does not change.
         batches: The number of batches, from the first step's on.
 
     Returns:
@@ -88,26 +89,31 @@ def batch_norm_statistics(
     """
     if not 1 <= batches <= run.batches.steps:
         raise UsageError(f"{run.batches.steps} batches can be had at the most, not {batches}.")
-    stats: Any = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), run.abstract.batch_stats)
 
-    def of_batch(params: Any, batch: Arrays, index: Array) -> Any:
+    def of_batch(variables: Any, batch: Arrays, index: Array) -> Any:
         keys = StepKeys.of(jax.random.key(run.config.seed), index)
         arrays, _ = run.task.prepare(batch, keys, run.network.normalization)
         _, updated = run.network.apply(
-            {"params": params, "batch_stats": stats},
+            variables,
             *run.task.inputs(arrays, train=True),
             train=True,
             mutable=["batch_stats"],
             rngs=network_keys(run.task, keys.dropout),
         )
-        # Running statistics that start at zero have so much of the batch's in them.
-        return jax.tree.map(lambda leaf: leaf / (1 - MOMENTUM), updated.get("batch_stats", {}))
+        # The share of the batch's statistics in the new ones; frozen ones stay as they are.
+        return jax.tree.map(
+            lambda new, old: (new - MOMENTUM * old) / (1 - MOMENTUM),
+            updated.get("batch_stats", {}),
+            variables["batch_stats"],
+        )
 
     everywhere = meshes.replicated(run.mesh)
     step = run.network.jit(of_batch, out_shardings=everywhere)
-    params = jax.device_put(params, everywhere)
+    variables = jax.device_put(
+        {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}, everywhere
+    )
     return _mean(
-        step(params, meshes.to_devices(run.batches[index][0], run.mesh), jnp.int32(index))
+        step(variables, meshes.to_devices(run.batches[index][0], run.mesh), jnp.int32(index))
         for index in range(batches)
     )
 

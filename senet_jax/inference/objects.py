@@ -57,6 +57,7 @@ class ObjectDetector:
         self.exif_orientation = run.config.data.exif_orientation
         """The run turned images by their EXIF."""
         self._objects, task = run.config.data.objects, run.task
+        self._paste = task.paste
         network = Network(
             run.model,
             run.network.normalization,
@@ -93,5 +94,5 @@ class ObjectDetector:
         boxes = on_original(said["boxes"][kept], size, original)
         masks = None
         if "masks" in said:
-            masks = paste_masks(said["masks"][kept], boxes, *image.shape[:2])
+            masks = paste_masks(said["masks"][kept], boxes, *image.shape[:2], self._paste)
         return Found(boxes, said["labels"][kept] - 1, said["scores"][kept], masks)

@@ -51,7 +51,8 @@ def jobs(cells: Mapping[str, TrainConfig], folder: Path, seeds: Sequence[int]) -
     ]
     for config in cells.values():
         config.validate()
-        build_model(config.model, num_classes=1)
+        # Two, because a detector counts the background.
+        build_model(config.model, num_classes=2)
     for job in found:
         check_run_dir(job.config, flag="--out")
     return found

@@ -28,8 +28,10 @@ from senet_jax.errors import UsageError
 from senet_jax.models.configured import build_model
 from senet_jax.models.detection import named
 from senet_jax.models.detection.coverage import covered_share
+from senet_jax.models.detection.mask_rcnn import MaskRCNN
 from senet_jax.models.detection.rcnn import FasterRCNN
 from senet_jax.models.segmentation import named as segmenters
+from senet_jax.ops.masks import PasteStyle
 from senet_jax.tasks.base import Arrays, Measured, Task, is_kernel
 from senet_jax.tasks.coco_ap import NUMBERS
 from senet_jax.tasks.detections import KINDS, Detections
@@ -95,7 +97,7 @@ class Detection(Task):
         "data.val_split",
     )
     head: ClassVar[tuple[str, ...]] = (
-        *("pyramid/*", "rpn/*", "box_head/*", "box_predictor/*", "mask_head/*"),
+        *("pyramid/*", "rpn/*", "box_head*", "box_predictor*", "mask_head/*"),
     )
     rngs: ClassVar[tuple[str, ...]] = ("dropout", "sampling")
 
@@ -138,7 +140,7 @@ class Detection(Task):
     @classmethod
     def has_masks(cls, config: ModelConfig) -> bool:
         """Says if the network of a config has a mask head."""
-        return config.name.startswith("maskrcnn")
+        return named.has_masks(config.name)
 
     @classmethod
     def of(cls, config: TrainConfig, dataset: Dataset) -> Self:
@@ -257,7 +259,15 @@ class Detection(Task):
 
     def accumulator(self) -> Detections:
         pictures = self.dataset
-        return Detections(pictures.val.truth, pictures.val.image_id, pictures.category_ids)
+        return Detections(
+            pictures.val.truth, pictures.val.image_id, pictures.category_ids, self.paste
+        )
+
+    @property
+    def paste(self) -> PasteStyle:
+        """The rule by which masks are pasted into images, that of the network if it has one."""
+        network = self._network
+        return network.mask_paste if isinstance(network, MaskRCNN) else "torchvision"
 
     @classmethod
     def details(cls, metrics: Mapping[str, float]) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from senet_jax.data.pictures import Truth, run_lengths
-from senet_jax.ops.masks import paste_masks
+from senet_jax.ops.masks import PasteStyle, paste_masks
 from senet_jax.tasks.coco_ap import CocoScores, Kind, coco_scores, result
 
 LOGGER = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ class Detections:
         truth: Returns the annotations.
         image_id: From the place of an image in its split to its number in the annotations.
         category_ids: The number of each class in the annotations.
+        paste: The rule by which masks are pasted into images.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class Detections:
         truth: Callable[[], Truth],
         image_id: Callable[[int], int],
         category_ids: Sequence[int],
+        paste: PasteStyle = "torchvision",
     ) -> None:
+        self._paste: PasteStyle = paste
         self._truth, self._image_id, self._category_ids = truth, image_id, category_ids
         self._rows: dict[str, list[Any]] = {
             name: [] for name in ("place", "label", "score", "box", "side", "length")
@@ -78,7 +81,7 @@ class Detections:
                     # One at a time: all of them at the size of the image would take much memory.
                     grid, box = rows["masks"][image, row, None], boxes[row, None]
                     height, width = map(int, original)
-                    (mask,) = paste_masks(grid, box, height, width)
+                    (mask,) = paste_masks(grid, box, height, width, self._paste)
                     code = run_lengths(mask)["counts"].encode("ascii")
                 kept["side"].append(original)
                 kept["length"].append(len(code))

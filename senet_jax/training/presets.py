@@ -4,8 +4,9 @@ import dataclasses
 from pathlib import Path
 
 from senet_jax.config import ModelConfig, OptimizerConfig, SegmentationConfig, TrainConfig
-from senet_jax.data.config import AugmentConfig, CropConfig, DataConfig, ObjectsConfig
+from senet_jax.data.config import AugmentConfig, CropConfig, DataConfig
 from senet_jax.errors import choose
+from senet_jax.training.detection_presets import DETECTION
 
 _CIFAR = TrainConfig(
     run_dir=Path("runs/cifar10"),
@@ -230,85 +231,6 @@ PASCAL_CONTEXT = dataclasses.replace(
 )
 """The same for PASCAL Context: a rate of 0.001 for the backbone."""
 
-SCENES_DETECTION = TrainConfig(
-    run_dir=Path("runs/scenes-detection"),
-    task="detection",
-    epochs=8,
-    model=ModelConfig(
-        name="maskrcnn_seresnet18_fpn",
-        blocks=(1, 1, 1, 1),
-        widths=(48, 96, 96, 96),
-        stem_width=32,
-        pyramid_width=48,
-        # Two for each level; digits are 8 to 30 pixels wide, and higher than wide.
-        anchor_sizes=(16, 24, 24, 32, 32, 48, 48, 64, 64, 96),
-        anchor_ratios=(1.0, 2.0),
-        pre_nms_train=100,
-        pre_nms_test=100,
-        post_nms_train=64,
-        post_nms_test=64,
-        rpn_samples=64,
-        box_width=128,
-        box_samples=24,
-        box_positive=0.5,
-        roi_samples=1,
-        detections=12,
-        mask_convs=2,
-        mask_width=32,
-        mask_bins=7,
-    ),
-    data=DataConfig(
-        name="scenes",
-        batch_size=16,
-        eval_batch_size=64,
-        objects=ObjectsConfig(most=8, mask_side=40),
-    ),
-    optimizer=OptimizerConfig(
-        name="adamw", learning_rate=0.002, warmup_epochs=0.5, weight_decay=1e-2
-    ),
-    eval_every_epochs=4,
-)
-"""Digits in a scene with a small Mask R-CNN: nothing to download. Few proposals and coarse masks,
-because digits have 8x8 pixels before they are enlarged."""
-
-COCO = TrainConfig(
-    run_dir=Path("runs/coco"),
-    task="detection",
-    epochs=12,
-    model=ModelConfig(
-        name="maskrcnn_resnest50d_fpn",
-        pyramid_norm=True,
-        box_convs=4,
-        box_denses=1,
-        box_norm=True,
-        mask_norm=True,
-    ),
-    data=DataConfig(
-        name="coco",
-        batch_size=16,
-        eval_batch_size=16,
-        eval_shapes=4,
-        workers=8,
-        normalization="imagenet",
-        objects=ObjectsConfig(short=(640, 800), long=1333),
-        augment=AugmentConfig(flip=True),
-    ),
-    optimizer=OptimizerConfig(
-        learning_rate=0.02,
-        base_batch=16,
-        schedule="step",
-        milestones=(8, 11),
-        warmup_epochs=0.14,
-        nesterov=False,
-    ),
-)
-"""Mask R-CNN as ResNeSt's authors train it for 90,000 steps of 16 images, which is 12 epochs
-(``d2/configs``): the sizes of images, the rate and its schedule, a warm-up of 1,000 steps, norms in
-pyramid and heads, and four convolutions before one fully connected layer. Their backbone started
-from weights of ImageNet, of which stem and stage 2 stayed: --init-weights FILE --drop-head
---model.frozen-stages 2. Details of detectron2 are fields of the model, which is torchvision's
-here."""
-
 PRESETS: dict[str, TrainConfig] = {
     "demo": TrainConfig(
         run_dir=Path("runs/demo"),
@@ -334,8 +256,7 @@ PRESETS: dict[str, TrainConfig] = {
     "pascal_context": PASCAL_CONTEXT,
     "cityscapes": CITYSCAPES,
     "voc2012": VOC2012,
-    "scenes-detection": SCENES_DETECTION,
-    "coco": COCO,
+    **DETECTION,
 }
 """``demo`` is what `make demo` runs; ``cifar10`` and ``cifar100`` follow ResNet (arXiv 1512.03385),
 section 4.2: 64,000 steps of 128 images, which is 164 epochs, the rate divided by 10 at 82 and

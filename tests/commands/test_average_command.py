@@ -69,6 +69,7 @@ def test_statistics_are_those_of_the_training_batches(command, digits, tmp_path)
 
 
 def test_what_cannot_be_averaged_is_refused(refused, digits, tmp_path):
+    assert "average RUN --bn-batches N" in refused("evaluate", digits, "--bn-batches", "2")
     assert "--last: must be at least 1" in refused("average", digits, "--last", "0")
     assert "no checkpoint 7" in refused("average", digits / "checkpoints" / "7")
     assert "22 batches can be had" in refused("average", digits, "--bn-batches", "1000")
@@ -80,4 +81,4 @@ def test_what_cannot_be_averaged_is_refused(refused, digits, tmp_path):
 def test_so_many_batches_as_there_are(digits, batches):
     run, _, _ = open_run(digits, with_data=True)
     with pytest.raises(ValueError, match="22 batches can be had at the most"):
-        batch_norm_statistics(run, run.abstract.params, batches)
+        batch_norm_statistics(run, {"params": run.abstract.params}, batches)

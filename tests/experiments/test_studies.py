@@ -32,12 +32,17 @@ STUDIES = {
 
 DATA = ("digits", "cifar10", "cifar100", "imagenet2012")
 SCENES = ("scenes", "camvid", "ade20k", "pascal_context", "cityscapes", "voc2012")
+OBJECTS = ("scenes-detection", "nuclei", "bccd", "coco-senet")
 OF_ONE_NETWORK = [name for name in STUDIES if name != "depth"]
 IMAGES = {"digits": (8, 8, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
 
 
 def test_every_data_set_is_of_images_or_of_scenes():
-    assert typing.get_args(typing.get_type_hints(Options)["data"]) == (*DATA, *SCENES)
+    assert typing.get_args(typing.get_type_hints(Options)["data"]) == (
+        *DATA,
+        *SCENES,
+        *OBJECTS,
+    )
 
 
 @functools.cache
@@ -102,6 +107,25 @@ def test_a_study_of_one_network_is_of_scenes_too(tmp_path, name, data):
     assert {config.task for config in cells.values()} == {"segmentation"}
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        *(("detection", data) for data in OBJECTS),
+        ("ablate_gate", "nuclei"),
+        ("ablate_stage", "bccd"),
+    ],
+)
+def test_a_study_of_one_network_is_of_objects_too(tmp_path, name, data):
+    *_, options = declared(name)
+    cells = cells_of(name, data)
+    assert options["baseline"] in cells
+    assert len(jobs(cells, tmp_path, range(2))) == 2 * len(cells)
+    networks = {cell: build_model(config.model, 11) for cell, config in cells.items()}
+    assert networks["plain"].attention is None
+    assert len({*networks.values()}) == len(cells)
+    assert {config.task for config in cells.values()} == {"detection"}
+
+
 def test_each_stage_of_a_backbone_is_ablated():
     assert {*cells_of("ablate_stage", "ade20k")} == {
         *("plain", "all", "stage2", "stage3", "stage4", "stage5")
@@ -113,6 +137,7 @@ def test_each_stage_of_a_backbone_is_ablated():
     [
         ("depth", "scenes", "depth names its own networks, which are of classification: choose"),
         ("segmentation", "digits", "this study is of semantic segmentation: choose --data scenes"),
+        ("detection", "scenes", "this study is of detection: choose --data scenes-detection, nucl"),
     ],
 )
 def test_a_study_of_the_other_task_is_refused(name, data, message, monkeypatch, capsys):

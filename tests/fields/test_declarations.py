@@ -102,14 +102,21 @@ def built(name, **fields):
         return None
 
 
+FIXED = {("CascadeRCNN", "box_outputs"), ("CascadeMaskRCNN", "box_outputs")}
+"""Fields that are inherited, and have one value alone."""
+
+
 @pytest.mark.parametrize(("family", "field"), FAMILY_FIELDS)
 def test_every_field_of_a_family_reaches_its_module(family, field):
     for name, model in named(family):
         for value in others(NETWORKS[family], field, getattr(model, field)):
             changed = built(name, **{field: value})
             if changed is not None:
+                assert (family, field) not in FIXED
                 assert getattr(changed, field) == value
                 return
+    if (family, field) in FIXED:
+        return
     pytest.fail("no network of the family takes another value")
 
 

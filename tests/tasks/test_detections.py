@@ -54,8 +54,8 @@ def rows(places, boxes, labels, scores):
     }
 
 
-def accumulator():
-    return Detections(truth, lambda place: (5, 9)[place], (3, 7))
+def accumulator(*paste):
+    return Detections(truth, lambda place: (5, 9)[place], (3, 7), *paste)
 
 
 FIRST = rows([0], [[(10, 5, 30, 35), (40, 5, 50, 15)]], [[1, 2]], [[0.9, 0.8]])
@@ -78,6 +78,17 @@ def test_what_is_right_in_the_original_image_has_an_ap_of_one():
     bird, cat, _ = found.results([found.part()])
     assert (bird["image_id"], bird["category_id"], cat["category_id"]) == (5, 3, 7)
     assert bird["bbox"] == [10, 5, 20, 30]
+
+
+def test_masks_are_pasted_by_the_rule_of_the_network():
+    found = {paste: accumulator(paste) for paste in ("torchvision", "detectron2")}
+    scores = {}
+    for paste, each in found.items():
+        each.add({}, FIRST)
+        each.add({}, SECOND)
+        scores[paste] = each.summary([each.part()])["mask_AP"]
+    # At pixel centres, masks of ones have the pixels of their boxes and no others.
+    assert scores["torchvision"] < scores["detectron2"] == pytest.approx(1)
 
 
 def test_hosts_together_have_what_one_has():

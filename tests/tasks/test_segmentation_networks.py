@@ -16,6 +16,7 @@ from senet_jax.data.config import DataConfig
 from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD
 from senet_jax.data.digit_scenes import CLASSES, PALETTE
 from senet_jax.data.scene_names import VOC
+from senet_jax.inference.average import batch_norm_statistics
 from senet_jax.inference.pixels import PixelClassifier
 from senet_jax.inference.segmenter import segmenter_run
 from senet_jax.inference.sliding import Sliding
@@ -373,6 +374,20 @@ def test_average_takes_the_statistics_of_training(config, folder, tmp_path, caps
     assert cli.main(["export", str(folder), "--format", "npz", "--out", str(out)]) == 0
     again = load_weights(str(out), "fcn_cifar_seresnet8", **fields)
     jax.tree.map(np.testing.assert_array_equal, again, trained.variables)
+
+
+def test_frozen_norms_keep_their_statistics_when_others_are_taken_anew(config, tmp_path):
+    model = dataclasses.replace(config.model, frozen_norms=(1,))
+    run = Run(dataclasses.replace(few_steps(tmp_path / "frozen"), model=model))
+    rng = np.random.default_rng(0)
+    drawn = jax.tree.map(
+        lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32),
+        {"params": run.abstract.params, "batch_stats": run.abstract.batch_stats},
+    )
+    found = flatten_dict(batch_norm_statistics(run, drawn, 1), sep="/")
+    for path, leaf in flatten_dict(drawn["batch_stats"], sep="/").items():
+        same = np.allclose(found[path], leaf, rtol=1e-4)
+        assert same == path.startswith("backbone/stem/"), path
 
 
 def test_gates_are_read_over_scenes_by_their_classes(config, folder, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The published tables, as data in %, so that a report can put them beside its own numbers.
 
-Those of semantic segmentation are in :mod:`senet_jax.analysis.study.segmentation_papers`.
+Those of semantic segmentation are in :mod:`senet_jax.analysis.study.segmentation_papers`, those of
+detection in :mod:`senet_jax.analysis.study.detection_papers`.
 """
 
 import dataclasses
@@ -22,7 +23,8 @@ class Published:
     what: str
     """The network and the data."""
     value: float
-    """The headline of the task as a report shows it: the top-1 error or the mean IoU, %."""
+    """The headline of the task as a report shows it: the top-1 error, the mean IoU or the AP of
+    boxes, %."""
     paper: str
     """The paper; its figures can be compared with each other."""
     table: str
@@ -59,6 +61,22 @@ class PublishedIoU(Published):
         if self.pixel_accuracy is None:
             return self.what
         return f"{self.what}, pixAcc {self.pixel_accuracy:.2f} %"
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedAP(Published):
+    """A row of a table of detection."""
+
+    masks: float | None = None
+    """AP of masks, %; None where there are none."""
+    half: float | None = None
+    """AP of boxes at an IoU of 0.5, %; None where the table has none."""
+
+    @property
+    def told(self) -> str:
+        figures = {"mask AP": self.masks, "AP50": self.half}
+        own = [f"{name} {value:.2f} %" for name, value in figures.items() if value is not None]
+        return ", ".join([self.what, *own])
 
 
 def _ablation(what: str, top1: float, top5: float, table: int) -> Published:

@@ -8,6 +8,7 @@ from typing import Any
 
 from flax import linen as nn
 
+from senet_jax.analysis.study.detection_papers import DETECTORS
 from senet_jax.analysis.study.papers import ABLATIONS, NETWORKS, Published, Recipe
 from senet_jax.analysis.study.segmentation_papers import SEGMENTERS
 from senet_jax.attention import SqueezeExciteConfig
@@ -39,7 +40,7 @@ def published(configs: Sequence[TrainConfig]) -> list[Published | None]:
     return [standard if row == _STANDARD else row for row in ablation]
 
 
-_ROWS = (*NETWORKS, *SEGMENTERS)
+_ROWS = (*NETWORKS, *SEGMENTERS, *DETECTORS)
 
 
 def _known(rows: Sequence[Published | None]) -> int:
@@ -75,7 +76,7 @@ def _module(model: ModelConfig) -> Any:
         dataclasses.replace(
             model, **{name: getattr(default, name) for name in (*_TRAINING, *idle)}
         ),
-        1,
+        2,
     )
 
 
@@ -90,7 +91,9 @@ _TRAINING = (
     "aux_dropout",
     "aspp_dropout",
     "drop_channels",
+    "frozen_stages",
     "frozen_norms",
+    "frozen_epsilon",
     "fused",
     "norm_group",
     "align_corners",

@@ -25,6 +25,7 @@ from senet_jax.models.zoo import Composed
 from senet_jax.tasks import find_task
 from senet_jax.tasks.base import headline, other_inputs
 from senet_jax.tasks.classification import Classification
+from senet_jax.tasks.detection import Detection
 from senet_jax.tasks.metrics import Metric
 from senet_jax.tasks.segmentation import Segmentation
 
@@ -134,7 +135,7 @@ def report_study(study: Study, baseline: str | None = None) -> StudyReport:
     return dataclasses.replace(report, rows=[row for group in groups for row in group])
 
 
-PUBLISHED = (headline(Classification), headline(Segmentation))
+PUBLISHED = (headline(Classification), headline(Segmentation), headline(Detection))
 """The metrics that the papers have figures of."""
 
 

@@ -1,12 +1,14 @@
 """Names of detectors: torchvision's of now, and those of its first released files.
 
-The backbone has the names that it has alone, behind a prefix.
+The backbone has the names that it has alone, behind a prefix. torchvision has no cascades: the box
+heads of one have torchvision's names behind the number of their stage, counted from 0.
 """
 
 import functools
 import re
 
 from senet_jax.interchange.naming.rules import BACKBONE, Naming, Rules, apply
+from senet_jax.models.detection.cascade import CascadeRCNN
 from senet_jax.models.detection.rcnn import STAGES, FasterRCNN
 
 NOW: Rules = (
@@ -38,11 +40,13 @@ FIRST: Rules = (
 )
 """The mask head counts from 1."""
 
-FLAT = re.compile(r"params/box_head/dense\d+/kernel")
+FLAT = re.compile(r"params/box_head\d*/dense\d+/kernel")
 """Paths of dense layers whose weights have two axes in PyTorch, the first over a map too."""
 
 TRANSPOSED = re.compile(r"params/mask_head/deconv/kernel")
 """Paths of transposed convolutions, whose weights have their inputs first in PyTorch."""
+
+_OF_STAGE = re.compile(r"(box_head|box_predictor)(\d*)(/.+)")
 
 _COUNTED = re.compile(r"(inner|layer|conv)(\d+)")
 
@@ -64,6 +68,15 @@ def namings(model: FasterRCNN, of_backbone: tuple[Naming, ...]) -> tuple[Naming,
 def _name(rules: Rules, model: FasterRCNN, naming: Naming, path: str) -> str:
     if path.startswith(BACKBONE):
         return f"backbone.body.{naming(path.removeprefix(BACKBONE))}"
+    if isinstance(model, CascadeRCNN) and (box := _OF_STAGE.fullmatch(path)):
+        alone = _of_box(rules, model, f"{box[1]}{box[3]}")
+        stage = int(box[2] or 1) - 1
+        return alone.replace(f"roi_heads.{box[1]}.", f"roi_heads.{box[1]}.{stage}.")
+    return _of_box(rules, model, path)
+
+
+def _of_box(rules: Rules, model: FasterRCNN, path: str) -> str:
+    """The name of a module outside of the backbone, in a detector that is no cascade."""
     if dense := re.fullmatch(r"box_head/dense(\d+)", path):
         number = int(dense[1])
         if (model.box_convs, model.box_denses) == (0, 2):

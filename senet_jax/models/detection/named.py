@@ -3,10 +3,16 @@
 import re
 from typing import Any
 
+from senet_jax.models.detection.cascade import CascadeMaskRCNN, CascadeRCNN
 from senet_jax.models.detection.mask_rcnn import MaskRCNN
 from senet_jax.models.detection.rcnn import FasterRCNN
 
-HEADS: dict[str, type[FasterRCNN]] = {"fasterrcnn": FasterRCNN, "maskrcnn": MaskRCNN}
+HEADS: dict[str, type[FasterRCNN]] = {
+    "fasterrcnn": FasterRCNN,
+    "maskrcnn": MaskRCNN,
+    "cascadercnn": CascadeRCNN,
+    "cascademaskrcnn": CascadeMaskRCNN,
+}
 
 SECOND: dict[str, Any] = {
     "pyramid_norm": True,
@@ -40,10 +46,18 @@ def split(name: str) -> tuple[str, str, bool] | None:
 
 
 def fields(head: str, second: bool) -> dict[str, Any]:
-    """The fields in which a version differs from the defaults of its module."""
-    if not second:
-        return {}
-    return SECOND | ({"mask_norm": True} if head == "maskrcnn" else {})
+    """The fields in which a named detector differs from the defaults of its module."""
+    own: dict[str, Any] = (
+        {"box_outputs": "agnostic"} if issubclass(HEADS[head], CascadeRCNN) else {}
+    )
+    if second:
+        own |= SECOND | ({"mask_norm": True} if has_masks(head) else {})
+    return own
+
+
+def has_masks(name: str) -> bool:
+    """Says if a head, or a detector of a name that begins with one, has masks."""
+    return name.partition("_")[0].endswith("maskrcnn")
 
 
 def name_of(head: str, backbone: str, second: bool) -> str:

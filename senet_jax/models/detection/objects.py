@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 from senet_jax.errors import UsageError
 from senet_jax.ops import boxes as box_ops
 from senet_jax.ops.masks import crop_masks
-from senet_jax.ops.matching import IGNORED, NEGATIVE, match, sample
+from senet_jax.ops.matching import IGNORED, NEGATIVE, POSITIVE, match, sample
 
 CROWD = 0.7
 """Share of an anchor or proposal that lies in a crowd from which it is no background."""
@@ -131,6 +131,50 @@ def draw(
         how: The matching and the drawing.
     """
     boxes = jnp.asarray(boxes)
+    found, kind = _kinds(objects, boxes, valid, how)
+    slots = min(how.samples, len(boxes))
+    drawn = sample(key, kind, how.samples, how.positive_share, slots=slots)
+    own = found[drawn.anchor]
+    return Samples(
+        drawn.anchor,
+        drawn.positive,
+        drawn.valid,
+        own,
+        jnp.where(drawn.positive, objects.labels[own], 0),
+        box_ops.encode(objects.boxes[own], boxes[drawn.anchor], how.weights),
+    )
+
+
+def all_matched(
+    objects: Objects,
+    boxes: Float[Array, "m 4"],
+    valid: Bool[Array, " m"],
+    how: Matching,
+) -> Samples:
+    """All proposals of one image, in their order, without drawing: those of a cascade's stage.
+
+    Args:
+        objects: Those of the image.
+        boxes: Proposals.
+        valid: False for those that do not train.
+        how: The matching.
+    """
+    own, kind = _kinds(objects, boxes, valid, how)
+    positive = kind == POSITIVE
+    return Samples(
+        jnp.arange(len(boxes)),
+        positive,
+        kind != IGNORED,
+        own,
+        jnp.where(positive, objects.labels[own], 0),
+        box_ops.encode(objects.boxes[own], boxes, how.weights),
+    )
+
+
+def _kinds(
+    objects: Objects, boxes: Float[Array, "m 4"], valid: Bool[Array, " m"] | None, how: Matching
+) -> tuple[Int[Array, " m"], Int[Array, " m"]]:
+    """The object of each anchor or proposal, and its kind."""
     found = match(
         box_ops.iou(objects.boxes, boxes),
         objects.valid,
@@ -144,17 +188,7 @@ def draw(
         kind = jnp.where((kind == NEGATIVE) & (share.max(0) >= CROWD), IGNORED, kind)
     if valid is not None:
         kind = jnp.where(valid, kind, IGNORED)
-    slots = min(how.samples, len(boxes))
-    drawn = sample(key, kind, how.samples, how.positive_share, slots=slots)
-    own = found.box[drawn.anchor]
-    return Samples(
-        drawn.anchor,
-        drawn.positive,
-        drawn.valid,
-        own,
-        jnp.where(drawn.positive, objects.labels[own], 0),
-        box_ops.encode(objects.boxes[own], boxes[drawn.anchor], how.weights),
-    )
+    return found.box, kind
 
 
 def mask_targets(

@@ -53,6 +53,11 @@ LEAST_SIDE = 1e-2
 Losses = dict[str, Part]
 
 
+def clip_to(boxes: Float[Array, "*dims 4"], size: Int[Array, " 2"]) -> Float[Array, "*dims 4"]:
+    """Boxes within the image without its padding."""
+    return box_ops.clip(boxes, size[0].astype(jnp.float32), size[1].astype(jnp.float32))
+
+
 class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
     """A network that finds objects: their boxes and classes.
 
@@ -118,6 +123,11 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
     def attention(self) -> Mechanism | None:
         """The attention of the backbone."""
         return self.backbone.attention
+
+    @property
+    def stage_numbers(self) -> Sequence[int]:
+        """Numbers of the stages of the backbone that can carry attention."""
+        return self.backbone.stage_numbers
 
     @property
     def drop_block(self) -> float:
@@ -233,7 +243,7 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
         losses = self._rpn_losses(logits, deltas, anchors, keys[:, 0], objects)
         boxes, samples = per_image(self._draw_proposals)(keys[:, 1], objects, proposals)
         self.sow("intermediates", "box_samples", samples)
-        losses |= self._box_losses(levels, boxes, samples, compute, height)
+        losses |= self._box_losses(levels, boxes, samples, objects, sizes, compute, height)
         return losses | self._mask_losses(levels, boxes, samples, objects, compute, (height, width))
 
     def anchors(
@@ -310,6 +320,25 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
         height: int,
     ) -> tuple[Float[Array, "n k classes"], Float[Array, "n k boxes 4"]]:
         """Logits of the classes of RoIs, and deltas; called in the compact method."""
+        return self._box_outputs(self._pool(levels, boxes, self.box_bins, height), valid, compute)
+
+    def _box_outputs(
+        self,
+        pooled: Float[Array, "nk p q c"],
+        valid: Bool[Array, "n k"],
+        compute: Compute,
+        suffix: str = "",
+    ) -> tuple[Float[Array, "n k classes"], Float[Array, "n k boxes 4"]]:
+        """Logits of the classes of RoIs, and deltas, from the features of the RoIs.
+
+        Called in the compact method.
+
+        Args:
+            pooled: The features.
+            valid: False for RoIs that are padding.
+            compute: Precision and norms of the layers.
+            suffix: The end of the names of the modules.
+        """
         n, rois = valid.shape
         head = BoxHead(
             compute=self._of_rois(compute, rois),
@@ -319,15 +348,15 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
             denses=self.box_denses,
             width=self.box_width,
             start=self.head_init,
-            name="box_head",
+            name=f"box_head{suffix}",
         )
-        x = head(self._pool(levels, boxes, self.box_bins, height), valid.reshape(-1))
+        x = head(pooled, valid.reshape(-1))
         outputs = {"all": self.num_classes, "foreground": self.num_classes - 1, "agnostic": 1}
         predictor = BoxPredictor(
             num_classes=self.num_classes,
             boxes=outputs[self.box_outputs],
             start=self.head_init,
-            name="box_predictor",
+            name=f"box_predictor{suffix}",
         )
         logits, deltas = predictor(x)
         return (
@@ -363,17 +392,34 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
         """The detections; called in the compact method."""
         logits, deltas = self._boxes_of(levels, proposals.boxes, proposals.valid, compute, height)
 
-        def detect(
-            logits: Array, deltas: Array, proposals: Proposals, size: Array
-        ) -> dict[str, Array]:
-            rois, classes = len(logits), self.num_classes - 1
-            boxes = box_ops.decode(
-                self._foreground_boxes(deltas), proposals.boxes[:, None], box_ops.BOX_WEIGHTS
+        def decode(deltas: Array, boxes: Array, size: Array) -> Array:
+            found = box_ops.decode(
+                self._foreground_boxes(deltas), boxes[:, None], box_ops.BOX_WEIGHTS
             )
-            boxes = box_ops.clip(boxes, size[0].astype(jnp.float32), size[1].astype(jnp.float32))
+            return clip_to(found, size)
+
+        boxes = per_image(decode)(deltas, proposals.boxes, sizes)
+        return self._best(jax.nn.softmax(logits), boxes, proposals.valid)
+
+    def _best(
+        self,
+        scores: Float[Array, "n k classes"],
+        boxes: Float[Array, "n k boxes 4"],
+        valid: Bool[Array, "n k"],
+    ) -> dict[str, Array]:
+        """The detections among the boxes of RoIs.
+
+        Args:
+            scores: Probabilities of the classes.
+            boxes: A box of each class but the background, or one of all classes.
+            valid: False for RoIs that are padding.
+        """
+
+        def best(scores: Array, boxes: Array, valid: Array) -> dict[str, Array]:
+            rois, classes = len(scores), self.num_classes - 1
             boxes = jnp.broadcast_to(boxes, (rois, classes, 4)).reshape(-1, 4)
-            scores = self._foreground(jax.nn.softmax(logits), 1)
-            valid = proposals.valid[:, None] & (scores > self.score_threshold)
+            scores = self._foreground(scores, 1)
+            valid = valid[:, None] & (scores > self.score_threshold)
             valid = valid.reshape(-1) & box_ops.reaches(boxes, LEAST_SIDE)
             labels = jnp.tile(jnp.arange(1, classes + 1, dtype=jnp.int32), rois)
             scores = scores.reshape(-1)
@@ -393,7 +439,7 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
                 "valid": kept,
             }
 
-        return per_image(detect)(logits, deltas, proposals, sizes)
+        return per_image(best)(scores, boxes, valid)
 
     def _rpn_losses(
         self,
@@ -454,11 +500,30 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
         levels: Sequence[Level],
         boxes: Float[Array, "n k 4"],
         samples: Samples,
+        objects: Objects,
+        sizes: Int[Array, "n 2"],
         compute: Compute,
         height: int,
     ) -> Losses:
         """The losses of the box head; called in the compact method."""
         logits, deltas = self._boxes_of(levels, boxes, samples.valid, compute, height)
+        return self._losses_of(logits, deltas, samples)
+
+    def _losses_of(
+        self,
+        logits: Float[Array, "n k classes"],
+        deltas: Float[Array, "n k boxes 4"],
+        samples: Samples,
+        suffix: str = "",
+    ) -> Losses:
+        """The losses of RoIs.
+
+        Args:
+            logits: Logits of the classes.
+            deltas: Outputs for boxes.
+            samples: The targets.
+            suffix: The end of the names of the losses.
+        """
         deltas = self._foreground_boxes(deltas)
         if self.box_outputs == "agnostic":
             deltas = deltas[..., 0, :]
@@ -469,8 +534,8 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
         entropies = cross_entropy(logits, self._classes(samples.labels))
         distances = smooth_l1(deltas - samples.deltas, self.box_beta).sum(-1)
         return {
-            "loss_classifier": Part(total(entropies, samples.valid), count),
-            "loss_box_reg": Part(total(distances, samples.positive), count),
+            f"loss_classifier{suffix}": Part(total(entropies, samples.valid), count),
+            f"loss_box_reg{suffix}": Part(total(distances, samples.positive), count),
         }
 
     def _mask_losses(

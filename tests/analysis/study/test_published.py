@@ -1,10 +1,13 @@
 """From configs to the rows of the papers' tables."""
 
+import dataclasses
+
 import pytest
 
 from senet_jax.analysis.study.published import published
 from senet_jax.config import AttentionOverrides, ModelConfig, TrainConfig
 from senet_jax.data.config import AugmentConfig, DataConfig
+from senet_jax.training.presets import preset
 
 
 @pytest.mark.parametrize(
@@ -172,3 +175,39 @@ def test_a_row_of_segmentation_tells_its_pixel_accuracy():
     assert with_one.told == "FCN ResNeSt-50 on PASCAL Context, pixAcc 79.19 %"
     (without,) = published([scenes("fcn_resnest101e", "cityscapes")])
     assert without.told == without.what == "FCN ResNeSt-101 on Cityscapes"
+
+
+def coco(name, backbone=None, **fields):
+    config = preset(name)
+    head, own = config.model.name.split("_", 1)
+    model = dataclasses.replace(config.model, name=f"{head}_{backbone or own[:-4]}_fpn", **fields)
+    return dataclasses.replace(config, model=model)
+
+
+@pytest.mark.parametrize(
+    ("configs", "rows"),
+    [
+        (
+            [coco("coco-senet", attention=NONE), coco("coco-senet", frozen_stages=2)],
+            [("AP50 57.90 %", 38.0), ("AP50 61.00 %", 40.4)],
+        ),
+        (
+            [coco("coco-faster", "resnet50"), coco("coco-faster"), coco("coco-cascade")],
+            [("COCO", 39.25), ("COCO", 42.33), ("COCO", 45.41)],
+        ),
+        (
+            [coco("coco"), coco("coco-cascade-mask"), coco("coco-cascade-mask-3x")],
+            [("mask AP 38.14 %", 42.81), ("mask AP 39.55 %", 46.19), ("mask AP 44.21 %", 50.54)],
+        ),
+        ([coco("coco-torchvision")], [("mask AP 34.60 %", 37.9)]),
+        ([coco("coco", detections=50)], [None]),
+    ],
+)
+def test_detectors_have_the_rows_of_one_table(configs, rows):
+    found = [row and (row.told, row.value) for row in published(configs)]
+    for row, expected in zip(found, rows, strict=True):
+        if expected is None:
+            assert row is None
+        else:
+            assert row[0].endswith(expected[0])
+            assert row[1] == expected[1]

@@ -1,0 +1,279 @@
+"""Mask R-CNN of senet_jax against torchvision's, in the same run on the same machine.
+
+    python -m experiments.benchmarks.race_detection --torch-python /path/to/python
+
+measures training steps (SGD with momentum) and inference, the two in turns, from normalised images
+to losses, or to boxes, classes, scores and masks in a grid over each box. Both have the same
+weights, drawn at random, the same images and the same objects, of which there are as many in each
+image. Prints images a second, the median of the paired ratios with their quartiles, the seconds
+until the first step and the peak of memory, and writes them to --out (JSON). Of inference, the
+number of detections and the sum of their scores are compared before.
+
+torchvision calls its compiled NMS and RoIAlign. Where its wheel does not load for want of CUDA,
+libraries stand in for those of CUDA (``harness/torchvision_cpu.py``). senet_jax computes as many
+RoIs and masks as there may be, torchvision as many as there are: the objects and the weights are
+such that both have nearly all of them. The machine must do nothing else, as of the race of
+classifiers.
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from jaxtyping import Array, PyTree
+
+from experiments.benchmarks.harness.contenders import (
+    COLUMNS,
+    OURS,
+    TORCH,
+    Contender,
+    TorchProcess,
+    compete,
+    race_rows,
+    random_variables,
+)
+from experiments.benchmarks.harness.measure import RESULTS, table, warn_if_busy, write
+from experiments.benchmarks.harness.torchvision_cpu import library_path
+from senet_jax.interchange import to_torch
+from senet_jax.models.zoo import create_model
+from senet_jax.training.machine.allocator import keep_freed_memory
+
+LIMIT = 1e-3
+"""Largest relative difference of the sums of the scores of equal networks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionJob:
+    """The work that both do in a step."""
+
+    model: str
+    mode: Literal["train", "infer"]
+    batch: int
+    size: int
+    classes: int = 91
+
+
+@dataclasses.dataclass(frozen=True)
+class Race:
+    """Race senet_jax against torchvision."""
+
+    torch_python: str
+    """A Python that has torch and torchvision."""
+    model: str = "maskrcnn_resnet50_fpn"
+    """A detector of torchvision."""
+    modes: tuple[Literal["train", "infer"], ...] = ("train", "infer")
+    """Training steps, or inference."""
+    batch: int = 2
+    """Images of a step."""
+    size: int = 320
+    """Side of the images, pixels."""
+    objects: int = 24
+    """Objects of an image."""
+    pairs: int = 7
+    """Rounds of measurements."""
+    sample_s: float = 1.0
+    """Seconds of a measurement, or those of one step if that is more."""
+    out: Path = RESULTS / "race_detection.json"
+    """The result."""
+
+
+def data(job: DetectionJob, objects: int) -> dict[str, np.ndarray]:
+    """Images of noise, and objects that are ellipses in boxes of a fifth to two thirds of them."""
+    rng = np.random.default_rng(0)
+    shape = (job.batch, objects)
+    sides = rng.uniform(0.2, 0.66, (*shape, 2)) * job.size
+    corner = rng.uniform(0, 1, (*shape, 2)) * (job.size - sides)
+    middle, half = corner + sides / 2, sides / 2
+    row, column = np.mgrid[: job.size, : job.size]
+    away = ((column - middle[..., 0, None, None]) / half[..., 0, None, None]) ** 2
+    away = away + ((row - middle[..., 1, None, None]) / half[..., 1, None, None]) ** 2
+    return {
+        "images": rng.standard_normal((job.batch, job.size, job.size, 3)).astype(np.float32),
+        "boxes": np.concatenate([corner, corner + sides], -1).astype(np.float32),
+        "labels": rng.integers(1, job.classes, shape).astype(np.int32),
+        "masks": (away <= 1).astype(np.uint8),
+    }
+
+
+def weights(model: Any, images: np.ndarray) -> PyTree[np.ndarray]:
+    """Weights at random with which the maps keep their size, and some classes are likely."""
+    drawn = random_variables(model, jnp.asarray(images[:1]))
+
+    def change(path: Any, leaf: np.ndarray) -> np.ndarray:
+        names = [each.key for each in path]
+        factors = {"bn3": 0.2, "bbox_pred": 0.1, "cls_score": 0.5}
+        (factor,) = [factors[name] for name in factors if name in names] or [1.0]
+        return factor * leaf if names[-1] in ("kernel", "scale") else leaf
+
+    return jax.tree_util.tree_map_with_path(change, drawn)
+
+
+class JaxDetector:
+    """The detector of senet_jax, compiled ahead."""
+
+    def __init__(self, job: DetectionJob, variables: Any, given: dict[str, np.ndarray]) -> None:
+        model = create_model(job.model, num_classes=job.classes)
+        self.module = type(model).__module__
+        self.params = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        self._trains = job.mode == "train"
+        optimizer = optax.sgd(1e-3, momentum=0.9)
+        variables = jax.device_put(variables)
+        self._state: Any = (variables, optimizer.init(variables["params"]), jnp.int32(0))
+        images = jnp.asarray(given["images"])
+        targets = {name: jnp.asarray(given[name]) for name in ("boxes", "labels", "masks")}
+        targets["valid"] = jnp.ones(given["labels"].shape, bool)
+        self._inputs = (images, targets) if self._trains else (images,)
+
+        def train(state: Any, images: Array, targets: Any) -> Any:
+            variables, momentum, count = state
+            key = jax.random.fold_in(jax.random.key(0), count)
+
+            def loss(params: Any) -> Any:
+                losses, updated = model.apply(
+                    {**variables, "params": params},
+                    images,
+                    None,
+                    targets,
+                    train=True,
+                    rngs={"dropout": key, "sampling": key},
+                    mutable=["batch_stats"],
+                )
+                return sum(losses.values()), (losses, updated)
+
+            gradients, (losses, updated) = jax.grad(loss, has_aux=True)(variables["params"])
+            updates, momentum = optimizer.update(gradients, momentum)
+            params = optax.apply_updates(variables["params"], updates)
+            return ({"params": params, **updated}, momentum, count + 1), losses
+
+        def infer(state: Any, images: Array) -> Any:
+            return model.apply(state[0], images, train=False)
+
+        began = time.perf_counter()
+        step = jax.jit(train, donate_argnums=0) if self._trains else jax.jit(infer)
+        self._compiled: Any = step.lower(self._state, *self._inputs).compile()
+        self.compile_s = time.perf_counter() - began
+        memory: Any = self._compiled.memory_analysis()
+        self.peak_bytes = (
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes
+        )
+        self.found: dict[str, Any] = {}
+
+    def run(self, steps: int) -> float:
+        began = time.perf_counter()
+        for _ in range(steps):
+            result = self._compiled(self._state, *self._inputs)
+            if self._trains:
+                self._state, result = result
+            # Waited for, because a CPU would compute several at once.
+            jax.block_until_ready(result)
+        jax.block_until_ready(self._state)
+        seconds = time.perf_counter() - began
+        if self._trains:
+            self.found = {name: float(loss) for name, loss in result.items()}
+            if not np.isfinite(list(self.found.values())).all():
+                raise FloatingPointError("the losses are no longer finite.")
+        else:
+            scores = np.asarray(result["scores"])
+            count = int(np.asarray(result["valid"]).sum())
+            self.found = {"detections": count, "scores": float(scores.sum())}
+        return seconds
+
+    def close(self) -> None:
+        del self._state, self._inputs, self._compiled
+
+
+class TorchDetector:
+    """torchvision's detector, in a process of another Python."""
+
+    def __init__(self, python: str, job: DetectionJob, folder: Path) -> None:
+        self._process = TorchProcess(python, "torch_detection.py")
+        self._process.send({"job": dataclasses.asdict(job), "folder": str(folder)})
+        ready = self._process.receive()
+        self.module: str = ready["module"]
+        self.params: int = ready["params"]
+        self.compile_s: float = ready["first_step_s"]
+        self.peak_bytes: int = ready["peak_bytes"]
+        self.about: dict[str, str] = ready["about"]
+        self.found: dict[str, Any] = ready["found"]
+
+    def run(self, steps: int) -> float:
+        self._process.send(steps)
+        answer = self._process.receive()
+        self.peak_bytes = answer["peak_bytes"]
+        return answer["seconds"]
+
+    def close(self) -> None:
+        self._process.close()
+
+
+def check(job: DetectionJob, ours: JaxDetector, theirs: TorchDetector) -> None:
+    """Refuses a race between different networks.
+
+    Raises:
+        ValueError: The parameters, or what was detected, differ.
+    """
+    if ours.params != theirs.params:
+        raise ValueError(f"senet_jax has {ours.params} parameters, torchvision {theirs.params}.")
+    print(f"senet_jax: {json.dumps(ours.found)}\ntorchvision: {json.dumps(theirs.found)}")
+    if job.mode == "infer":
+        mine, other = ours.found, theirs.found
+        same = mine["detections"] == other["detections"]
+        if not same or abs(mine["scores"] / other["scores"] - 1) > LIMIT:
+            raise ValueError("the detections differ.")
+
+
+def run(race: Race) -> list[dict[str, Any]]:
+    """Runs the race, and writes after each mode."""
+    warn_if_busy()
+    found: list[dict[str, Any]] = []
+    for mode in race.modes:
+        job = DetectionJob(race.model, mode, race.batch, race.size)
+        given = data(job, race.objects)
+        model = create_model(job.model, num_classes=job.classes)
+        variables = weights(model, given["images"])
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            state = to_torch(job.model, variables, num_classes=job.classes)
+            np.savez(folder / "weights.npz", **state)  # type: ignore[arg-type]
+            np.savez(folder / "data.npz", **given)  # type: ignore[arg-type]
+            theirs = TorchDetector(race.torch_python, job, folder)
+        ours = JaxDetector(job, variables, given)
+        ours.run(1)
+        check(job, ours, theirs)
+        contenders: dict[str, Contender] = {TORCH: theirs, OURS: ours}
+        times = compete(contenders, race.pairs, race.sample_s)
+        lines = race_rows(job, contenders, times)  # type: ignore[arg-type]
+        said = {TORCH: theirs.found, OURS: ours.found}
+        for row in lines:
+            row["found"] = said[row["contender"]]
+        found += lines
+        for contender in contenders.values():
+            contender.close()
+        print(table(lines, COLUMNS), flush=True)
+        write(race.out, found, peer=theirs.about)
+    return found
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    race = tyro.cli(Race, description=__doc__)
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["LD_LIBRARY_PATH"] = library_path(race.torch_python, Path(folder))
+        print(table(run(race), COLUMNS))
+
+
+if __name__ == "__main__":
+    main()
