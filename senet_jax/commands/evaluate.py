@@ -105,14 +105,13 @@ def add_arguments(parser: Flags) -> None:
         "--results",
         type=path,
         metavar="JSON",
-        help="of a run of detection: write what was found in COCO's results format",
+        help="write the detections in COCO's results format (runs of detection)",
     )
     parser.add_argument(
         "--bn-batches",
         type=count(1, MOST_STEPS),
         metavar="N",
-        help="of a run of detection: take the batch norm statistics anew over so many training "
-        "batches",
+        help="take the statistics of batch norm anew over N training batches (runs of detection)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

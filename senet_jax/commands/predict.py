@@ -107,7 +107,7 @@ def add_arguments(parser: Flags) -> None:
         "--min-score",
         type=number(Range(0, 1)),
         metavar="SCORE",
-        help="of a run of detection: the least score of an object; default: 0.5",
+        help="least score of an object (runs of detection); default: 0.5",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
 

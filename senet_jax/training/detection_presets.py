@@ -124,7 +124,7 @@ BCCD = TrainConfig(
     epochs=16,
     model=ModelConfig(
         name="fasterrcnn_seresnet18_fpn",
-        # Of the smaller side 240: platelets are 20 pixels wide, red cells 50 and white ones 95.
+        # At a smaller side of 240, platelets are 20 pixels wide, red cells 50 and white ones 95.
         anchor_sizes=(16, 24, 32, 48, 64, 80, 96, 128, 128, 160),
         anchor_ratios=(1.0,),
         box_samples=64,

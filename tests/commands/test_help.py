@@ -25,7 +25,7 @@ def columns(monkeypatch):
 
 
 def page(capsys, *arguments):
-    """What a command prints that is asked for help."""
+    """The help that a command prints."""
     with pytest.raises(SystemExit) as end:
         cli.main(arguments)
     out, err = capsys.readouterr()
@@ -70,7 +70,7 @@ def test_the_flags_in_help_are_those_that_tyro_reads(config):
     assert all(group.about for group in groups.values())
 
 
-def test_a_group_has_its_flags_alone_and_the_values_of_the_preset(capsys):
+def test_a_group_has_its_flags_and_the_values_of_the_preset(capsys):
     told = page(capsys, "train", "cifar10", "--help", "optimizer")
     own = {f"--optimizer.{name}" for name in ("name", "schedule", "clip-norm", "nesterov")}
     assert own <= flags(told)

@@ -115,7 +115,7 @@ def roi_align(feature, box, bins):
 
 @dataclasses.dataclass
 class Stage:
-    """What a stage trains on, in all images."""
+    """The boxes, classes and targets that a stage trains on, in all images."""
 
     images: np.ndarray
     boxes: np.ndarray
@@ -268,7 +268,7 @@ class Detector:
         return found
 
     def plan(self, levels, targets, drawn_anchors, drawn_boxes):
-        """What training compares with what, for anchors and proposals that were drawn.
+        """The pairs that training compares, for anchors and proposals that were drawn.
 
         Args:
             levels: The maps of the pyramid.

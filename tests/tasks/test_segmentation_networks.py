@@ -376,7 +376,7 @@ def test_average_takes_the_statistics_of_training(config, folder, tmp_path, caps
     jax.tree.map(np.testing.assert_array_equal, again, trained.variables)
 
 
-def test_frozen_norms_keep_their_statistics_when_others_are_taken_anew(config, tmp_path):
+def test_frozen_norms_keep_their_statistics_beside_new_ones(config, tmp_path):
     model = dataclasses.replace(config.model, frozen_norms=(1,))
     run = Run(dataclasses.replace(few_steps(tmp_path / "frozen"), model=model))
     rng = np.random.default_rng(0)
