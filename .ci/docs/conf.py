@@ -131,10 +131,16 @@ RANGED = re.compile(
 
 
 def shorten(
-    _app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, given: str, result: str
-) -> tuple[str, str]:
+    _app: Sphinx,
+    _what: str,
+    _name: str,
+    _object: Any,
+    _options: Any,
+    given: str | None,
+    result: str,
+) -> tuple[str, str] | None:
     """Leaves the ranges of numbers out of a signature; the fields have them in their types."""
-    return RANGED.sub(r"\1", given or ""), result
+    return None if given is None else (RANGED.sub(r"\1", given), result)
 
 
 def setup(app: Sphinx) -> None:
