@@ -94,5 +94,6 @@ class ObjectDetector:
         boxes = on_original(said["boxes"][kept], size, original)
         masks = None
         if "masks" in said:
-            masks = paste_masks(said["masks"][kept], boxes, *image.shape[:2], self._paste)
+            height, width = image.shape[:2]
+            masks = paste_masks(said["masks"][kept], boxes, height, width, self._paste)
         return Found(boxes, said["labels"][kept] - 1, said["scores"][kept], masks)

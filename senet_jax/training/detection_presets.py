@@ -73,21 +73,19 @@ SCENES_DETECTION = TrainConfig(
 """Digits in a scene with a small Mask R-CNN: nothing to download. Few proposals and coarse masks,
 because digits have 8x8 pixels before they are enlarged."""
 
-_SMALL = ModelConfig(
-    name="fasterrcnn_seresnet18_fpn",
-    blocks=(1, 1, 1, 1),
-    widths=(32, 64, 96, 96),
-    stem_width=32,
-    pyramid_width=48,
-    anchor_ratios=(1.0,),
-    pre_nms_train=300,
-    pre_nms_test=300,
-    post_nms_train=200,
-    post_nms_test=200,
-    box_width=128,
-    box_positive=0.5,
-    roi_samples=1,
-)
+_SMALL: dict[str, Any] = {
+    "blocks": (1, 1, 1, 1),
+    "widths": (32, 64, 96, 96),
+    "stem_width": 32,
+    "pyramid_width": 48,
+    "pre_nms_train": 300,
+    "pre_nms_test": 300,
+    "post_nms_train": 200,
+    "post_nms_test": 200,
+    "box_width": 128,
+    "box_positive": 0.5,
+    "roi_samples": 1,
+}
 _FROM_SCRATCH = OptimizerConfig(
     name="adamw", learning_rate=0.002, warmup_epochs=0.5, weight_decay=1e-2
 )
@@ -96,8 +94,8 @@ NUCLEI = TrainConfig(
     run_dir=Path("runs/nuclei"),
     task="detection",
     epochs=10,
-    model=dataclasses.replace(
-        _SMALL,
+    model=ModelConfig(
+        **_SMALL,
         name="maskrcnn_seresnet18_fpn",
         # Two for each level; half of the nuclei are 10 to 18 pixels wide, and few more than 30.
         anchor_sizes=(8, 12, 16, 24, 32, 48, 48, 64, 64, 96),
@@ -124,8 +122,10 @@ BCCD = TrainConfig(
     run_dir=Path("runs/bccd"),
     task="detection",
     epochs=16,
-    model=dataclasses.replace(
-        _SMALL,
+    model=ModelConfig(
+        **_SMALL,
+        name="fasterrcnn_seresnet18_fpn",
+        anchor_ratios=(1.0,),
         # Of the smaller side 240: platelets are 20 pixels wide, red cells 50 and white ones 95.
         anchor_sizes=(16, 24, 32, 48, 64, 80, 96, 128, 128, 160),
         box_samples=64,
