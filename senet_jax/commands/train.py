@@ -50,7 +50,7 @@ PRESET_LIST = """presets, with their epochs:
   voc2012               50  the same, fine-tuned
   scenes-detection       8  digits in a scene, their boxes and masks
   nuclei                10  nuclei of cells, their boxes and masks, a small network
-  bccd                  16  blood cells of three kinds, their boxes, a small network
+  bccd                  12  blood cells of three kinds, their boxes, a small network
   coco                  12  Mask R-CNN on ResNeSt-50, the recipe of its authors: AP 42.8, 38.1
   coco-faster           12  Faster R-CNN, the same: AP 42.3
   coco-cascade          12  Cascade R-CNN, the same: AP 45.4

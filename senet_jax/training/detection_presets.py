@@ -121,7 +121,7 @@ pixels of the Data Science Bowl of 2018, in COCO's format."""
 BCCD = TrainConfig(
     run_dir=Path("runs/bccd"),
     task="detection",
-    epochs=16,
+    epochs=12,
     model=ModelConfig(
         name="fasterrcnn_seresnet18_fpn",
         # At a smaller side of 240, platelets are 20 pixels wide, red cells 50 and white ones 95.
@@ -139,7 +139,7 @@ BCCD = TrainConfig(
         augment=AugmentConfig(flip=True),
     ),
     optimizer=_FROM_SCRATCH,
-    eval_every_epochs=8,
+    eval_every_epochs=6,
 )
 """Blood cells of three kinds with a small Faster R-CNN, from scratch: BCCD, in PASCAL VOC's format,
 at half of its size."""
