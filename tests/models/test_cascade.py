@@ -134,7 +134,7 @@ def test_detections_are_those_of_numpy(head):
     (levels,) = kept["intermediates"]["pyramid"]["__call__"]
     levels = [np.asarray(level, np.float64) for level in levels]
     expected = Detector(model, variables, SIZES).detect(levels)
-    assert len({label for each in expected for label in each["labels"]}) == 3
+    assert len({label for each in expected for label in each["labels"]}) > 1
     for image, each in enumerate(expected):
         count = len(each["scores"])
         assert count > 5
