@@ -16,7 +16,7 @@ from experiments.benchmarks.race_tables import tables
 from senet_jax import cli
 from senet_jax.command_line.invocation import Invocation
 from senet_jax.command_line.wrong_flags import flags_of
-from senet_jax.commands.table import CONFIG_COMMANDS, EXAMPLES
+from senet_jax.commands.table import CONFIG_COMMANDS, SUMMARIES
 from senet_jax.config import TrainConfig
 from senet_jax.data.datasets import DATASETS
 from senet_jax.training.presets import PRESETS
@@ -46,7 +46,7 @@ def commands(text):
 def wrong(command):
     """The word of a command that the command line does not know, or None."""
     _, name, *words = [each for each in shlex.split(command, comments=True) if each != "..."]
-    if name not in EXAMPLES:
+    if name not in SUMMARIES:
         return None if name == "COMMAND" else name
     if name not in CONFIG_COMMANDS:
         try:
@@ -111,7 +111,7 @@ def test_every_preset_is_on_the_page_of_training():
 
 def test_every_command_is_on_a_page():
     quoted = {shlex.split(each, comments=True)[1] for t in PAGES.values() for each in commands(t)}
-    assert {*EXAMPLES} <= quoted
+    assert {*SUMMARIES} <= quoted
 
 
 def test_every_study_and_benchmark_is_on_its_page():

@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_jax.command_line.drawn_images import names_of_pictures, read_image
-from senet_jax.errors import ExitCode
+from senet_jax.errors import ExitCode, UsageError
 from senet_jax.files import make_folder, write_text
 from senet_jax.text import printable
 
@@ -49,7 +50,12 @@ def predict_objects(options: argparse.Namespace) -> int:
         if image is None:
             code = ExitCode.BAD_INPUT
             continue
-        found = network(image, least)
+        try:
+            found = network(image, least)
+        except UsageError as error:
+            print(printable(f"senet-jax: {images.name(index)}: {error}"), file=sys.stderr)
+            code = ExitCode.BAD_INPUT
+            continue
         names = [network.classes[label] for label in found.labels]
         texts = [
             f"{name} {score:.2f}" for name, score in zip(names, found.scores.tolist(), strict=True)

@@ -327,6 +327,22 @@ def classifies_pixels(models: Sequence[str]) -> bool:
     return any(named.split(name) for name in models)
 
 
+def check_no_detector(models: Sequence[str]) -> None:
+    """Refuses weights of a network of ``--model`` that finds objects.
+
+    Raises:
+        UsageError: There is one.
+    """
+    from senet_jax.models.detection import named
+
+    for name in models:
+        if named.split(name):
+            raise UsageError(
+                f"{name} is a detector, which is taken from a run and not from a file of weights: "
+                "senet-jax train --init-weights FILE starts a run from them."
+            )
+
+
 def of_weights(source: str, options: argparse.Namespace) -> bool:
     """Says if a source is a file of weights, and not the folder of a run."""
     return source in (options.weights or ()) or is_weights(source)

@@ -41,19 +41,23 @@ class Source:
     image_size: int
 
 
-def read_source(options: argparse.Namespace, *, drop_head: bool | None = None) -> Source:
+def read_source(
+    options: argparse.Namespace, *, drop_head: bool | None = None, detectors: bool = False
+) -> Source:
     """Reads what the arguments name.
 
     Args:
         options: Those of ``add_source``.
         drop_head: Start a fresh classifier; None if the command has no flag for that.
+        detectors: Take networks of detection, too.
 
     Raises:
-        UsageError: It cannot be read, or the network is not named.
+        UsageError: It cannot be read, or the network is not named or one of detection.
     """
     from senet_jax.inference.trained import IMAGES_ALONE, check_task, restore_run
     from senet_jax.interchange import MisfitError, load_weights
     from senet_jax.models.configured import model_fields
+    from senet_jax.models.detection import named
     from senet_jax.models.zoo import find
 
     if is_folder(options.source):
@@ -64,13 +68,21 @@ def read_source(options: argparse.Namespace, *, drop_head: bool | None = None) -
                     f"{flag.replace('_', '-')} is for files of weights."
                 )
         check_weights_of(options, [])
-        check_task(Path(options.source), IMAGES_ALONE)
+        allowed = (*IMAGES_ALONE, *(("detection",) if detectors else ()))
+        check_task(Path(options.source), allowed)
         run, _, variables = restore_run(Path(options.source))
-        fields = model_fields(run.config.model, len(run.dataset.classes))
+        # Detectors have the background, too.
+        classes = len(run.dataset.classes) + (run.config.task == "detection")
+        fields = model_fields(run.config.model, classes)
         _, side, channels = run.dataset.image_shape
         return Source(run.config.model.name, fields, variables, channels, side)
     if options.model is None:
         raise UsageError("--model must say which network the weights are of.")
+    if named.split(options.model) and not detectors:
+        raise UsageError(
+            f"{options.model} is a detector, which is written as weights alone: --format "
+            "safetensors or npz."
+        )
     for flag in ("num_classes", "channels"):
         value = getattr(options, flag)
         if value is not None and value < 1:

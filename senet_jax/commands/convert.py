@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.out is not None:
         check_arrays_target(options.out)
-    source = read_source(options, drop_head=options.drop_head)
+    source = read_source(options, drop_head=options.drop_head, detectors=True)
     out = options.out or Path(f"{source.name}.safetensors")
     save_weights(out, source.name, source.variables, channels=source.channels, **source.fields)
     print(f"{out}: the weights of {source.name}")

@@ -15,6 +15,7 @@ from senet_jax.command_line.networks import (
     add_networks,
     add_sliding,
     add_views,
+    check_no_detector,
     check_no_sliding,
     check_only,
     classifies_pixels,
@@ -147,6 +148,7 @@ def run(options: argparse.Namespace) -> int:
     if options.per_class is not None:
         check_target(options.per_class)
     sources = options.path or options.weights
+    check_no_detector(options.model)
     if classifies_pixels(options.model):
         return _evaluate_pixels(options, sources)
     if len(options.path) == 1 and is_folder(options.path[0]):

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         if arrays and options.out.suffix != f".{options.format}":
             raise UsageError(f"{options.out}: name a file that ends in .{options.format}.")
         check_target(options.out)
-    source = read_source(options)
+    source = read_source(options, detectors=arrays)
     out = options.out or Path(f"{source.name}.{options.format}")
     check_target(out)
     if arrays:

@@ -16,6 +16,7 @@ from senet_jax.command_line.networks import (
     add_networks,
     add_sliding,
     add_views,
+    check_no_detector,
     check_no_sliding,
     check_only,
     check_weights_of,
@@ -141,6 +142,7 @@ def run(options: argparse.Namespace) -> int:
 
     views = view_fields(options)
     check_weights_of(options, options.weights)
+    check_no_detector(options.model)
     task = _dense_task(options)
     if options.min_score is not None and task != "detection":
         raise UsageError("--min-score is for a run of detection.")

@@ -12,7 +12,9 @@ EXAMPLES = """examples:
 DIR holds folders of runs. Those that lie side by side as NAME/seed0, NAME/seed1, ... are one cell,
 NAME; any other run is a cell by itself. A cell GROUP/NAME is compared with the baseline of its
 group, GROUP/BASELINE. The table is printed in Markdown; beside it report.md, report.tex,
-report.csv and runs.csv, and curves, errors, differences and cost as PNG and SVG are written."""
+report.csv and runs.csv, and curves, errors, differences and cost as PNG and SVG are written.
+Runs of several tasks or data sets are reported apart, a table of each; their files are written
+into DIR/TASK, or DIR/TASK-DATA where a task has several data sets."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,15 +31,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command."""
-    from senet_jax.analysis.study.cells import read_study
-    from senet_jax.analysis.study.report import report_study
-    from senet_jax.analysis.study.report_files import check_report_folder, write_report
+    from senet_jax.analysis.study.cells import read_studies
+    from senet_jax.analysis.study.report import report_studies
+    from senet_jax.analysis.study.report_files import (
+        check_report_folder,
+        report_folders,
+        write_report,
+    )
     from senet_jax.analysis.study.tables import markdown
+    from senet_jax.text import markdown as escaped
 
-    study, out = read_study(options.dir), options.out or options.dir
+    studies, out = read_studies(options.dir), options.out or options.dir
     check_report_folder(out)
-    report = report_study(study, options.baseline)
-    # Before it is written: a disk that is full does not take it from who asked.
-    print(markdown(report), flush=True)
-    write_report(report, out)
+    folders = report_folders(studies, out)
+    for folder in folders:
+        check_report_folder(folder)
+    reports = report_studies(studies, options.baseline)
+    # Before they are written: a disk that is full does not take them from who asked.
+    for study, report in zip(studies, reports, strict=True):
+        if len(studies) > 1:
+            print(f"## {escaped(study.task.name)} on {escaped(study.data_name)}\n")
+        print(markdown(report), flush=True)
+        if study is not studies[-1]:
+            print()
+    for report, folder in zip(reports, folders, strict=True):
+        write_report(report, folder)
     return 0

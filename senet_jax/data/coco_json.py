@@ -305,15 +305,12 @@ def _listed(numbers: Sequence[object], kind: str) -> str:
 
 def _check_unique(numbers: list[int], kind: str, path: Path) -> None:
     if twice := [number for number, count in Counter(numbers).items() if count > 1]:
-        raise UsageError(
-            f"{path}: {len(twice)} ids are there more than once: {_listed(twice, kind)}."
-        )
+        ids = "1 id is" if len(twice) == 1 else f"{len(twice)} ids are"
+        raise UsageError(f"{path}: {ids} there more than once: {_listed(twice, kind)}.")
 
 
 def _check_known(numbers: list[int], known: list[int], kind: str, path: Path) -> None:
     there = set(known)
     if unknown := [number for number in dict.fromkeys(numbers) if number not in there]:
-        raise UsageError(
-            f"{path}: annotations name {len(unknown)} ids that do not exist: "
-            f"{_listed(unknown, kind)}."
-        )
+        ids = "an id that does" if len(unknown) == 1 else f"{len(unknown)} ids that do"
+        raise UsageError(f"{path}: annotations name {ids} not exist: {_listed(unknown, kind)}.")

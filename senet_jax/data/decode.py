@@ -14,6 +14,7 @@ An image that is refused is an image that cannot be read.
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
@@ -44,6 +45,9 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 _MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 """Pillow refuses to decode more."""
+
+# Of half of it and more Pillow warns, in two lines that name no file.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class Unreadable(ValueError):

@@ -21,6 +21,7 @@ from senet_jax.data.pictures import Picture, Pictures
 from senet_jax.data.scene_transforms import scaled_image
 from senet_jax.data.size_groups import size_groups
 from senet_jax.errors import UsageError
+from senet_jax.ranges import MOST_SIDE
 
 MULTIPLE = 32
 """Sides of batches are rounded up to a multiple of so many pixels, as torchvision does."""
@@ -160,8 +161,19 @@ def shown_image(
 
 
 def evaluated_size(size: tuple[int, ...], objects: ObjectsConfig) -> Shape:
-    """Height and width that an image has in evaluation."""
-    return fitted_size(size, objects.short[-1] if objects.short else None, objects.long)
+    """Height and width that an image has in evaluation, and at most in training.
+
+    Raises:
+        UsageError: A side is longer than any network can be shown.
+    """
+    height, width = fitted_size(size, objects.short[-1] if objects.short else None, objects.long)
+    if max(height, width) > MOST_SIDE:
+        raise UsageError(
+            f"an image of {int(size[0]):,}x{int(size[1]):,} pixels would be shown with "
+            f"{height:,}x{width:,}, more than {MOST_SIDE:,} along a side: limit the longer side, "
+            "--data.objects.long, or leave the image out."
+        )
+    return height, width
 
 
 def rounded_up(shape: tuple[int, ...]) -> Shape:

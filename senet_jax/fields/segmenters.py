@@ -7,6 +7,7 @@ from senet_jax.fields.models import Rate, Width
 from senet_jax.ranges import (
     MOST_SIDE,
     MOST_STAGES,
+    MOST_WIDTH,
     whole,
 )
 
@@ -66,7 +67,7 @@ class DeepLabV3PlusFields(DeepLabV3Fields):
     """Channels that the map of stage 2 is reduced to, and that of the stem."""
     decoder_layers: Annotated[int, whole(1, 8)] = 2
     """3x3 layers of the decoder (Table 2 of the paper: two are best)."""
-    refine_width: Width | None = None
+    refine_width: Annotated[int | None, whole(1, MOST_WIDTH, none="no refinement")] = None
     """Channels of a 3x3 layer that reads the decoder's map, reduced to as many channels and
     enlarged, beside the map of the stem before its pool. A classifier on it, which starts at zero,
     gives each pixel of the image a correction of its logits: for outlines finer than the stride of

@@ -79,7 +79,7 @@ class ObjectDetector:
             least_score: Objects with lower scores are left out.
 
         Raises:
-            UsageError: The image is smaller than the network takes.
+            UsageError: The image is smaller or longer than the network takes.
         """
         shown = shown_image(image, self._objects)
         size, original = np.array(shown.shape[:2], np.int32), np.array(image.shape[:2], np.int32)

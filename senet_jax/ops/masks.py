@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from senet_jax.errors import choose
+from senet_jax.ops.boxes import in_full_precision
 from senet_jax.ops.roi_samples import Sampling, axes_of, matrix
 
 PasteStyle = Literal["torchvision", "detectron2"]
@@ -22,11 +23,12 @@ def crop_masks(
     *,
     aligned: bool = False,
 ) -> Float[Array, "k side side"]:
-    """The share of the object in each cell of a grid over each RoI, in [0, 1], float32.
+    """The share of the object in each cell of a grid over each RoI, in [0, 1].
 
     RoIAlign of the mask of each RoI's object, with as many samples as a cell has pixels. As it is,
     it is the target of torchvision's mask loss; with ``aligned`` and compared with 0.5 it is
-    detectron2's for bitmaps. One RoI at a time: memory is that of a mask in float32.
+    detectron2's for bitmaps. One RoI at a time: memory is that of a mask in float32, or in float64
+    for boxes of float64, which the result is, too.
 
     Args:
         masks: Masks of the objects of an image, 0 and 1.
@@ -41,16 +43,17 @@ def crop_masks(
 
     def crop(roi: tuple[Array, Array]) -> Array:
         box, mask = roi
-        rows, columns = axes_of(box[None], jnp.ones(1), jnp.array([size]), (side, side), sampling)
+        one = jnp.ones(1, box.dtype)
+        rows, columns = axes_of(box[None], one, jnp.array([size]), (side, side), sampling)
         mine = jnp.ones(1, bool)
         down, across = (
             matrix(axis, mine, pixels, sampling.limit)[0]
             for axis, pixels in zip((rows, columns), size, strict=True)
         )
-        product = jnp.matmul(down, masks[mask].astype(jnp.float32), precision=lax.Precision.HIGHEST)
+        product = jnp.matmul(down, masks[mask].astype(box.dtype), precision=lax.Precision.HIGHEST)
         return jnp.matmul(product, across.T, precision=lax.Precision.HIGHEST)
 
-    return lax.map(crop, (boxes.astype(jnp.float32), of_mask))
+    return lax.map(crop, (in_full_precision(boxes), of_mask))
 
 
 def paste_mask(

@@ -86,7 +86,7 @@ def sample(
     """
     n = len(kind)
     if jnp.issubdtype(order.dtype, jax.dtypes.prng_key):
-        priority = (jax.random.bits(order, (n,)) >> 1).astype(jnp.int32)
+        priority = (jax.random.bits(order, (n,), jnp.uint32) >> 1).astype(jnp.int32)
     else:
         priority = jnp.zeros(n, jnp.int32).at[order].set(jnp.arange(n, 0, -1, jnp.int32))
 

@@ -121,8 +121,9 @@ def nms_best(
         dropped &= (jnp.arange(count) < found)[:, None]
         own = lax.dynamic_slice(alive, (start,), (block,)) & ~dropped.any(0)
         own = _kept(own_boxes, own, threshold, groups[index])
-        place = jnp.where(own, jnp.minimum(found + jnp.cumsum(own) - 1, count), count)
-        return start + block, jnp.minimum(found + own.sum(), count), kept.at[place].set(index)
+        so_far = found + jnp.cumsum(own, dtype=jnp.int32)
+        place = jnp.where(own, jnp.minimum(so_far - 1, count), count)
+        return start + block, jnp.minimum(so_far[-1], count), kept.at[place].set(index)
 
     def goes_on(state: tuple[Array, Array, Array]) -> Array:
         start, found, _ = state

@@ -25,11 +25,12 @@ from senet_jax.data.picture_sets import PictureOptions, open_pictures
 from senet_jax.data.picture_transforms import PictureTransform
 from senet_jax.data.pictures import PictureDataset
 from senet_jax.errors import UsageError
+from senet_jax.models.backbone import Backbone
 from senet_jax.models.configured import build_model
 from senet_jax.models.detection import named
 from senet_jax.models.detection.coverage import covered_share
 from senet_jax.models.detection.mask_rcnn import MaskRCNN
-from senet_jax.models.detection.rcnn import FasterRCNN
+from senet_jax.models.detection.rcnn import STAGES, FasterRCNN
 from senet_jax.models.segmentation import named as segmenters
 from senet_jax.ops.masks import PasteStyle
 from senet_jax.tasks.base import Arrays, Measured, Task, is_kernel
@@ -46,6 +47,8 @@ FOUND = ("boxes", "labels", "scores", "valid", "masks")
 
 COVERED, MOSTLY_COVERED = 0.5, 0.9
 """IoU from which on an anchor fits an object, and the share of the objects that should have one."""
+USUAL = "resnet50"
+"""The backbone that is proposed where the one that was asked for has no feature pyramid."""
 MOST_COVERED = 2000
 """Images whose objects are compared with the anchors."""
 
@@ -56,8 +59,12 @@ class Detection(Task):
 
     The network is called with normalized images and their heights and widths, beyond which it sees
     zeros, in training also with the objects; it returns its losses by name, whose sum is minimised,
-    or what it found. Of a batch that is computed in parts the loss is the mean of those
-    of the parts, each of which the network divides by what it samples of the part.
+    or what it found.
+
+    The loss of a batch that is computed in parts is the mean of those of its parts, each of which
+    the network divides by what it samples of the part. The sum over the parts divided by the number
+    of the batch would need three gradients in place of one, of the losses of anchors, boxes and
+    masks: their numbers are known after the last part only, since proposals decide them.
     """
 
     dataset: PictureDataset
@@ -130,6 +137,8 @@ class Detection(Task):
             backbone = config.name
             if of_segmenter := segmenters.split(config.name):
                 backbone = of_segmenter[1]
+            elif isinstance(network, Backbone) and not set(STAGES) <= set(network.stage_numbers):
+                backbone = USUAL
             raise UsageError(
                 f"{config.name} finds no objects: choose a network such as "
                 f"{named.name_of('maskrcnn', backbone, False)}, --model.name; the heads are "

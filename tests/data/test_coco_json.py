@@ -164,10 +164,10 @@ def rle(**values):
 WRONG = {
     "no list": ({"images": {}}, "no file of annotations in COCO's format: 'images'"),
     "no object": ({**file_data(), "categories": [3]}, "'categories' must be a list of objects"),
-    "image twice": (changed("images", id=30), "1 ids are there more than once: image 30"),
+    "image twice": (changed("images", id=30), "1 id is there more than once: image 30"),
     "object twice": (changed("annotations", id=7), "more than once: annotation 7"),
     "category twice": (changed("categories", id=90), "more than once: category 90"),
-    "strange image": (changed("annotations", image_id=4), "1 ids that do not exist: image 4"),
+    "strange image": (changed("annotations", image_id=4), "an id that does not exist: image 4"),
     "strange category": (changed("annotations", category_id=2), "not exist: category 2"),
     "no size": (
         changed("images", height=None),

@@ -133,6 +133,14 @@ def test_sides_are_fitted_as_torchvision_rounds_them(size, short, long, expected
     assert fitted_size(size, short, long) == expected
 
 
+def test_an_image_that_scaling_makes_too_long_is_refused():
+    thin = (1, 10_000)
+    with pytest.raises(UsageError, match="1x10,000 pixels would be shown with 64x640,000, more"):
+        evaluated_size(thin, ObjectsConfig(short=(64,)))
+    assert evaluated_size(thin, ObjectsConfig(short=(64,), long=128)) == (1, 128)
+    assert evaluated_size((10_000, 10_000), ObjectsConfig()) == (10_000, 10_000)
+
+
 def test_boxes_go_there_and_back():
     placed = Placed((60, 80), (90, 100), (10, 20), (64, 72), flipped=True)
     boxes = np.array([[30.0, 20, 50, 40]])

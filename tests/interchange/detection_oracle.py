@@ -3,10 +3,10 @@
     TORCHVISION_PYTHON=PYTHON python -m tests.interchange.detection_oracle
 
 writes ``torch_detection.json`` anew: what torchvision 0.28.0 (torch 2.13.0, CPU) makes of small
-detectors. Its wheel need not fit the build of PyTorch: NMS is the greedy loop below, and RoIAlign
-its own form in Python. That form repeats the last pixel beyond a map, where the compiled one, which
-holds here, has 0. So all images end four pixels or more before the padded ones, where no sample
-lies beyond a map.
+detectors, detections in float32, losses and gradients in float64. Its wheel need not fit the build
+of PyTorch: NMS is the greedy loop below, and RoIAlign its own form in Python. That form repeats the
+last pixel beyond a map, where the compiled one, which holds here, has 0. So all images end four
+pixels or more before the padded ones, where no sample lies beyond a map.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tests.interchange.dense import checksum
+from tests.interchange.goldens import draw
 from tests.ops.torchvision_oracle import torchvision
 
 FILE = Path(__file__).with_name("torch_detection.json")
@@ -82,7 +83,8 @@ def prepare(spec, images, sizes):
     if not torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::nms", "CPU"):
         library.impl("nms", nms, "CPU")
     box_ops._assert_has_ops = lambda: None
-    return build(spec), ImageList(images.permute(0, 3, 1, 2), [tuple(s) for s in sizes.tolist()])
+    tuples = [tuple(size) for size in sizes.tolist()]
+    return build(spec).to(images.dtype), ImageList(images.permute(0, 3, 1, 2), tuples)
 
 def detect(spec, images, sizes):
     model, batch = prepare(spec, images, sizes)
@@ -112,6 +114,14 @@ def losses(spec, images, sizes, targets, drawn):
             return masks
         return sampler
 
+    assign = model.rpn.assign_targets_to_anchors
+
+    def assigned(*arguments):
+        # torchvision's labels are of float32, in which it would take the cross-entropy.
+        labels, boxes = assign(*arguments)
+        return [each.to(images.dtype) for each in labels], boxes
+
+    model.rpn.assign_targets_to_anchors = assigned
     features = model.backbone(batch.tensors)
     if drawn:
         model.rpn.fg_bg_sampler = fixed(drawn[0])
@@ -238,6 +248,19 @@ def targets_of(found: dict[str, np.ndarray], masks: bool) -> list[list[np.ndarra
     ]
 
 
+def doubled(arrays: Any) -> Any:
+    """The same tree of arrays, those of float32 in float64."""
+    if isinstance(arrays, dict):
+        return {key: doubled(value) for key, value in arrays.items()}
+    return arrays.astype(np.float64) if arrays.dtype == np.float32 else arrays
+
+
+def direction(key: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A vector of length 1, of the shape of a parameter, drawn by rule."""
+    found = draw(f"direction of {key}.bias", (int(np.prod(shape)),)).astype(np.float64)
+    return (found / np.linalg.norm(found)).reshape(shape)
+
+
 NAMES = tuple(f"{head}_resnet18_fpn{v}" for head in ("fasterrcnn", "maskrcnn") for v in ("", "_v2"))
 SIZES = [(90, 70), (61, 120)]
 """Sizes of the images of the goldens."""
@@ -257,11 +280,12 @@ def of_all(name: str) -> Detector:
 def main() -> None:
     """Writes the goldens."""
     images, sizes = batch(SIZES)
+    targets = doubled(objects(sizes, images.shape[1:3]))
     golden, calls = [], []
     for name in NAMES:
-        own = targets_of(objects(sizes, images.shape[1:3]), name.startswith("maskrcnn"))
+        own = targets_of(targets, name.startswith("maskrcnn"))
         calls.append(["detect", tiny(name).spec(), images, sizes])
-        calls.append(["losses", of_all(name).spec(), images, sizes, own, []])
+        calls.append(["losses", of_all(name).spec(), doubled(images), sizes, own, []])
     answers = iter(torchvision(PROGRAM, "several", *calls))
     for name in NAMES:
         entries, found = next(answers)
@@ -282,10 +306,15 @@ def main() -> None:
                 "sha256": checksum(shapes),
                 "detections": detections,
                 "losses": dict(losses),
+                # The length of each, and its component along a vector.
                 "gradients": {
-                    key: float(f"{np.linalg.norm(x.astype('f8')):.6g}") for key, x in gradients
+                    key: [
+                        float(f"{number:.12g}")
+                        for number in (np.linalg.norm(x), np.sum(x * direction(key, x.shape)))
+                    ]
+                    for key, x in gradients
                 },
-                "statistics": {key: float(f"{x.mean(dtype='f8'):.6g}") for key, x in statistics},
+                "statistics": {key: float(f"{x.mean():.12g}") for key, x in statistics},
             }
         )
     lines = ",\n".join(json.dumps(each, separators=(",", ":")) for each in golden)

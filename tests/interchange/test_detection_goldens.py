@@ -14,6 +14,8 @@ from detection_oracle import (
     SIZES,
     Detector,
     batch,
+    direction,
+    doubled,
     objects,
     of_all,
     targets_of,
@@ -54,16 +56,39 @@ def state_dict(name):
 
 
 def detections(own: Detector, state, images, sizes):
-    """Detections of a detector with these weights."""
+    """Detections of a detector with these weights, in float64 if the images are of that."""
+    if images.dtype == np.float64:
+        with jax.enable_x64(True):
+            return _detections(own, state, images, sizes)
+    return _detections(own, state, images, sizes)
+
+
+def variables_of(own, state, images):
+    """The weights in the precision of the images."""
     variables = from_torch(own.name, state, **own.all_fields)
+    return doubled(variables) if images.dtype == np.float64 else variables
+
+
+def _detections(own, state, images, sizes):
+    variables = variables_of(own, state, images)
     model = create_model(own.name, **own.all_fields)
     apply = jax.jit(lambda v, x, s: model.apply(v, x, s, train=False))
     return jax.tree.map(np.asarray, apply(variables, images, sizes))
 
 
 def losses_of(own: Detector, state, images, sizes, targets):
-    """Losses, gradients and running statistics by PyTorch's names, and what was drawn."""
-    variables = from_torch(own.name, state, **own.all_fields)
+    """Losses, gradients and running statistics by PyTorch's names, and what was drawn.
+
+    All is computed in float64 if the images are of float64.
+    """
+    if images.dtype == np.float64:
+        with jax.enable_x64(True):
+            return _losses_of(own, state, images, sizes, targets)
+    return _losses_of(own, state, images, sizes, targets)
+
+
+def _losses_of(own, state, images, sizes, targets):
+    variables = variables_of(own, state, images)
     model = create_model(own.name, **own.all_fields)
 
     def loss(params):
@@ -81,7 +106,7 @@ def losses_of(own: Detector, state, images, sizes, targets):
     gradients, (losses, updated) = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
     statistics = updated["batch_stats"]
     written = to_torch(own.name, {"params": gradients, "batch_stats": statistics}, **own.all_fields)
-    return losses, written, updated["intermediates"]
+    return {key: float(loss) for key, loss in losses.items()}, written, updated["intermediates"]
 
 
 def overlaps(box, boxes):
@@ -122,6 +147,33 @@ def test_detections_are_those_of_torchvision(name):
             np.testing.assert_allclose(masks[:, 27, 5], each["mask_pixels"], atol=1e-3)
 
 
+EXACT = 1e-9
+"""The relative error in float64."""
+
+
+@every_name
+def test_losses_are_those_of_torchvision(name):
+    images, sizes = batch(SIZES)
+    targets = objects(sizes, images.shape[1:3])
+    losses, written, _ = losses_of(
+        of_all(name), state_dict(name), doubled(images), sizes, doubled(targets)
+    )
+    expected = golden()[name]
+    assert losses.keys() == expected["losses"].keys()
+    for key, loss in expected["losses"].items():
+        assert loss > 0
+        assert losses[key] == pytest.approx(loss, rel=EXACT), key
+    largest = max(norm for norm, _ in expected["gradients"].values())
+    for key, (norm, part) in expected["gradients"].items():
+        own = written[key]
+        assert np.linalg.norm(own) == pytest.approx(norm, rel=EXACT, abs=1e-12 * largest), key
+        component = np.sum(own * direction(key, own.shape))
+        assert component == pytest.approx(part, rel=EXACT, abs=EXACT * norm), key
+    for key, mean in expected["statistics"].items():
+        if key.endswith("running_mean"):
+            assert written[key].mean() == pytest.approx(mean, abs=EXACT), key
+
+
 def tolerance(name, key):
     """The relative error of a gradient in float32.
 
@@ -135,23 +187,19 @@ def tolerance(name, key):
     return 1e-2 if name.endswith("_v2") else 1e-3
 
 
-@every_name
-def test_losses_are_those_of_torchvision(name):
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_trains_on_the_same_losses(name):
     images, sizes = batch(SIZES)
     targets = objects(sizes, images.shape[1:3])
     losses, written, _ = losses_of(of_all(name), state_dict(name), images, sizes, targets)
     expected = golden()[name]
-    assert losses.keys() == expected["losses"].keys()
     for key, loss in expected["losses"].items():
-        assert loss > 0
         assert losses[key] == pytest.approx(loss, rel=1e-4), key
-    largest = max(expected["gradients"].values())
-    for key, norm in expected["gradients"].items():
+    largest = max(norm for norm, _ in expected["gradients"].values())
+    for key, (norm, _) in expected["gradients"].items():
         own = np.linalg.norm(written[key])
         assert own == pytest.approx(norm, rel=tolerance(name, key), abs=1e-5 * largest), key
-    for key, mean in expected["statistics"].items():
-        if key.endswith("running_mean"):
-            assert written[key].mean() == pytest.approx(mean, abs=1e-4), key
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -246,6 +294,41 @@ def test_detections_are_those_of_torchvision_at_other_sizes(name, bottleneck):
             np.testing.assert_allclose(masks, each["masks"][:, 0], atol=1e-3)
 
 
+FULL = Detector(
+    "maskrcnn_resnet50_fpn",
+    {
+        "blocks": (3, 4, 6, 3),
+        "bottleneck": True,
+        "num_classes": 91,
+        "pyramid_width": 256,
+        "box_width": 1024,
+        "mask_width": 256,
+        "anchor_sizes": (32, 64, 128, 256, 512),
+        "anchor_ratios": (0.5, 1.0, 2.0),
+    },
+)
+
+
+@pytest.mark.slow
+@needs_torchvision
+def test_the_full_network_detects_as_torchvision_in_float64():
+    # In float32 rounding moves thin boxes of random weights by tenths of a pixel, in both.
+    images, sizes = batch([(796, 1060)])
+    images = doubled(images)
+    entries, (expected,) = torchvision(PROGRAM, "detect", FULL.spec(), images, sizes)
+    state = {key: draw(key, tuple(shape)) for key, shape in entries}
+    expected = dict(expected)
+    count = len(expected["scores"])
+    assert count > 50
+    found = detections(FULL, state, images, sizes)
+    assert found["valid"].sum() == count
+    np.testing.assert_array_equal(found["labels"][0, :count], expected["labels"])
+    np.testing.assert_allclose(found["scores"][0, :count], expected["scores"], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(found["boxes"][0, :count], expected["boxes"], rtol=0, atol=1e-7)
+    masks = expected["masks"][:, 0]
+    np.testing.assert_allclose(found["masks"][0, :count], masks, rtol=0, atol=1e-9)
+
+
 @pytest.mark.slow
 @needs_torchvision
 @pytest.mark.parametrize("name", NAMES)
@@ -254,7 +337,7 @@ def test_gradients_are_those_of_torchvision_for_the_same_samples(name):
     few = {"rpn_samples": 60, "box_samples": 24, "box_positive": 0.5}
     own.ours.update(few)
     images, sizes = batch(ODD)
-    targets = objects(sizes, images.shape[1:3])
+    images, targets = doubled(images), doubled(objects(sizes, images.shape[1:3]))
     masks = name.startswith("maskrcnn")
     state = state_dict(name)
     losses, written, drawn = losses_of(own, state, images, sizes, targets)
@@ -289,13 +372,12 @@ def test_gradients_are_those_of_torchvision_for_the_same_samples(name):
         PROGRAM, "losses", own.spec(), images, sizes, targets_of(targets, masks), pairs
     )
     for key, loss in expected_losses:
-        assert losses[key] == pytest.approx(loss, rel=1e-4), key
+        assert losses[key] == pytest.approx(loss, rel=EXACT), key
     largest = max(np.abs(x).max() for _, x in gradients)
     for key, gradient in gradients:
         error = np.abs(written[key] - gradient).max()
-        scale = max(np.abs(gradient).max(), 0.1 * largest)
-        assert error <= tolerance(name, key) * scale, key
+        assert error <= EXACT * max(np.abs(gradient).max(), 1e-3 * largest), key
     for key, statistic in statistics:
         # PyTorch keeps the unbiased variance of the batch, which has 147 pixels or more.
-        rtol = 1e-4 if key.endswith("mean") else 1e-2
-        np.testing.assert_allclose(written[key], statistic, rtol=rtol, atol=1e-4)
+        rtol = EXACT if key.endswith("mean") else 1e-2
+        np.testing.assert_allclose(written[key], statistic, rtol=rtol, atol=EXACT)

@@ -454,7 +454,8 @@ def test_a_dilated_network_has_a_map_for_every_stage(output_stride):
         return {key: y.shape[1] for key, y in maps.items()}
 
     strides = [min(stride, output_stride) for stride in (4, 8, 16, 32)]
+    # The stem, number 1, has the stride 2.
     assert sides(model.clone(features_by="stage")) == {
-        stage: 64 // stride for stage, stride in enumerate(strides, 2)
+        stage: 64 // stride for stage, stride in enumerate([2, *strides], 1)
     }
     assert sides(model) == {stride: 64 // stride for stride in [2, *strides]}

@@ -168,3 +168,13 @@ def test_matches_equal_those_of_torchvision(high, low, low_quality):
     found = sample(jax.random.key(0), kind, 128, 0.25)
     assert found.positive.sum() == positive.sum()
     assert (found.valid & ~found.positive).sum() == negative.sum()
+
+
+def test_a_key_draws_the_same_in_float64():
+    # The anchors of the goldens in float64 are those of float32.
+    kind = jnp.array([POSITIVE, NEGATIVE, IGNORED, NEGATIVE] * 16)
+    first = sample(jax.random.key(3), kind, 24, 0.5)
+    with jax.enable_x64(True):
+        then = sample(jax.random.key(3), jnp.asarray(kind), 24, 0.5)
+    for a, b in zip(first, then, strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -11,6 +11,7 @@ from senet_jax.config import TrainConfig
 from senet_jax.errors import UsageError
 from senet_jax.models.configured import build_model
 from senet_jax.studies.grid import check_data, jobs, with_attention, with_model, without_attention
+from senet_jax.training.presets import PRESETS, preset
 
 BASE = TrainConfig()
 
@@ -103,5 +104,6 @@ def test_a_recipe_that_is_scaled_down_keeps_its_shape():
 def test_every_data_set_has_a_recipe(data):
     config = recipe(Options(data=data, data_dir=Path("there"), epochs=3))
     config.validate()
-    assert (config.data.name, config.data.dir) == (data, Path("there"))
+    name = preset(data).data.name if data in PRESETS else data
+    assert (config.data.name, config.data.dir) == (name, Path("there"))
     assert isinstance(build_model(config.model, 10).attention, SqueezeExciteConfig)

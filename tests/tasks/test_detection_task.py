@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from tiny_detection import write_rectangles
 
-from senet_jax import cli, tasks
+from senet_jax import cli, create_model, tasks
 from senet_jax.config import (
     CheckpointConfig,
     MeshConfig,
@@ -24,7 +24,10 @@ from senet_jax.config import (
 from senet_jax.data.config import AugmentConfig, CropConfig, DataConfig, ObjectsConfig
 from senet_jax.errors import UsageError
 from senet_jax.inference.trained import restore_run
+from senet_jax.interchange import load_weights
+from senet_jax.models.configured import model_fields
 from senet_jax.tasks.coco_ap import coco_scores
+from senet_jax.tasks.detection import Detection
 from senet_jax.training import loop
 from senet_jax.training.presets import preset
 from senet_jax.training.records.metrics import read_metrics
@@ -132,12 +135,18 @@ def test_it_learns_and_a_killed_run_ends_with_the_same_bits(config, tmp_path, ca
     assert "a network of detection, of which there are no ensembles" in capsys.readouterr().err
     for other in (
         ["average", run, "--out", "x.npz"],
-        ["convert", run],
-        ["export", run, "--format", "npz"],
+        ["export", run, "--format", "stablehlo"],
         ["excitation", run],
     ):
         assert cli.main(other) == 2
         assert "is a run of the task detection" in capsys.readouterr().err
+    for other in (
+        ["evaluate", "--weights", "x.pth", "--data", "coco"],
+        ["predict", str(photographs), "--weights", "x.pth"],
+        ["export", "x.pth", "--format", "onnx"],
+    ):
+        assert cli.main([*other, "--model", "maskrcnn_resnet50_fpn"]) == 2
+        assert "maskrcnn_resnet50_fpn is a detector" in capsys.readouterr().err
 
 
 def test_a_batch_is_drawn_with_its_objects(config, tmp_path, capsys):
@@ -203,6 +212,59 @@ def test_two_processes_count_as_one(config, tmp_path):
     assert scores(two) == pytest.approx(scores(last), abs=1e-4)
 
 
+EVALUATION = """
+import json, sys
+from pathlib import Path
+from senet_jax.inference.trained import restore_run
+from senet_jax.training.distributed.clusters import HostsConfig
+from senet_jax.training.distributed.hosts import distributed_session
+folder, coordinator, count, index = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
+with distributed_session(HostsConfig(coordinator, count, index), {}, folder):
+    run, _, variables = restore_run(folder, with_data=True)
+    metrics = run.evaluate(variables)
+    (folder / f"metrics{index}.json").write_text(json.dumps(metrics))
+"""
+"""Evaluates a run by several processes."""
+
+
+@pytest.mark.slow
+def test_the_network_finds_the_same_on_any_devices(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    scenes = preset("scenes-detection")
+    few = dataclasses.replace(scenes.data, fraction=0.2, eval_batch_size=16)
+    one = dataclasses.replace(
+        scenes,
+        run_dir=tmp_path / "run",
+        epochs=3,
+        eval_every_epochs=3,
+        data=few,
+        mesh=MeshConfig(1),
+    )
+    last = loop.train(one)
+    expected = scores(last)
+    assert expected["val/count"] == 512
+    assert expected["val/AP50"] > 0.05
+    _, _, variables = restore_run(one.run_dir)
+    on = dataclasses.replace(one, mesh=MeshConfig(8))
+    assert Run(on).evaluate(jax.device_get(variables)) == pytest.approx(expected, abs=1e-4)
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    command = [sys.executable, "-c", EVALUATION, str(one.run_dir), f"127.0.0.1:{port}", "2"]
+    processes = [subprocess.Popen([*command, str(index)], env=environment) for index in range(2)]
+    assert [process.wait(300) for process in processes] == [0, 0]
+    for index in range(2):
+        found = json.loads((one.run_dir / f"metrics{index}.json").read_text())
+        assert found == pytest.approx(expected, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -221,6 +283,20 @@ def test_a_wrong_config_is_refused_before_anything_is_written(config, fields, me
     with pytest.raises(UsageError, match=message):
         loop.train(data(config, **fields))
     assert not config.run_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "proposed"),
+    [
+        ("cifar_seresnet20", "maskrcnn_resnet50_fpn"),
+        ("seresnet18", "maskrcnn_seresnet18_fpn"),
+        ("fcn_resnet34", "maskrcnn_resnet34_fpn"),
+    ],
+)
+def test_a_network_of_another_task_is_told_a_detector(name, proposed):
+    with pytest.raises(UsageError, match=f"{name} finds no objects: .* such as {proposed},"):
+        Detection.network(ModelConfig(name=name), 3)
+    create_model(proposed)
 
 
 TINY_COCO = os.environ.get("TINY_COCO")
@@ -293,3 +369,9 @@ def test_the_preset_killed_and_resumed_ends_bit_identical(tmp_path, monkeypatch)
     assert scores(loop.train(killed)) == scores(last)
     states = [restore_run(each.run_dir)[2] for each in (short, killed)]
     assert jax.tree.all(jax.tree.map(np.array_equal, *states))
+
+    weights = tmp_path / "weights.safetensors"
+    assert cli.main(["convert", str(short.run_dir), "--out", str(weights)]) == 0
+    fields = model_fields(short.model, 11)
+    found = load_weights(weights, short.model.name, **fields)
+    assert jax.tree.all(jax.tree.map(np.array_equal, found, states[0]))

@@ -34,6 +34,16 @@ class StudiedRun:
         return self.lines[-1]
 
     @property
+    def card(self) -> Card | None:
+        """The facts of its data set."""
+        return read_card(self.folder)
+
+    @property
+    def data_name(self) -> str:
+        """The name of its data set."""
+        return self.config.data.name if self.card is None else self.card.name
+
+    @property
     def images_per_s(self) -> float | None:
         """Images trained on in a second, without what is between the steps; None if not timed."""
         return training_speed(self.lines)
@@ -61,12 +71,12 @@ class Cell:
     @property
     def card(self) -> Card | None:
         """The facts of the data set."""
-        return read_card(self.runs[min(self.runs)].folder)
+        return self.runs[min(self.runs)].card
 
     @property
     def data_name(self) -> str:
         """The name of the data set."""
-        return self.config.data.name if self.card is None else self.card.name
+        return self.runs[min(self.runs)].data_name
 
     def by_seed(self, key: str) -> dict[int, float]:
         """A number of the final validation by seed."""
@@ -95,16 +105,39 @@ class Study:
         """The task of all runs."""
         return find_task(self.cells[0].config.task)
 
+    @property
+    def data_name(self) -> str:
+        """The name of the data set of all runs."""
+        return self.cells[0].data_name
+
 
 def read_study(folder: Path) -> Study:
-    """Reads the runs under a folder.
+    """Reads the runs under a folder, which are of one task and data set.
+
+    Raises:
+        UsageError: As in ``read_studies``, or runs are of several data sets or tasks.
+    """
+    studies = read_studies(folder)
+    for what, names in (
+        ("on", {study.data_name for study in studies}),
+        ("of the tasks", {study.task.name for study in studies}),
+    ):
+        if len(names) > 1:
+            raise UsageError(
+                f"{folder} has runs {what} {' and '.join(sorted(names))}, whose results cannot be "
+                "compared: report their folders apart."
+            )
+    return studies[0]
+
+
+def read_studies(folder: Path) -> list[Study]:
+    """Reads the runs under a folder: a study of each task and data set, in the order of these.
 
     A run that lies in ``NAME/seed3`` belongs to the cell NAME, any other one is a cell by itself.
 
     Raises:
-        UsageError: There are no runs that ended, runs of one cell differ by more than the seed or
-            have the same one, or runs are of several data sets or tasks; or the study says of
-            itself what cannot be read.
+        UsageError: There are no runs that ended, or runs of one cell differ by more than the seed
+            or have the same one; or the study says of itself what cannot be read.
     """
     try:
         if not folder.is_dir():
@@ -116,36 +149,30 @@ def read_study(folder: Path) -> Study:
     if not found:
         raise UsageError(f"{folder} has no runs: they are folders with a config.json.")
     cells: dict[str, dict[int, StudiedRun]] = {}
-    unfinished = []
+    unfinished: list[StudiedRun] = []
     for path in found:
         run = StudiedRun(path, read_config(path), read_metrics(path))
         keys = {metric.validation for metric in reported(find_task(run.config.task))}
         if not reached(run.lines, run.config.epochs) or not keys <= run.last.keys():
-            unfinished.append(path)
+            unfinished.append(run)
             continue
         runs = cells.setdefault(_cell_name(folder, path), {})
         _check_alike(run, runs)
         runs[run.config.seed] = run
     if not cells:
         raise UsageError(f"none of the {len(found)} runs in {folder} has ended: wait, or resume.")
-    in_order = sorted(cells, key=natural)
-    study = Study(
-        folder,
-        [Cell(name, cells[name]) for name in in_order],
-        unfinished,
-        _read_baseline(folder),
-    )
-    configs = [cell.config for cell in study.cells]
-    for what, names in (
-        ("on", {cell.data_name for cell in study.cells}),
-        ("of the tasks", {config.task for config in configs}),
-    ):
-        if len(names) > 1:
-            raise UsageError(
-                f"{folder} has runs {what} {' and '.join(sorted(names))}, whose results cannot be "
-                "compared: report their folders apart."
-            )
-    return study
+    baseline = _read_baseline(folder)
+    studies: dict[tuple[str, str], Study] = {}
+    for name in sorted(cells, key=natural):
+        cell = Cell(name, cells[name])
+        key = cell.config.task, cell.data_name
+        studies.setdefault(key, Study(folder, [], [], baseline)).cells.append(cell)
+    # A run of a task and data set without one that ended is told to the first study.
+    first = min(studies)
+    for run in unfinished:
+        key = run.config.task, run.data_name
+        studies[key if key in studies else first].unfinished.append(run.folder)
+    return [studies[key] for key in sorted(studies)]
 
 
 def write_baseline(folder: Path, baseline: str) -> None:
@@ -187,8 +214,13 @@ def check_baseline(baseline: str, names: Collection[str]) -> None:
     Raises:
         UsageError: No cell has that name, nor is called so in its group.
     """
-    if not any(baseline_of(name, baseline, names) for name in names):
+    if not has_baseline(baseline, names):
         choose("cell", baseline, {*names, *(name.rpartition("/")[2] for name in names)})
+
+
+def has_baseline(baseline: str, names: Collection[str]) -> bool:
+    """Says if a baseline is one of these cells, or is called so in a group of them."""
+    return any(baseline_of(name, baseline, names) for name in names)
 
 
 def baseline_of(name: str, baseline: str, names: Collection[str]) -> str | None:

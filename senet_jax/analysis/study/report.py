@@ -14,7 +14,14 @@ from senet_jax.analysis.statistics import (
     difference,
     estimate,
 )
-from senet_jax.analysis.study.cells import Cell, Study, baseline_of, check_baseline, natural
+from senet_jax.analysis.study.cells import (
+    Cell,
+    Study,
+    baseline_of,
+    check_baseline,
+    has_baseline,
+    natural,
+)
 from senet_jax.analysis.study.papers import Published
 from senet_jax.analysis.study.published import published
 from senet_jax.data.card import Card
@@ -133,6 +140,25 @@ def report_study(study: Study, baseline: str | None = None) -> StudyReport:
         return report
     groups = [_with_published(group) for group in report.groups.values()]
     return dataclasses.replace(report, rows=[row for group in groups for row in group])
+
+
+def report_studies(studies: Sequence[Study], baseline: str | None = None) -> list[StudyReport]:
+    """The reports of the studies of a folder, each of a task and data set.
+
+    Args:
+        studies: The runs.
+        baseline: As of ``report_study``, for those studies that have such a cell.
+
+    Raises:
+        UsageError: No study has such a cell.
+    """
+    names = [[cell.name for cell in study.cells] for study in studies]
+    if baseline:
+        check_baseline(baseline, [name for each in names for name in each])
+    return [
+        report_study(study, baseline if baseline and has_baseline(baseline, own) else None)
+        for study, own in zip(studies, names, strict=True)
+    ]
 
 
 PUBLISHED = (headline(Classification), headline(Segmentation), headline(Detection))

@@ -1,7 +1,10 @@
 """The report of a study, written into its folder: tables and figures."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from senet_jax.analysis.study.cells import Study
 from senet_jax.analysis.study.plots import FIGURES, FORMATS, draw_study
 from senet_jax.analysis.study.report import StudyReport
 from senet_jax.analysis.study.tables import (
@@ -17,6 +20,25 @@ WRITTEN = (
     *(f"{name}.{kind}" for name in FIGURES for kind in FORMATS),
 )
 """The files of the report of a study."""
+
+
+def report_folders(studies: Sequence[Study], out: Path) -> list[Path]:
+    """The folder of the report of each study: ``out`` of a single one, else one under it.
+
+    These are called as the tasks, such as ``out/segmentation``; where a task has several studies,
+    as the task and the data set.
+    """
+    if len(studies) == 1:
+        return [out]
+    tasks = [study.task.name for study in studies]
+    folders: list[Path] = []
+    for study in studies:
+        name = study.task.name
+        if tasks.count(name) > 1:
+            name += "-" + re.sub(r"[^\w.-]+", "_", study.data_name)
+        folder = out / name
+        folders.append(folder if folder not in folders else out / f"{name}-{len(folders)}")
+    return folders
 
 
 def check_report_folder(folder: Path) -> None:

@@ -1,18 +1,21 @@
 """Reports of a task that is not classification, of runs that were written down by hand."""
 
 import csv
+import dataclasses
 import io
 import json
 
 import pytest
 
+from senet_jax import cli
 from senet_jax.analysis import plots
 from senet_jax.analysis.run_report import draw_run, report_run
 from senet_jax.analysis.study import plots as study_plots
-from senet_jax.analysis.study.cells import read_study
+from senet_jax.analysis.study.cells import read_studies, read_study
 from senet_jax.analysis.study.report import report_study
-from senet_jax.analysis.study.report_files import write_report
+from senet_jax.analysis.study.report_files import report_folders, write_report
 from senet_jax.analysis.study.tables import latex, markdown
+from senet_jax.config import TrainConfig
 from senet_jax.errors import UsageError
 from senet_jax.tasks.metrics import Metric
 from senet_jax.training.records.goodput import Account, SessionLog
@@ -161,3 +164,31 @@ def test_a_run_says_what_its_task_measures_and_draws_it(study, median, monkeypat
     draw_run(run)
     assert [axes.get_ylabel() for axes in drawn[1].axes] == ["median error (m)"]
     assert ", loss" not in report_run(run)
+
+
+def test_runs_of_two_tasks_are_reported_apart(study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study_plots, "FORMATS", ["svg"])
+    write_run(study / "other" / "seed0", SE)
+    write_run(study / "waits" / "seed0", SE, ended=False)
+    out = tmp_path / "out"
+    assert cli.main(["report", str(study), "--out", str(out), "--baseline", "other"]) == 0
+    headings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("## ")]
+    assert headings == ["## classification on cifar10", "## median on cifar10"]
+    first = (out / "classification" / "report.md").read_text()
+    assert "| other | 1 |" in first
+    assert "1 of 2 runs has not ended" in first
+    then = (out / "median" / "report.md").read_text()
+    assert "| se |" in then
+    assert "other" not in then
+    assert cli.main(["report", str(study), "--baseline", "nothing"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_data_sets_of_a_task_have_folders_of_their_own(tmp_path):
+    for data in ("a/b", "a b", "c"):
+        data_config = dataclasses.replace(TrainConfig().data, name=data)
+        write_run(tmp_path / "runs" / data / "seed0", SE, data=data_config)
+    studies = read_studies(tmp_path / "runs")
+    names = [path.name for path in report_folders(studies, tmp_path)]
+    assert names == ["classification-a_b", "classification-a_b-1", "classification-c"]
+    assert report_folders(studies[:1], tmp_path) == [tmp_path]
