@@ -50,7 +50,7 @@ def wrong(command):
         return None if name == "COMMAND" else name
     if name not in CONFIG_COMMANDS:
         try:
-            cli._parse([name, *words])
+            cli._parse(name, words)
         except SystemExit as stopped:
             return stopped.code or None  # --help ends with 0.
         return None
