@@ -46,7 +46,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)
 """Pillow refuses to decode more."""
 
-# Of half of it and more Pillow warns, in two lines that name no file.
+# Pillow warns of half of it and more, in two lines that name no file.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
