@@ -49,7 +49,7 @@ test: .venv/.dev  ## Run the tests (14 minutes on 2 cores that also do other wor
 
 # With the fusion emitters and names that tests/conftest.py leaves out: as users have them. Types and
 # shapes are checked at every call.
-test-all: .venv/.torch  ## Run all tests, the slow ones, the notebooks and those of PyTorch too
+test-all: .venv/.torch docs  ## Run all tests, the slow ones, the notebooks, those of PyTorch, and the docs
 	XLA_FLAGS="$(XLA_FLAGS) --xla_cpu_use_fusion_emitters=true" FLAX_PROFILE=1 \
 		JAX_TRACEBACK_IN_LOCATIONS_LIMIT=100 CHECK_ANNOTATIONS=1 $(PYTEST)
 

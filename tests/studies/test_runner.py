@@ -82,6 +82,7 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
         runner._SlotProcess(Slot(), tmp_path)._launch(log_of(job))
 
 
+@pytest.mark.slow
 def test_asked_to_stop_it_stops_its_runs_and_they_go_on(tmp_path):
     long = dataclasses.replace(SMALL, epochs=400)
     grid = jobs({"long": long}, tmp_path / "study", [0])

@@ -128,6 +128,7 @@ def long_recipe(tiny):
     )
 
 
+@pytest.mark.slow
 def test_the_rate_drops_on_a_plateau_in_a_killed_run_too(long_recipe, tmp_path):
     whole = dataclasses.replace(long_recipe, run_dir=tmp_path / "whole")
     train(whole)

@@ -68,6 +68,7 @@ def stop_after(steps):
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shared_programs")
 def test_a_run_resumed_with_other_workers_ends_alike(photographs, tmp_path):
     stopped = dataclasses.replace(photographs, run_dir=tmp_path / "stopped")

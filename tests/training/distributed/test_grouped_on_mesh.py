@@ -58,7 +58,7 @@ GATHERING = "all-gather|all-to-all|collective-permute"
     ("family", "name"),
     [
         ("resnext", None),
-        ("resnext", "native"),
+        pytest.param("resnext", "native", marks=pytest.mark.slow),
         pytest.param("senet154", "native", marks=pytest.mark.slow),
         ("resnest", "native"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from PIL import Image
 
 from senet_jax.training.checkpoints.manager import Checkpoints
@@ -102,6 +103,7 @@ def lines(run_dir):
     ]
 
 
+@pytest.mark.slow
 def test_a_signal_stops_both_and_one_process_resumes_bit_by_bit(tmp_path, tiny):
     run_dir, whole = tmp_path / "run", tmp_path / "whole"
     port = free_port()
