@@ -339,7 +339,7 @@ def check_no_detector(models: Sequence[str]) -> None:
         if named.split(name):
             raise UsageError(
                 f"{name} is a detector, which is taken from a run and not from a file of weights: "
-                "senet-jax train --init-weights FILE starts a run from them."
+                "`senet-jax train --init-weights FILE` starts a run from it."
             )
 
 

@@ -80,8 +80,8 @@ def read_source(
         raise UsageError("--model must say which network the weights are of.")
     if named.split(options.model) and not detectors:
         raise UsageError(
-            f"{options.model} is a detector, which is written as weights alone: --format "
-            "safetensors or npz."
+            f"{options.model} is a detector, which is written as weights alone: "
+            "`senet-jax export --format safetensors`, or npz."
         )
     for flag in ("num_classes", "channels"):
         value = getattr(options, flag)

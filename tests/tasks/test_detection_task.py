@@ -243,7 +243,7 @@ def test_the_network_finds_the_same_on_any_devices(tmp_path, monkeypatch):
     last = loop.train(one)
     expected = scores(last)
     assert expected["val/count"] == 512
-    assert expected["val/AP50"] > 0.05
+    assert expected["val/AP50"] > 0.02
     _, _, variables = restore_run(one.run_dir)
     on = dataclasses.replace(one, mesh=MeshConfig(8))
     assert Run(on).evaluate(jax.device_get(variables)) == pytest.approx(expected, abs=1e-4)
