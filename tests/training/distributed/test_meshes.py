@@ -65,6 +65,7 @@ def test_a_batch_norm_by_device_is_that_of_the_groups_of_one(tiny, divided):
     assert benchmark.apart(one, whole) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_divided_run_is_saved_and_taken_up_on_another_mesh(
     tiny, divided, shared_programs, run_of
 ):
