@@ -36,6 +36,7 @@ from experiments.benchmarks.harness.contenders import (
     OURS,
     TORCH,
     Contender,
+    TorchContender,
     TorchProcess,
     compete,
     race_rows,
@@ -194,32 +195,17 @@ class JaxDetector:
         del self._state, self._inputs, self._compiled
 
 
-class TorchDetector:
+class TorchDetector(TorchContender):
     """torchvision's detector, in a process of another Python."""
 
     def __init__(self, python: str, job: DetectionJob, folder: Path) -> None:
         self._process = TorchProcess(python, "torch_detection.py")
         self._process.send({"job": dataclasses.asdict(job), "folder": str(folder)})
-        ready = self._process.receive()
-        self.module: str = ready["module"]
-        self.params: int = ready["params"]
-        self.compile_s: float = ready["first_step_s"]
-        self.peak_bytes: int = ready["peak_bytes"]
-        self.about: dict[str, str] = ready["about"]
-        self.found: dict[str, Any] = ready["found"]
-
-    def run(self, steps: int) -> float:
-        self._process.send(steps)
-        answer = self._process.receive()
-        self.peak_bytes = answer["peak_bytes"]
-        return answer["seconds"]
-
-    def close(self) -> None:
-        self._process.close()
+        self.found: dict[str, Any] = self.wait()["found"]
 
 
 def check(job: DetectionJob, ours: JaxDetector, theirs: TorchDetector) -> None:
-    """Refuses a race between different networks.
+    """Checks that both sides have the same network.
 
     Raises:
         ValueError: The parameters, or what was detected, differ.

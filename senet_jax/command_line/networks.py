@@ -328,10 +328,10 @@ def classifies_pixels(models: Sequence[str]) -> bool:
 
 
 def check_no_detector(models: Sequence[str]) -> None:
-    """Refuses weights of a network of ``--model`` that finds objects.
+    """Checks that no network of ``--model`` is a detector.
 
     Raises:
-        UsageError: There is one.
+        UsageError: One of them is.
     """
     from senet_jax.models.detection import named
 

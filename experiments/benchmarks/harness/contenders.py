@@ -229,8 +229,11 @@ class TorchContender:
         self._process = TorchProcess(python, "torch_worker.py")
         self._process.send({**dataclasses.asdict(job), "options": options})
 
-    def wait(self) -> None:
+    def wait(self) -> dict[str, Any]:
         """Waits until the first step is done.
+
+        Returns:
+            All that the process answers after it.
 
         Raises:
             TorchError: The network cannot be built or cannot take the step.
@@ -241,6 +244,7 @@ class TorchContender:
         self.compile_s: float = ready["first_step_s"]
         self.peak_bytes: int = ready["peak_bytes"]
         self.about: dict[str, str] = ready["about"]
+        return ready
 
     def run(self, steps: int) -> float:
         self._process.send(steps)
