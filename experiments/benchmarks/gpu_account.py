@@ -11,6 +11,10 @@ this project, in the forms for GPUs, and of their plain Flax twins, in bfloat16.
 instruction of the program's entry is one kernel; its bytes are the sizes of its operands and
 results. The compiler does not autotune here, which takes a device.
 
+Detectors have no plain twin; the one with SE is compared with the one without. They have loops
+(NMS, RoIAlign, the crops of masks), whose kernels are counted apart and without bytes, because each
+pass of a loop reads a part of its operands. A loop of an unknown number of passes counts as one.
+
 Bytes are no seconds. Caches, launches, arithmetic and the workspace that a kernel chooses at run
 time are not in the account, and a map that a kernel reads in part, or twice, counts once as a
 whole. On networks like these most kernels wait for memory, so fewer bytes are a reason to expect a
@@ -23,11 +27,12 @@ and matrix products.
 
 import collections
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +69,14 @@ class Account:
     """Images of a step."""
     size: int = 224
     """Side of the images, pixels."""
+    detectors: tuple[str, ...] = ("maskrcnn_resnet50_fpn", "maskrcnn_seresnet50_fpn")
+    """Names of detectors, each compared with the first."""
+    detection_batch: int = 2
+    """Images of a detector's step."""
+    detection_sides: tuple[int, int] = (800, 1344)
+    """Rows and columns of its images."""
+    objects: int = 100
+    """Objects for which its images have room."""
     out: Path = RESULTS / "gpu_account" / "h100.json"
     """The result."""
 
@@ -76,6 +89,7 @@ COLUMNS = (
     "GB",
     "GB / plain",
     *(f"{kind} {unit}" for kind in KINDS for unit in ("kernels", "GB")),
+    "kernels in loops",
     "temporaries GB",
     "compile s",
 )
@@ -131,6 +145,20 @@ def read_kernels(hlo: str) -> list[Kernel]:
     ]
 
 
+def count_in_loops(hlo: str) -> int:
+    """Counts the kernels that loops and conditionals run, each as often as its loop is known to.
+
+    Args:
+        hlo: Text of the optimised HLO.
+    """
+    program = Program(hlo)
+    return sum(
+        program.times(each.computation)
+        for each in program.instructions
+        if each.computation in program.looped and each.opcode not in _NO_KERNEL
+    )
+
+
 _NO_KERNEL = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast")
 _COPIES = re.compile(r"copy|transpose|pad_fusion|broadcast_fusion|reverse|concatenate|slice")
 
@@ -157,22 +185,69 @@ def compile_step(model: nn.Module, batch: int, side: int, sharding: Sharding) ->
         each = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
         return each.mean(), updated
 
-    image = jnp.zeros((2, side, side, 3))
+    images = shape((batch, side, side, 3), jnp.bfloat16)
+    return _compile(model, loss, sharding, images, shape((batch,), jnp.int32))
+
+
+def compile_detection_step(model: nn.Module, account: Account, sharding: Sharding) -> Any:
+    """Compiles losses, statistics and gradients of a detector for the GPU of a sharding."""
+
+    def loss(params: Any, statistics: Any, images: Any, targets: Any, key: Any) -> Any:
+        losses: Any
+        losses, updated = model.apply(
+            {"params": params, "batch_stats": statistics},
+            images,
+            None,
+            targets,
+            train=True,
+            rngs={"dropout": key, "sampling": key},
+            mutable=["batch_stats"],
+        )
+        return sum(losses.values()), updated
+
+    batch, room = account.detection_batch, (account.detection_batch, account.objects)
+    shapes = {
+        "boxes": ((*room, 4), jnp.float32),
+        "labels": (room, jnp.int32),
+        "valid": (room, bool),
+        "masks": ((*room, MASK_SIDE, MASK_SIDE), jnp.uint8),
+    }
+    targets = {
+        name: jax.ShapeDtypeStruct(*each, sharding=sharding) for name, each in shapes.items()
+    }
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    sides = account.detection_sides
+    images = jax.ShapeDtypeStruct((batch, *sides, 3), jnp.bfloat16, sharding=sharding)
+    return _compile(model, loss, sharding, images, targets, key)
+
+
+MASK_SIDE = 112
+"""Side of the grid that holds the mask of an object, as the presets of COCO have it."""
+
+
+def _compile(
+    model: nn.Module, loss: Callable[..., Any], sharding: Sharding, images: Any, *others: Any
+) -> Any:
+    """Compiles ``loss(params, statistics, images, *others)`` and its gradients."""
+    image = jnp.zeros((2, *images.shape[1:]))
     abstract = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
-    state = jax.tree.map(lambda leaf: shape(leaf.shape, leaf.dtype), dict(abstract))
-    arguments = shape((batch, side, side, 3), jnp.bfloat16), shape((batch,), jnp.int32)
+    state = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        dict(abstract),
+    )
     step = jax.jit(jax.value_and_grad(loss, has_aux=True))
     with compiled_for("gpu"):
-        traced = step.trace(state["params"], state["batch_stats"], *arguments)
+        traced = step.trace(state["params"], state["batch_stats"], images, *others)
     lowered = traced.lower(lowering_platforms=("cuda",))
     return lowered.compile(compiler_options={"xla_gpu_autotune_level": 0})
 
 
-def count(network: str, model: nn.Module, account: Account, sharding: Sharding) -> dict[str, Any]:
+def count(network: str, compile_it: Callable[[], Any]) -> dict[str, Any]:
     """A row of the table, still without a comparison."""
     began = time.perf_counter()
-    compiled = compile_step(model, account.batch, account.size, sharding)
-    kernels = read_kernels(compiled.as_text())
+    compiled = compile_it()
+    hlo = compiled.as_text()
+    kernels = read_kernels(hlo)
     counts = collections.Counter(kernel.kind for kernel in kernels)
     return {
         "network": network,
@@ -183,6 +258,7 @@ def count(network: str, model: nn.Module, account: Account, sharding: Sharding) 
             f"{kind} GB": sum(kernel.bytes for kernel in kernels if kernel.kind == kind) / 1e9
             for kind in KINDS
         },
+        "kernels in loops": count_in_loops(hlo),
         "temporaries GB": compiled.memory_analysis().temp_size_in_bytes / 1e9,
         "compile s": time.perf_counter() - began,
     }
@@ -190,22 +266,34 @@ def count(network: str, model: nn.Module, account: Account, sharding: Sharding) 
 
 def rows(account: Account, sharding: Sharding) -> Iterator[dict[str, Any]]:
     """The rows of each network: the plain Flax twin, ours, and ours with fused=False."""
+
+    def counted(network: str, model: nn.Module) -> dict[str, Any]:
+        return count(network, lambda: compile_step(model, account.batch, account.size, sharding))
+
     for name in account.models:
         plain = None
         if name in PLAIN:
-            twin = PLAIN[name](dtype=jnp.bfloat16)
-            plain = count(f"{name}, plain Flax", twin, account, sharding)
+            plain = counted(f"{name}, plain Flax", PLAIN[name](dtype=jnp.bfloat16))
             yield plain
         fields = [{}, {"fused": False}] if name in account.unfused else [{}]
         for given in fields:
             model = zoo.create_model(name, dtype=jnp.bfloat16, **given)
-            row = count(f"{name}{', fused=False' if given else ''}", model, account, sharding)
-            if plain is not None:
-                row |= {
-                    "/ plain": row["kernels"] / plain["kernels"],
-                    "GB / plain": row["GB"] / plain["GB"],
-                }
-            yield row
+            row = counted(f"{name}{', fused=False' if given else ''}", model)
+            yield row if plain is None else _compared(row, plain)
+    first = None
+    for name in account.detectors:
+        detector = zoo.create_model(name, dtype=jnp.bfloat16)
+        step = functools.partial(compile_detection_step, detector, account, sharding)
+        row = count(name, step)
+        first = first or row
+        yield _compared(row, first)
+
+
+def _compared(row: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
+    return row | {
+        "/ plain": row["kernels"] / plain["kernels"],
+        "GB / plain": row["GB"] / plain["GB"],
+    }
 
 
 def target() -> Sharding:
@@ -241,6 +329,9 @@ def main() -> None:
             found,
             batch=account.batch,
             size=account.size,
+            detection_batch=account.detection_batch,
+            detection_sides=account.detection_sides,
+            objects=account.objects,
             dtype="bfloat16",
             target=DEVICE,
             compiler={name: importlib.metadata.version(name) for name in sorted(_COMPILER)},

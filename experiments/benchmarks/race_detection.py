@@ -3,11 +3,15 @@
     python -m experiments.benchmarks.race_detection --torch-python /path/to/python
 
 measures training steps (SGD with momentum) and inference, the two in turns, from normalised images
-to losses, or to boxes, classes, scores and masks in a grid over each box. Both have the same
+to losses, or to boxes, classes, scores and masks in a grid over each box; and parts of a training
+step, each a program of its own: the forward pass to the maps of the pyramid ("features"), to the
+RPN's losses and proposals ("proposals"), to all losses ("losses"), and the gradients of backbone
+and pyramid ("feature_gradients"), whose loss is the mean square of the maps. Both have the same
 weights, drawn at random, the same images and the same objects, of which there are as many in each
 image. Prints images a second, the median of the paired ratios with their quartiles, the seconds
-until the first step and the peak of memory, and writes them to --out (JSON). Of inference, the
-number of detections and the sum of their scores are compared before.
+until the first step and the peak of memory, then the milliseconds of the parts, and writes them to
+--out (JSON). Of inference, the number of detections and the sum of their scores are compared
+before; of the maps, the loss.
 
 torchvision calls its compiled NMS and RoIAlign. Where its wheel does not load for want of CUDA,
 libraries stand in for those of CUDA (``harness/torchvision_cpu.py``). senet_jax computes as many
@@ -21,8 +25,9 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +54,20 @@ from senet_jax.models.zoo import create_model
 from senet_jax.training.machine.allocator import keep_freed_memory
 
 LIMIT = 1e-3
-"""Largest relative difference of the sums of the scores of equal networks."""
+"""Largest relative difference of the sums of the scores, or of the losses of the maps, of equal
+networks."""
+
+Mode = Literal["train", "infer", "features", "proposals", "losses", "feature_gradients"]
+
+PARTS: dict[str, tuple[tuple[Mode, ...], tuple[Mode, ...]]] = {
+    "forward: backbone and pyramid": (("features",), ()),
+    "forward: RPN and proposals": (("proposals",), ("features",)),
+    "forward: heads of boxes and masks": (("losses",), ("proposals",)),
+    "backward: backbone and pyramid": (("feature_gradients",), ("features",)),
+    "backward: RPN and heads; update": (("train", "features"), ("losses", "feature_gradients")),
+    "complete step": (("train",), ()),
+}
+"""The parts of a training step: the modes whose times are added and subtracted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +75,7 @@ class DetectionJob:
     """The work that both do in a step."""
 
     model: str
-    mode: Literal["train", "infer"]
+    mode: Mode
     batch: int
     size: int
     classes: int = 91
@@ -71,8 +89,8 @@ class Race:
     """A Python that has torch and torchvision."""
     model: str = "maskrcnn_resnet50_fpn"
     """A detector of torchvision."""
-    modes: tuple[Literal["train", "infer"], ...] = ("train", "infer")
-    """Training steps, or inference."""
+    modes: tuple[Mode, ...] = get_args(Mode)
+    """Training steps, inference, or parts of a training step."""
     batch: int = 2
     """Images of a step."""
     size: int = 320
@@ -132,25 +150,36 @@ class JaxDetector:
         images = jnp.asarray(given["images"])
         targets = {name: jnp.asarray(given[name]) for name in ("boxes", "labels", "masks")}
         targets["valid"] = jnp.ones(given["labels"].shape, bool)
-        self._inputs = (images, targets) if self._trains else (images,)
+        self._infers = job.mode == "infer"
+        self._inputs = (images,) if self._infers else (images, targets)
 
-        def train(state: Any, images: Array, targets: Any) -> Any:
+        def of_params(params: Any, state: Any, images: Array, targets: Any) -> Any:
+            key = jax.random.fold_in(jax.random.key(0), state[2])
+            return model.apply(
+                {**state[0], "params": params},
+                images,
+                None,
+                targets,
+                train=True,
+                rngs={"dropout": key, "sampling": key},
+                mutable=["batch_stats", "intermediates"],
+                capture_intermediates=lambda module, _: module.name == "pyramid",
+            )
+
+        def total(*arguments: Any) -> Any:
+            losses, updated = of_params(*arguments)
+            return sum(losses.values()), (losses, {"batch_stats": updated["batch_stats"]})
+
+        def of_maps(*arguments: Any) -> Any:
+            _, updated = of_params(*arguments)
+            maps = updated["intermediates"]["pyramid"]["__call__"][0]
+            return sum(jnp.square(each).mean() for each in maps), updated["batch_stats"]
+
+        def train(state: Any, *inputs: Any) -> Any:
             variables, momentum, count = state
-            key = jax.random.fold_in(jax.random.key(0), count)
-
-            def loss(params: Any) -> Any:
-                losses, updated = model.apply(
-                    {**variables, "params": params},
-                    images,
-                    None,
-                    targets,
-                    train=True,
-                    rngs={"dropout": key, "sampling": key},
-                    mutable=["batch_stats"],
-                )
-                return sum(losses.values()), (losses, updated)
-
-            gradients, (losses, updated) = jax.grad(loss, has_aux=True)(variables["params"])
+            gradients, (losses, updated) = jax.grad(total, has_aux=True)(
+                variables["params"], state, *inputs
+            )
             updates, momentum = optimizer.update(gradients, momentum)
             params = optax.apply_updates(variables["params"], updates)
             return ({"params": params, **updated}, momentum, count + 1), losses
@@ -158,8 +187,34 @@ class JaxDetector:
         def infer(state: Any, images: Array) -> Any:
             return model.apply(state[0], images, train=False)
 
+        def features(state: Any, *inputs: Any) -> Any:
+            loss, statistics = of_maps(state[0]["params"], state, *inputs)
+            return {"loss": loss}, statistics
+
+        def proposals(state: Any, *inputs: Any) -> Any:
+            losses, updated = of_params(state[0]["params"], state, *inputs)
+            first = {name: losses[name] for name in ("loss_objectness", "loss_rpn_box_reg")}
+            return first, updated["batch_stats"], updated["intermediates"]["box_samples"]
+
+        def losses(state: Any, *inputs: Any) -> Any:
+            return total(state[0]["params"], state, *inputs)[1]
+
+        def feature_gradients(state: Any, *inputs: Any) -> Any:
+            gradient = jax.value_and_grad(of_maps, has_aux=True)
+            (loss, statistics), gradients = gradient(state[0]["params"], state, *inputs)
+            trained = {name: gradients[name] for name in ("backbone", "pyramid")}
+            return {"loss": loss}, statistics, trained
+
+        programs: dict[Mode, Any] = {
+            "train": train,
+            "infer": infer,
+            "features": features,
+            "proposals": proposals,
+            "losses": losses,
+            "feature_gradients": feature_gradients,
+        }
         began = time.perf_counter()
-        step = jax.jit(train, donate_argnums=0) if self._trains else jax.jit(infer)
+        step = jax.jit(programs[job.mode], donate_argnums=0 if self._trains else ())
         self._compiled: Any = step.lower(self._state, *self._inputs).compile()
         self.compile_s = time.perf_counter() - began
         memory: Any = self._compiled.memory_analysis()
@@ -181,8 +236,9 @@ class JaxDetector:
             jax.block_until_ready(result)
         jax.block_until_ready(self._state)
         seconds = time.perf_counter() - began
-        if self._trains:
-            self.found = {name: float(loss) for name, loss in result.items()}
+        if not self._infers:
+            losses = result if self._trains else result[0]
+            self.found = {name: float(loss) for name, loss in losses.items()}
             if not np.isfinite(list(self.found.values())).all():
                 raise FloatingPointError("the losses are no longer finite.")
         else:
@@ -218,6 +274,8 @@ def check(job: DetectionJob, ours: JaxDetector, theirs: TorchDetector) -> None:
         same = mine["detections"] == other["detections"]
         if not same or abs(mine["scores"] / other["scores"] - 1) > LIMIT:
             raise ValueError("the detections differ.")
+    if "loss" in ours.found and abs(ours.found["loss"] / theirs.found["loss"] - 1) > LIMIT:
+        raise ValueError("the maps of the pyramid differ.")
 
 
 def run(race: Race) -> list[dict[str, Any]]:
@@ -241,15 +299,34 @@ def run(race: Race) -> list[dict[str, Any]]:
         contenders: dict[str, Contender] = {TORCH: theirs, OURS: ours}
         times = compete(contenders, race.pairs, race.sample_s)
         lines = race_rows(job, contenders, times)  # type: ignore[arg-type]
-        said = {TORCH: theirs.found, OURS: ours.found}
+        answers = {TORCH: theirs.found, OURS: ours.found}
         for row in lines:
-            row["found"] = said[row["contender"]]
+            row["found"] = answers[row["contender"]]
         found += lines
         for contender in contenders.values():
             contender.close()
         print(table(lines, COLUMNS), flush=True)
-        write(race.out, found, peer=theirs.about)
+        write(race.out, found, peer=theirs.about, parts=parts(found))
     return found
+
+
+def parts(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The milliseconds of the parts of a training step, of both sides, from medians.
+
+    Args:
+        found: The rows of ``run``. Parts whose modes were not measured are left out.
+    """
+    median = {(row["mode"], row["contender"]): 1e3 * row["step_s"].median for row in found}
+    rows = []
+    for part, (added, subtracted) in PARTS.items():
+        if all((mode, OURS) in median for mode in added + subtracted):
+            row: dict[str, Any] = {"part": part}
+            for side in (OURS, TORCH):
+                row[f"{side}, ms"] = sum(median[mode, side] for mode in added) - sum(
+                    median[mode, side] for mode in subtracted
+                )
+            rows.append(row)
+    return rows
 
 
 def main() -> None:
@@ -258,7 +335,9 @@ def main() -> None:
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LD_LIBRARY_PATH"] = library_path(race.torch_python, Path(folder))
-        print(table(run(race), COLUMNS))
+        found = run(race)
+    print(table(found, COLUMNS))
+    print(table(parts(found), ("part", f"{OURS}, ms", f"{TORCH}, ms")))
 
 
 if __name__ == "__main__":

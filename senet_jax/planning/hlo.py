@@ -53,6 +53,8 @@ class Program:
         """The results of computations."""
         self.finished: dict[str, str] = {}
         """By the first half of an asynchronous operation, the results of the second."""
+        self.looped: set[str] = set()
+        """The computations that loops and conditionals run."""
         self._callers: dict[str, list[tuple[str, int]]] = {}
         self._times: dict[str, int] = {}
         computation = ""
@@ -70,8 +72,10 @@ class Program:
         if each.opcode.endswith("-done") and (half := _NAME.search(each.rest)):
             self.finished[half[1]] = each.results
         trips = _TRIPS.search(each.rest) if each.opcode == "while" else None
-        for _, called in _CALLED.findall(each.rest):
+        for way, called in _CALLED.findall(each.rest):
             for name in re.findall(r"[\w.\-]+", called):
+                if way in ("body", "condition", "branch_computations"):
+                    self.looped.add(name)
                 callers = self._callers.setdefault(name, [])
                 callers.append((each.computation, int(trips[1]) if trips else 1))
 

@@ -1,5 +1,5 @@
 from experiments.benchmarks import gpu_account
-from experiments.benchmarks.gpu_account import Account, Kernel, read_kernels
+from experiments.benchmarks.gpu_account import Account, Kernel, count_in_loops, read_kernels
 
 # As XLA for GPUs writes a program: two computations of fusions, then the entry.
 PROGRAM = """HloModule jit_loss, is_scheduled=true, num_partitions=1
@@ -53,6 +53,36 @@ def test_a_kernel_moves_its_operands_and_results():
     ]
 
 
+def test_kernels_of_loops_count_as_often_as_they_run():
+    loop = """HloModule jit_loss
+
+%fused_add (param_0: f32[8]) -> f32[8] {
+  ROOT %add.9 = f32[8]{0} add(%param_0, %param_0)
+}
+
+%body (state: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %state = (s32[], f32[8]{0}) parameter(0)
+  %map = f32[8]{0} get-tuple-element(%state), index=1
+  %wrapped_add = f32[8]{0} fusion(%map), kind=kLoop, calls=%fused_add
+  ROOT %next = (s32[], f32[8]{0}) tuple(%state, %wrapped_add)
+}
+
+%goes_on (state.1: (s32[], f32[8])) -> pred[] {
+  %state.1 = (s32[], f32[8]{0}) parameter(0)
+  ROOT %wrapped_compare = pred[] fusion(%state.1), kind=kLoop, calls=%fused_add
+}
+
+ENTRY %main (start: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %start = (s32[], f32[8]{0}) parameter(0)
+  ROOT %while.1 = (s32[], f32[8]{0}) while(%start), condition=%goes_on, body=%body, TRIPS
+}
+"""
+    known = 'backend_config={"known_trip_count":{"n":"7"}}'
+    assert count_in_loops(loop.replace("TRIPS", known)) == 7 * 2
+    assert count_in_loops(loop.replace(", TRIPS", "")) == 2
+    assert count_in_loops(PROGRAM) == 0
+
+
 def test_each_network_is_compared_with_its_plain_twin(monkeypatch):
     class Compiled:
         def as_text(self):
@@ -68,12 +98,18 @@ def test_each_network_is_compared_with_its_plain_twin(monkeypatch):
         return Compiled()
 
     monkeypatch.setattr(gpu_account, "compile_step", compile_step)
-    account = Account(models=("seresnet18", "cifar_resnet8"), unfused=("seresnet18",))
+    monkeypatch.setattr(gpu_account, "compile_detection_step", compile_step)
+    account = Account(
+        models=("seresnet18", "cifar_resnet8"),
+        unfused=("seresnet18",),
+        detectors=("maskrcnn_resnet18_fpn", "maskrcnn_seresnet18_fpn"),
+    )
     found = list(gpu_account.rows(account, sharding=None))
     names = ["seresnet18, plain Flax", "seresnet18", "seresnet18, fused=False", "cifar_resnet8"]
-    assert [row["network"] for row in found] == names
-    assert [row.get("GB / plain") for row in found] == [None, 1, 1, None]
-    assert [getattr(model, "fused", None) for model in models] == [None, True, False, True]
+    assert [row["network"] for row in found] == [*names, *account.detectors]
+    assert [row.get("GB / plain") for row in found] == [None, 1, 1, None, 1, 1]
+    assert [getattr(model, "fused", None) for model in models[:4]] == [None, True, False, True]
+    assert [type(model).__name__ for model in models[4:]] == ["MaskRCNN"] * 2
     for row in found:
         assert row["kernels"] == sum(row[f"{kind} kernels"] for kind in gpu_account.KINDS) == 5
         assert row["temporaries GB"] == 1

@@ -3,12 +3,14 @@
 import json
 import shutil
 import subprocess
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from experiments.benchmarks import race_detection
 from experiments.benchmarks.harness.contenders import OURS, TORCH
+from experiments.benchmarks.harness.measure import spread
 from experiments.benchmarks.harness.torchvision_cpu import library_path, stand_in
 from senet_jax.interchange import from_torch
 from senet_jax.models import zoo
@@ -46,7 +48,7 @@ def test_both_find_the_same_and_are_measured_in_turns(monkeypatch, tmp_path):
     race = race_detection.Race("python", size=64, objects=3, pairs=2, sample_s=0, out=out)
     rows = race_detection.run(race)
     assert [(row["mode"], row["contender"]) for row in rows] == [
-        (mode, name) for mode in ("train", "infer") for name in (TORCH, OURS)
+        (mode, name) for mode in get_args(race_detection.Mode) for name in (TORCH, OURS)
     ]
     assert all(row["images/s"] > 0 for row in rows)
     found = rows[3]["found"]
@@ -55,6 +57,10 @@ def test_both_find_the_same_and_are_measured_in_turns(monkeypatch, tmp_path):
     assert rows[0]["found"]["loss_mask"] > 0
     written = json.loads(out.read_text())
     assert written["peer"] == {"torchvision": "none"}
+    assert [row["part"] for row in written["parts"]] == list(race_detection.PARTS)
+    assert rows[4]["found"] == rows[5]["found"] == rows[10]["found"]
+    assert rows[6]["found"].keys() == {"loss_objectness", "loss_rpn_box_reg"}
+    assert rows[8]["found"].keys() == rows[0]["found"].keys()
 
     def worse(self, steps):
         self.found = {"detections": 1, "scores": 0.5}
@@ -63,6 +69,20 @@ def test_both_find_the_same_and_are_measured_in_turns(monkeypatch, tmp_path):
     monkeypatch.setattr(Twin, "run", worse)
     with pytest.raises(ValueError, match="the detections differ"):
         race_detection.run(race_detection.Race("python", size=64, objects=3, modes=("infer",)))
+
+
+def test_parts_are_differences_of_what_was_measured():
+    seconds = {"features": 1, "proposals": 3, "losses": 7, "feature_gradients": 4, "train": 20}
+    rows = [
+        {"mode": mode, "contender": name, "step_s": spread([times * value])}
+        for mode, value in seconds.items()
+        for name, times in ((OURS, 1), (TORCH, 2))
+    ]
+    found = race_detection.parts(rows)
+    assert [row["senet_jax, ms"] for row in found] == [1000, 2000, 4000, 3000, 10_000, 20_000]
+    assert [row["PyTorch, ms"] for row in found] == [2000, 4000, 8000, 6000, 20_000, 40_000]
+    assert sum(row["PyTorch, ms"] for row in found[:-1]) == found[-1]["PyTorch, ms"]
+    assert [row["part"] for row in race_detection.parts(rows[-2:])] == ["complete step"]
 
 
 @pytest.mark.skipif(not (shutil.which("cc") and shutil.which("nm")), reason="needs cc and nm")

@@ -27,7 +27,8 @@ class Detector:
     """
 
     def __init__(self, job: dict[str, Any], folder: Path) -> None:
-        self.training = job["mode"] == "train"
+        self.mode: str = job["mode"]
+        self.training = self.mode != "infer"
         reset_peak()
         self.before = peak_memory()
         build = getattr(torchvision.models.detection, job["model"])
@@ -60,30 +61,65 @@ class Detector:
         self.images = ImageList(images, [tuple(images.shape[2:])] * len(images))
         self.found: dict[str, Any] = {}
 
+    def features(self) -> dict[str, torch.Tensor]:
+        """The maps of the pyramid."""
+        return self.model.backbone(self.images.tensors)
+
+    def propose(self, features: dict[str, torch.Tensor]) -> tuple[Any, dict[str, torch.Tensor]]:
+        """Proposals, and in training the losses of the RPN."""
+        return self.model.rpn(self.images, features, self.targets if self.training else None)
+
     def forward(self) -> tuple[Any, dict[str, torch.Tensor]]:
         """Detections, and in training the losses."""
-        targets = self.targets if self.training else None
-        features = self.model.backbone(self.images.tensors)
-        proposals, first = self.model.rpn(self.images, features, targets)
-        sizes = self.images.image_sizes
-        found, then = self.model.roi_heads(features, proposals, sizes, targets)
+        features = self.features()
+        proposals, first = self.propose(features)
+        found, then = self.model.roi_heads(
+            features,
+            proposals,
+            self.images.image_sizes,
+            self.targets if self.training else None,
+        )
         return found, {**first, **then}
+
+    def of_maps(self) -> torch.Tensor:
+        """The mean square of the maps, added over the levels."""
+        return sum(each.square().mean() for each in self.features().values())
+
+    def train(self) -> dict[str, torch.Tensor]:
+        """A training step; returns the losses."""
+        self.optimizer.zero_grad(set_to_none=True)
+        _, losses = self.forward()
+        sum(losses.values()).backward()
+        self.optimizer.step()
+        return losses
+
+    def infer(self) -> dict[str, float]:
+        """Detects; returns the number of detections and the sum of their scores."""
+        with torch.inference_mode():
+            found, _ = self.forward()
+        scores = torch.cat([each["scores"] for each in found])
+        return {"detections": len(scores), "scores": float(scores.sum())}
+
+    def part(self) -> dict[str, torch.Tensor]:
+        """A part of a training step; returns the losses that it computes."""
+        if self.mode == "feature_gradients":
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.of_maps()
+            loss.backward()
+            return {"loss": loss}
+        with torch.no_grad():
+            if self.mode == "features":
+                return {"loss": self.of_maps()}
+            if self.mode == "proposals":
+                return self.propose(self.features())[1]
+            return self.forward()[1]
 
     def run(self, steps: int) -> float:
         """Seconds of so many steps."""
+        step = {"train": self.train, "infer": self.infer}.get(self.mode, self.part)
         began = time.perf_counter()
         for _ in range(steps):
-            if self.training:
-                self.optimizer.zero_grad(set_to_none=True)
-                _, losses = self.forward()
-                sum(losses.values()).backward()
-                self.optimizer.step()
-                self.found = {name: float(loss) for name, loss in losses.items()}
-            else:
-                with torch.inference_mode():
-                    found, _ = self.forward()
-                scores = torch.cat([each["scores"] for each in found])
-                self.found = {"detections": len(scores), "scores": float(scores.sum())}
+            self.found = {name: float(value) for name, value in step().items()}
         return time.perf_counter() - began
 
 
