@@ -91,7 +91,7 @@ class Detector:
         _, losses = self.forward()
         sum(losses.values()).backward()
         self.optimizer.step()
-        return losses
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def infer(self) -> dict[str, float]:
         """Detects; returns the number of detections and the sum of their scores."""
@@ -106,7 +106,7 @@ class Detector:
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.of_maps()
             loss.backward()
-            return {"loss": loss}
+            return {"loss": loss.detach()}
         with torch.no_grad():
             if self.mode == "features":
                 return {"loss": self.of_maps()}

@@ -10,7 +10,6 @@ needs ``nm`` and a C compiler.
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 _FIND = """
@@ -33,15 +32,18 @@ def library_path(python: str, folder: Path) -> str:
         RuntimeError: There is no torchvision, or they do not load with these either.
     """
     given = os.environ.get("LD_LIBRARY_PATH", "")
-    if _ask(python, _LOADS, given) == "True":
+    if _ask(python, _LOADS, given).stdout == "True\n":
         return given
-    package = _ask(python, _FIND, given)
+    package = _ask(python, _FIND, given).stdout.strip()
     if not package:
         raise RuntimeError(f"{python} has no torchvision.")
     stand_in(Path(package), folder)
     path = os.pathsep.join(filter(None, [str(folder), given]))
-    if _ask(python, _LOADS, path) != "True":
-        raise RuntimeError(f"the compiled operators of torchvision of {python} do not load.")
+    answer = _ask(python, _LOADS, path)
+    if answer.stdout != "True\n":
+        raise RuntimeError(
+            f"the compiled operators of torchvision of {python} do not load:\n{answer.stderr}"
+        )
     return path
 
 
@@ -72,13 +74,10 @@ def stand_in(package: Path, folder: Path) -> None:
         (folder / f"{_RUNTIME}.so.{runtime.name.rpartition('.so.')[2]}").symlink_to(runtime)
 
 
-def _ask(python: str, code: str, path: str) -> str:
-    done = subprocess.run(
+def _ask(python: str, code: str, path: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [python, "-c", code],
         capture_output=True,
         text=True,
         env={**os.environ, "LD_LIBRARY_PATH": path},
     )
-    if done.returncode:
-        print(done.stderr, file=sys.stderr)
-    return done.stdout.strip()
