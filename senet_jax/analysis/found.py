@@ -35,7 +35,7 @@ def draw_objects(
     boxes: Float[np.ndarray, "k 4"],
     labels: Int[np.ndarray, " k"],
     texts: Sequence[str],
-    masks: Bool[np.ndarray, "k h w"] | None = None,
+    masks: Sequence[np.ndarray] | Bool[np.ndarray, "k h w"] | None = None,
     scale: int = 1,
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
     """Draws objects over an image.
@@ -45,18 +45,18 @@ def draw_objects(
         boxes: x1, y1, x2, y2 in pixels.
         labels: Classes, from 0.
         texts: A text at each box; "" for none.
-        masks: The pixels of each object; None draws boxes alone.
+        masks: The pixels of each object, (h, w); None draws boxes alone.
         scale: Factor by which the image is enlarged.
 
     Returns:
         The enlarged image with the objects, the first ones over the others.
     """
-    shown = image.astype(np.float64)
+    shown = image.astype(np.float32)
     order = range(len(boxes) - 1, -1, -1)
     if masks is not None:
         for row in order:
-            tint = np.array(class_color(int(labels[row])), np.float64)
-            shown[masks[row]] += STRENGTH * (tint - shown[masks[row]])
+            tint, own = np.array(class_color(int(labels[row])), np.float32), masks[row]
+            shown[own] += np.float32(STRENGTH) * (tint - shown[own])
     pixels = np.rint(shown).astype(np.uint8)
     picture = Image.fromarray(np.repeat(np.repeat(pixels, scale, 0), scale, 1))
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(LETTERS)

@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from senet_jax.data.picture_examples import padded, rounded_up, shown_image
 from senet_jax.data.pictures import PictureDataset
 from senet_jax.inference.trained import restore_run
 from senet_jax.network import Network
-from senet_jax.ops.masks import paste_masks
+from senet_jax.ops.masks import PasteStyle, paste_masks
 from senet_jax.tasks.detection import Detection
 from senet_jax.tasks.detections import on_original
 from senet_jax.training.distributed.mesh import make_mesh
@@ -29,8 +29,44 @@ class Found:
     """Classes, from 0."""
     scores: Float[np.ndarray, " k"]
     """0 to 1."""
-    masks: Bool[np.ndarray, "k h w"] | None
+    masks: "PastedMasks | None"
     """The pixels of each object; None of a network without a mask head."""
+
+
+class PastedMasks(Sequence[np.ndarray]):
+    """The masks of objects, bool (h, w), each pasted into its image when it is read.
+
+    All of a large image at once would take gigabytes.
+
+    Args:
+        masks: Probabilities in a grid over each box.
+        boxes: In pixels of the image.
+        height: Rows of the image.
+        width: Columns of the image.
+        style: Whose rule of pasting.
+    """
+
+    def __init__(
+        self,
+        masks: Float[np.ndarray, "k m m"],
+        boxes: Float[np.ndarray, "k 4"],
+        height: int,
+        width: int,
+        style: PasteStyle,
+    ) -> None:
+        self._masks, self._boxes = masks, boxes
+        self._size, self._style = (height, width), style
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The mask of one object, (h, w), or those of a slice, (j, h, w)."""
+        if isinstance(index, slice):
+            masks, boxes = self._masks[index], self._boxes[index]
+            return paste_masks(masks, boxes, *self._size, self._style)
+        own = self._masks[index][None], self._boxes[index][None]
+        return paste_masks(*own, *self._size, self._style)[0]
 
 
 class ObjectDetector:
@@ -87,13 +123,13 @@ class ObjectDetector:
             "image": padded(shown, rounded_up(shown.shape[:2]))[None],
             "size": size[None],
         }
-        said = {
+        outputs = {
             name: np.asarray(rows[0]) for name, rows in self._find(self._variables, arrays).items()
         }
-        kept = np.flatnonzero(said["valid"] & (said["scores"] >= least_score))
-        boxes = on_original(said["boxes"][kept], size, original)
+        kept = np.flatnonzero(outputs["valid"] & (outputs["scores"] >= least_score))
+        boxes = on_original(outputs["boxes"][kept], size, original)
         masks = None
-        if "masks" in said:
+        if "masks" in outputs:
             height, width = image.shape[:2]
-            masks = paste_masks(said["masks"][kept], boxes, height, width, self._paste)
-        return Found(boxes, said["labels"][kept] - 1, said["scores"][kept], masks)
+            masks = PastedMasks(outputs["masks"][kept], boxes, height, width, self._paste)
+        return Found(boxes, outputs["labels"][kept] - 1, outputs["scores"][kept], masks)

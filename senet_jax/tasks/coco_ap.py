@@ -47,7 +47,7 @@ def results_of_image(
     boxes: np.ndarray,
     category_ids: np.ndarray,
     scores: np.ndarray,
-    masks: np.ndarray | None = None,
+    masks: Sequence[np.ndarray] | np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
     """Detections of one image in COCO's results format, which JSON can hold.
 
@@ -56,7 +56,7 @@ def results_of_image(
         boxes: (k, 4) x1, y1, x2, y2 in pixels of the original image.
         category_ids: (k,) of the file of annotations.
         scores: (k,).
-        masks: (k, height, width) bool, of the original image. If None, there are boxes alone.
+        masks: k times (height, width) bool, of the original image. If None, there are boxes alone.
     """
     found: list[dict[str, Any]] = []
     for number, (box, category, score) in enumerate(zip(boxes, category_ids, scores, strict=True)):
