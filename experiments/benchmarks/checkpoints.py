@@ -148,7 +148,7 @@ def measure_faults() -> Iterator[Fault]:
         folder = Path(tempfile.mkdtemp(prefix="faults-"))
         try:
             for fault in kind(folder):
-                print(f"{'ok    ' if fault.survived else 'FAILED'} {fault.what}: {fault.said}")
+                print(f"{'ok    ' if fault.survived else 'FAILED'} {fault.what}: {fault.message}")
                 sys.stdout.flush()
                 yield fault
         finally:

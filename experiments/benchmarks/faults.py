@@ -26,7 +26,7 @@ class Fault:
     """A fault and its outcome."""
 
     what: str
-    said: str
+    message: str
     """The sentence."""
     survived: bool
     """One sentence, and the older checkpoints intact."""
@@ -81,9 +81,9 @@ _DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 def _read_damaged(what: str, folder: Path) -> Fault:
-    said: list[str] = []
+    messages: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("senet_jax")
     logger.addHandler(handler)
     try:
@@ -96,7 +96,7 @@ def _read_damaged(what: str, folder: Path) -> Fault:
     right = same(restored.state, numbers(restored.step))
     if restored.step == 3:
         return Fault(what, "not needed to read the numbers, which are right", right)
-    return Fault(what, said[0] if said else "nothing", right and restored.step == 2)
+    return Fault(what, messages[0] if messages else "nothing", right and restored.step == 2)
 
 
 def full_disk(folder: Path) -> Iterator[Fault]:
@@ -106,20 +106,20 @@ def full_disk(folder: Path) -> Iterator[Fault]:
             return
         size = 1_000_000
         checkpoints = Checkpoints(disk / "checkpoints", CheckpointConfig(keep_last=9))
-        saved, said = 0, ""
+        saved, message = 0, ""
         try:
             for step in range(1, 10):
                 checkpoints.save(numbers(step, size), {}, {})
                 saved = step - 1  # What this save has waited for.
         except UsageError as error:
-            said = str(error)
+            message = str(error)
         checkpoints.close()
         there = Checkpoints(disk / "checkpoints", CheckpointConfig(keep_last=9))
         intact = there.steps() == list(range(1, saved + 1)) and all(
             same(there.restore(step, abstract(size)).state, numbers(step, size))
             for step in there.steps()
         )
-        yield Fault("disk full at a save", said, bool(said) and saved > 0 and intact)
+        yield Fault("disk full at a save", message, bool(message) and saved > 0 and intact)
     with _disk(folder / "small", "size=1m") as disk:
         if disk is not None:
             yield _train("disk full during training", folder / "run", disk / "checkpoints")
@@ -144,13 +144,13 @@ def two_runs(folder: Path) -> Iterator[Fault]:
         while not (saved := _finished(run_dir / "checkpoints")) and time.monotonic() < until:
             time.sleep(0.2)
         done = subprocess.run(command, capture_output=True, text=True)
-        said = _sentence(done)
+        message = _sentence(done)
         alive = first.poll() is None and bool(saved)
     finally:
         first.kill()
         first.wait()
-    named = f"process {first.pid} on " in said
-    yield Fault("two runs in one folder", said, done.returncode == 2 and named and alive)
+    named = f"process {first.pid} on " in message
+    yield Fault("two runs in one folder", message, done.returncode == 2 and named and alive)
     yield Fault("the lock after SIGKILL", *_locked_after(run_dir))
 
 
@@ -166,13 +166,13 @@ def _locked_after(run_dir: Path) -> tuple[str, bool]:
 
 def _train(what: str, run_dir: Path, checkpoints: Path | None) -> Fault:
     done = subprocess.run(_command(run_dir, checkpoints), capture_output=True, text=True)
-    said = _sentence(done)
+    message = _sentence(done)
     where = checkpoints or run_dir / "checkpoints"
     intact = True
     if _finished(where):
         listed = [sys.executable, "-m", "senet_jax.cli", "checkpoints", str(where), "--verify"]
         intact = subprocess.run(listed, capture_output=True).returncode == 0
-    return Fault(what, said, done.returncode == 2 and bool(said) and intact)
+    return Fault(what, message, done.returncode == 2 and bool(message) and intact)
 
 
 def _command(run_dir: Path, checkpoints: Path | None) -> list[str]:

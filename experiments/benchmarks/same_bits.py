@@ -143,8 +143,8 @@ def _train(tree: Path, name: str, run_dir: Path, photographs: Path) -> None:
             )
     codes = [process.wait() for process in processes]
     if any(codes):
-        said = (run_dir.parent.parent / "log-0").read_text()
-        raise RuntimeError(f"{name} ended with {codes}:\n{said[-2000:]}")
+        text = (run_dir.parent.parent / "log-0").read_text()
+        raise RuntimeError(f"{name} ended with {codes}:\n{text[-2000:]}")
 
 
 def _metrics(run_dir: Path) -> dict[str, Any]:

@@ -42,10 +42,10 @@ def read_config(
 
     import tyro
 
-    said = io.StringIO()
+    output = io.StringIO()
     try:
         # tyro draws a box of up to twenty lines around each error.
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(output):
             config, unknown = tyro.cli(
                 type(default),
                 prog=f"{prog} {positional}".strip(),
@@ -56,7 +56,7 @@ def read_config(
     except SystemExit as end:
         if end.code != ExitCode.BAD_INPUT:
             raise
-        raise wrong_value(prog, default, arguments, said.getvalue()) from None
+        raise wrong_value(prog, default, arguments, output.getvalue()) from None
     if unknown:
         raise unknown_argument(prog, unknown[0], flags_of(default))
     check_config(config)

@@ -69,22 +69,22 @@ def _flag(name: str) -> str:
     return f"--{name.removeprefix('config.').replace('_', '-')}"
 
 
-def wrong_value(prog: str, default: Any, arguments: Sequence[str], said: str) -> UsageError:
+def wrong_value(prog: str, default: Any, arguments: Sequence[str], message: str) -> UsageError:
     """The error for values that a field does not take, in one sentence.
 
     Args:
         prog: The program.
         default: The config, or what holds it, that the flags change.
         arguments: All that was given.
-        said: The message of tyro, which names the flag.
+        message: The message of tyro, which names the flag.
     """
     names = {_flag(name): name for name in field_values(default)}
     given = [one.partition("=")[0].replace("_", "-") for one in arguments]
-    wrong = [flag for flag in given if flag in names and re.search(rf"{flag}(?![\w.-])", said)]
+    wrong = [flag for flag in given if flag in names and re.search(rf"{flag}(?![\w.-])", message)]
     if not wrong:
-        text = " ".join(re.sub(r"[^\w\s'\"`.,:;()/{}|=<>?!-]|-{3,}", " ", said).split())
+        text = " ".join(re.sub(r"[^\w\s'\"`.,:;()/{}|=<>?!-]|-{3,}", " ", message).split())
         return UsageError(f"{printable(text)}: see `{prog} --help`.")
-    flag = min(wrong, key=said.index)
+    flag = min(wrong, key=message.index)
     at = len(given) - 1 - given[::-1].index(flag)
     value = arguments[at].partition("=")[2]
     values = [value] if value else []

@@ -259,14 +259,14 @@ def _print_metrics(
     if options.json:
         print(json.dumps({**what, **metrics}))
         return
-    said = [
+    results = [
         f"{metric.title} {metric.text(metrics[metric.validation])}"
         for metric in task.metrics
         if metric.validation in metrics
     ]
     ((key, value),) = what.items()
     count = metrics["val/count"]
-    print(printable(f"{key} {value}: {', '.join(said)} ({count:,} held-out images)"))
+    print(printable(f"{key} {value}: {', '.join(results)} ({count:,} held-out images)"))
     for line in task.details(metrics):
         print(printable(line))
 
@@ -299,13 +299,13 @@ def _count(
     source = dataset.val
     tally = Tally(ensemble.classes)
     unreadable: list[str] = []
-    for said in ensemble.predict(
+    for answers in ensemble.predict(
         source, options.batch_size, channels=dataset.image_shape[2], workers=options.workers
     ):
-        valid = said.label[:, None] if relabelled is None else relabelled[said.index]
-        tally.add(said.log_p, valid)
-        unreadable += [source.name(index) for index in said.unreadable]
-        for index, reason in said.errors.items():
+        valid = answers.label[:, None] if relabelled is None else relabelled[answers.index]
+        tally.add(answers.log_p, valid)
+        unreadable += [source.name(index) for index in answers.unreadable]
+        for index, reason in answers.errors.items():
             sentence = f"senet-jax: {source.name(index)} is left out: {reason}"
             print(printable(sentence), file=sys.stderr)
     check_count(tally.count + tally.unlabelled + len(unreadable), len(source))

@@ -173,16 +173,16 @@ def run(options: argparse.Namespace) -> int:
     members = [network.member(**views) for network in networks]
     ensemble = Ensemble(members, make_mesh(options.devices))
     code = 0
-    for said in ensemble.predict(
+    for answers in ensemble.predict(
         images,
         min(options.batch_size, len(images) * max(len(view) for view in members[0].views)),
         channels=card.image_shape[2],
         workers=options.workers,
     ):
-        for index, reason in said.errors.items():
+        for index, reason in answers.errors.items():
             tell_unreadable(images.name(index), reason)
             code = ExitCode.BAD_INPUT
-        for index, log_p in zip(said.index, said.log_p, strict=True):
+        for index, log_p in zip(answers.index, answers.log_p, strict=True):
             top = np.argsort(-log_p, kind="stable")[: options.top]
             _print(images.name(index), [(names[c], float(np.exp(log_p[c]))) for c in top], options)
     return code
@@ -216,9 +216,9 @@ _AS_THEY_ARE = ("image", "runs", "which", "exif_orientation", "out", "json")
 """The flags for their runs."""
 
 
-def _check_flags(options: argparse.Namespace, own: tuple[str, ...], said: str) -> None:
+def _check_flags(options: argparse.Namespace, own: tuple[str, ...], reason: str) -> None:
     """Checks that no flag is given that does nothing for a network of segmentation or detection."""
-    check_only(options, options.parser.parse_args(options.image), (*_AS_THEY_ARE, *own), said)
+    check_only(options, options.parser.parse_args(options.image), (*_AS_THEY_ARE, *own), reason)
 
 
 def _predict_pixels(options: argparse.Namespace) -> int:

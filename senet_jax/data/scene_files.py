@@ -144,17 +144,17 @@ class FileScenes:
             if kind:
                 faults.setdefault(kind, []).append(text)
         if faults:
-            raise UsageError(self._told(faults))
+            raise UsageError(self._list(faults))
         return Survey(np.array(sizes, np.int32), np.array(counts))
 
-    def _told(self, faults: dict[str, list[str]]) -> str:
+    def _list(self, faults: dict[str, list[str]]) -> str:
         """The sentence that names the first files of each fault."""
-        told = []
+        parts = []
         for kind, texts in faults.items():
             more = f" and {len(texts) - NAMED:,} more" if len(texts) > NAMED else ""
-            told.append(f"{kind} ({len(texts):,}): {'; '.join(texts[:NAMED])}{more}")
+            parts.append(f"{kind} ({len(texts):,}): {'; '.join(texts[:NAMED])}{more}")
         allowed = f"; {self.numbers}" if _BAD_VALUE in faults else ""
-        return f"{printable(str(self.folder))} has {', and '.join(told)}{allowed}."
+        return f"{printable(str(self.folder))} has {', and '.join(parts)}{allowed}."
 
     def _label(self, pair: Pair) -> Labels:
         stored = decode_label(self._read(pair.label))

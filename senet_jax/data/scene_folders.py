@@ -87,18 +87,18 @@ def match(
     """
     without_label = [images[key] for key in sorted(images.keys() - labels.keys())]
     without_image = [labels[key] for key in sorted(labels.keys() - images.keys())]
-    told = []
+    faults = []
     if without_label:
-        told.append(
+        faults.append(
             f"{_count(without_label, 'image')} without a label in {to} ({_some(without_label)})"
         )
     if without_image:
-        told.append(
+        faults.append(
             f"{_count(without_image, 'label')} without an image in {of} ({_some(without_image)})"
         )
     where = printable(str(root))
-    if told:
-        raise UsageError(f"{where} has {' and '.join(told)}: add what is missing or remove them.")
+    if faults:
+        raise UsageError(f"{where} has {' and '.join(faults)}: add what is missing or remove them.")
     if not images:
         raise UsageError(f"{where} has no images in {of} with labels in {to}.")
     return tuple(Pair(images[key], labels[key]) for key in sorted(images, key=_by_parts))
@@ -143,14 +143,16 @@ def listed_pairs(
     wanted = [name if name in images else stem(name) or name for name in names]
     no_image = [key for key in wanted if key not in images]
     no_label = [key for key in wanted if key in images and key not in labels]
-    told = []
+    faults = []
     if no_image:
-        told.append(f"{_count(no_image, 'name')} of its list without an image ({_some(no_image)})")
+        faults.append(
+            f"{_count(no_image, 'name')} of its list without an image ({_some(no_image)})"
+        )
     if no_label:
-        told.append(f"{_count(no_label, 'image')} without a label in {to} ({_some(no_label)})")
-    if told:
+        faults.append(f"{_count(no_label, 'image')} without a label in {to} ({_some(no_label)})")
+    if faults:
         raise UsageError(
-            f"{printable(str(root))} has {' and '.join(told)}: add what is missing or take the "
+            f"{printable(str(root))} has {' and '.join(faults)}: add what is missing or take the "
             "names out of the list."
         )
     return tuple(Pair(images[key], labels[key]) for key in wanted)

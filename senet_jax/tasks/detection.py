@@ -171,26 +171,26 @@ class Detection(Task):
     def notes(self, dataset: Dataset, network: nn.Module) -> list[str]:
         """Annotations that were left out, and objects that exceed the limits."""
         pictures = _pictures(dataset)
-        told = [*pictures.train.index.notes, *pictures.val.index.notes]
+        notes = [*pictures.train.index.notes, *pictures.val.index.notes]
         most = self.data.objects.most
         crowded = pictures.train.counts[pictures.train.counts > most]
         if len(crowded):
-            told.append(
+            notes.append(
                 f"{len(crowded):,} training images have more objects than {most}, at most "
                 f"{crowded.max():,}: the largest {most} of each are learnt, and the others are "
                 "background; raise --data.objects.most."
             )
         if isinstance(network, FasterRCNN):
-            told.append(self._coverage(pictures, network))
+            notes.append(self._coverage(pictures, network))
         found = _buckets(pictures, self.data)
         left = sum(len(bucket.indices) % self.data.batch_size for bucket in found)
         if len(found) > 1:
             shapes = " and ".join(f"{bucket.shape[0]}x{bucket.shape[1]}" for bucket in found)
-            told.append(
+            notes.append(
                 f"batches of {shapes} pixels; {left:,} images of an epoch fill no batch and are "
                 "left out, others each time."
             )
-        return told
+        return notes
 
     def _coverage(self, pictures: PictureDataset, network: FasterRCNN) -> str:
         """Says how many objects some anchor fits, at the size of evaluation."""
@@ -203,14 +203,14 @@ class Detection(Task):
             ]
         )
         share, least = covered_share(network, boxes, pictures.frame, COVERED), MOSTLY_COVERED
-        told = f"{share:.1%} of the objects have an anchor of IoU {COVERED} or more"
+        sentence = f"{share:.1%} of the objects have an anchor of IoU {COVERED} or more"
         if share >= least:
-            return f"{told}."
+            return f"{sentence}."
         sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))
         usual = ", ".join(f"{side:.0f}" for side in np.percentile(sides, (5, 25, 50, 75, 95)))
         return (
-            f"{told}, which are few: anchors of the sides of the objects, of which 5, 25, 50, 75 "
-            f"and 95 % are below {usual} pixels, help, --model.anchor-sizes."
+            f"{sentence}, which are few: anchors of the sides of the objects, of which 5, 25, 50, "
+            f"75 and 95 % are below {usual} pixels, help, --model.anchor-sizes."
         )
 
     def examples(self, dataset: Dataset, split: Literal["train", "val"]) -> tuple[Examples, ...]:
@@ -291,8 +291,8 @@ class Detection(Task):
             if not numbers:
                 continue
             what = "boxes" if kind == "bbox" else "masks"
-            said = ", ".join(f"{name} {value:.3f}" for name, value in numbers.items())
-            lines.append(f"{what}: {said}")
+            values = ", ".join(f"{name} {value:.3f}" for name, value in numbers.items())
+            lines.append(f"{what}: {values}")
             first = f"val/{of_class}"
             by_class = {
                 key.removeprefix(first): value

@@ -88,10 +88,10 @@ def prune(
     edits = [{name: zeroed(which) for name, which in case.items()} for case in shut]
     whole, *answers = probe.answers([{}, *edits])
     rows: dict[tuple[str, float], Pruned] = {}
-    for (what, _, percent, ranking, _), which, said in zip(cases, shut, answers, strict=True):
+    for (what, _, percent, ranking, _), which, correct in zip(cases, shut, answers, strict=True):
         channels = sum(int(one.sum()) for one in which.values())
         row = rows.setdefault((what, percent), Pruned(what, percent, channels, {}))
-        row.answers.setdefault(ranking, []).append(said)
+        row.answers.setdefault(ranking, []).append(correct)
     return PruningReport(whole, list(rows.values()))
 
 

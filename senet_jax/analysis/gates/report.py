@@ -73,19 +73,19 @@ def gates_table(gates: Sequence[Gates], about: str, class_share: str | None) -> 
                 f"{g.open:.1%}",
             )
         )
-    said = [
+    sentences = [
         about,
         *([class_share] if class_share else []),
         f"Shut and open: the share of gates of a magnitude below {EDGE:g} and above {1 - EDGE:g}.",
     ]
     if any(len(g.block.shape) > 1 for g in gates):
-        said.append("Paths x channels: the weights of paths against each other.")
+        sentences.append("Paths x channels: the weights of paths against each other.")
     if any(g.block.by_pixel for g in gates):
-        said.append(
+        sentences.append(
             "Pixels have gates of their own here; an image counts by their means, but for shut and "
             "open, which count pixels."
         )
-    return f"{markdown_table(header, rows)}\n\n" + " ".join(said)
+    return f"{markdown_table(header, rows)}\n\n" + " ".join(sentences)
 
 
 def write_gates(

@@ -36,7 +36,7 @@ class Published:
         return f"{self.paper}, {self.table}"
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The network, and the figures of the table besides the headline."""
         return self.what
 
@@ -57,7 +57,7 @@ class PublishedIoU(Published):
     """Pixel accuracy, %; None where the table has none."""
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         if self.pixel_accuracy is None:
             return self.what
         return f"{self.what}, pixAcc {self.pixel_accuracy:.2f} %"
@@ -73,7 +73,7 @@ class PublishedAP(Published):
     """AP of boxes at an IoU of 0.5, %; None where the table has none."""
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         figures = {"mask AP": self.masks, "AP50": self.half}
         own = [f"{name} {value:.2f} %" for name, value in figures.items() if value is not None]
         return ", ".join([self.what, *own])

@@ -149,7 +149,7 @@ def notes(report: StudyReport, escape: Callable[[str], str]) -> str:
         return ", ".join(escape(row.cell.name) for row in rows)
 
     runs = sum(len(cell.runs) for cell in cells)
-    said = [
+    sentences = [
         f"{_count(runs, 'run')} of {_count(len(cells), 'cell')} on {escape(cells[0].data_name)}, "
         f"{escape(report.metric.shown_title)} of the final validation: mean ± standard deviation "
         "over the seeds."
@@ -157,51 +157,51 @@ def notes(report: StudyReport, escape: Callable[[str], str]) -> str:
     compared = [row for row in report.rows if row.difference is not None]
     tested = [row for row in compared if row.difference and row.difference.p is not None]
     if tested:
-        said.append(
+        sentences.append(
             f"Differences to {escape(report.compared_with)}, paired by seed; p of the two-sided "
             f"paired t-test, corrected for {_count(len(tested), 'comparison')} (Holm); "
             f"intervals are of {LEVEL:.0%} and not corrected."
         )
     single = [row for row in report.rows if row.final.count == 1]
     if single:
-        said.append(f"One seed only, so neither interval nor test: {listed(single)}.")
+        sentences.append(f"One seed only, so neither interval nor test: {listed(single)}.")
     equal = [row for row in report.rows if row.final.std == 0]
     if equal:
-        said.append(f"All seeds came out the same, which gives no interval: {listed(equal)}.")
+        sentences.append(f"All seeds came out the same, which gives no interval: {listed(equal)}.")
     fewer = [
         f"{escape(row.cell.name)} ({row.difference.estimate.count})"
         for row in compared
         if row.difference and row.difference.estimate.count < _most_seeds(row, report)
     ]
     if fewer:
-        said.append(
+        sentences.append(
             "Differences over the seeds that both have, which are fewer than the means are of: "
             f"{', '.join(fewer)}."
         )
-    said += _other_differences(report, escape)
+    sentences += _other_differences(report, escape)
     unpaired = [row for row in report.rows if row.difference is None and not row.is_baseline]
     for reason, those in (
         ("No seed in common with the baseline", [row for row in unpaired if row.baseline]),
         ("No baseline to compare with", [row for row in unpaired if not row.baseline]),
     ):
         if those:
-            said.append(f"{reason}: {listed(those)}.")
+            sentences.append(f"{reason}: {listed(those)}.")
     if study.unfinished:
         count = len(study.unfinished)
         words = "has not ended and is" if count == 1 else "have not ended and are"
-        said.append(f"{count} of {count + runs} runs {words} left out.")
+        sentences.append(f"{count} of {count + runs} runs {words} left out.")
     hardware = sorted(set().union(*(r.hardware for cell in cells for r in cell.runs.values())))
     if hardware:
         mixed = ": images/s are no comparison" if len(hardware) > 1 else ""
-        said.append(f"Computed on {' and '.join(map(escape, hardware))}{mixed}.")
+        sentences.append(f"Computed on {' and '.join(map(escape, hardware))}{mixed}.")
     sources: dict[str, list[str]] = {}
     for figure in filter(None, (row.published for row in report.rows)):
         whats = sources.setdefault(figure.source, [])
-        whats += [figure.told] if figure.told not in whats else []
+        whats += [figure.summary] if figure.summary not in whats else []
     if sources:
-        told = (f"{', '.join(whats)} ({source})" for source, whats in sources.items())
-        said.append(f"The papers' figures: {'; '.join(told)}.")
-    return "\n".join(said)
+        cited = (f"{', '.join(whats)} ({source})" for source, whats in sources.items())
+        sentences.append(f"The papers' figures: {'; '.join(cited)}.")
+    return "\n".join(sentences)
 
 
 def _count(number: int, what: str) -> str:

@@ -98,10 +98,10 @@ def _prepare(name: str, data_dir: Path | None, manual_dir: Path | None) -> Prepa
         archives, expected = _check_imagenet(manual_dir)
         _check_space(root, archives.size)
     elif builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not is_folder(manual_dir):
-        said = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+        instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         raise UsageError(
             f"TFDS cannot download {name} and there is no folder {manual_dir}: name the folder of "
-            f"its files with --manual-dir ({said})."
+            f"its files with --manual-dir ({instructions})."
         )
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(NEEDS_TENSORFLOW)
@@ -256,7 +256,7 @@ def _at_work(folder: Path, root: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _explained(said: str, advice: str) -> Iterator[None]:
+def _explained(message: str, advice: str) -> Iterator[None]:
     """Says in one sentence what went wrong within TFDS, and keeps what it prints from the user."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -265,14 +265,14 @@ def _explained(said: str, advice: str) -> Iterator[None]:
         raise
     except Exception as error:
         # TFDS lets pass what TensorFlow, protobuf, Riegeli and its downloads raise.
-        LOGGER.debug("%s", said, exc_info=True)
+        LOGGER.debug("%s", message, exc_info=True)
         why = re.sub(r'^Failed to construct dataset .*?\}": ', "", " ".join(str(error).split()))
         if isinstance(error, ModuleNotFoundError) and "'tensorflow'" in why:
             raise UsageError(NEEDS_TENSORFLOW) from error
         if "No space left on device" in why:
             advice = "the disk is full, make room or choose another with --data-dir"
         kind = "" if isinstance(error, Damaged) else f"{type(error).__name__}: "
-        raise UsageError(f"{said} ({kind}{why[:300]}): {advice}.") from error
+        raise UsageError(f"{message} ({kind}{why[:300]}): {advice}.") from error
 
 
 def _sync(path: Path) -> None:

@@ -40,15 +40,15 @@ class Split:
     """Records whose image has no readable header; not known of a set that was verified before."""
 
     def __str__(self) -> str:
-        said = f"{self.name}: {len(self.labels):,} images"
+        summary = f"{self.name}: {len(self.labels):,} images"
         images = np.bincount(self.labels[self.labels >= 0], minlength=self.classes)
         images = images[images > 0]
         if not len(images):
-            return f"{said} without labels"
-        said += f" in {len(images):,} of {self.classes:,} classes, {images.min():,}"
+            return f"{summary} without labels"
+        summary += f" in {len(images):,} of {self.classes:,} classes, {images.min():,}"
         if images.min() == images.max():
-            return f"{said} each"
-        return f"{said} to {images.max():,} each, {np.median(images):,.0f} in the median"
+            return f"{summary} each"
+        return f"{summary} to {images.max():,} each, {np.median(images):,.0f} in the median"
 
 
 def verify(folder: Path, expected: Mapping[str, Counter[int]] | None = None) -> list[Split]:

@@ -84,18 +84,18 @@ def find_process(flags: HostsConfig, environ: Mapping[str, str] = os.environ) ->
             f"not {printable(flags.listen)!r}."
         )
     names = ("coordinator", "count", "index")
-    told = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
-    if told == {"count": 1}:
+    given = {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
+    if given == {"count": 1}:
         return None
     found = None
-    if len(told) < len(names):
+    if len(given) < len(names):
         found = (
             _from_jax_variables(environ)
             or _from_slurm(environ)
             or _from_open_mpi(environ)
             or _from_tpu(flags.timeout)
         )
-    known = {**(dataclasses.asdict(found) if found else {}), **told}
+    known = {**(dataclasses.asdict(found) if found else {}), **given}
     if not known:
         return None
     missing = [name for name in names if known.get(name) in (None, "")]

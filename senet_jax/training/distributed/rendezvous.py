@@ -92,8 +92,8 @@ class _Peer:
         """Returns whether the other end, which called, knows the token, and proves to know it."""
         listener = secrets.token_bytes(NONCE_BYTES)
         self.writer.write(listener)
-        said = await self._read_exactly(NONCE_BYTES + DIGEST_BYTES, PROOF_S)
-        caller, proof = said[:NONCE_BYTES], said[NONCE_BYTES:]
+        answer = await self._read_exactly(NONCE_BYTES + DIGEST_BYTES, PROOF_S)
+        caller, proof = answer[:NONCE_BYTES], answer[NONCE_BYTES:]
         if not hmac.compare_digest(proof, prove(token, "caller", listener, caller)):
             return False
         self.writer.write(prove(token, "listener", listener, caller))

@@ -69,7 +69,7 @@ class Account:
         self._spent: dict[Kind, float] = dict.fromkeys(KINDS, 0.0)
         self._kind: Kind = "startup"
         self._since = time.perf_counter() - age_s
-        self._told = dict(self._spent)
+        self._reported = dict(self._spent)
 
     def turn_to(self, kind: Kind) -> None:
         """Attributes the time from now on to a kind."""
@@ -95,8 +95,8 @@ class Account:
     def lap(self) -> dict[str, float]:
         """Seconds since the last lap, as keys of ``metrics.jsonl``; kinds without any left out."""
         spent = self.spent()
-        lap = {f"time/spent/{kind}_s": spent[kind] - self._told[kind] for kind in KINDS}
-        self._told = spent
+        lap = {f"time/spent/{kind}_s": spent[kind] - self._reported[kind] for kind in KINDS}
+        self._reported = spent
         return {name: seconds for name, seconds in lap.items() if seconds}
 
 

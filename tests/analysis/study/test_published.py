@@ -172,9 +172,9 @@ def test_networks_of_segmentation_have_the_rows_of_one_table(configs, rows):
 
 def test_a_row_of_segmentation_tells_its_pixel_accuracy():
     (with_one,) = published([scenes("fcn_resnest50d", "pascal_context")])
-    assert with_one.told == "FCN ResNeSt-50 on PASCAL Context, pixAcc 79.19 %"
+    assert with_one.summary == "FCN ResNeSt-50 on PASCAL Context, pixAcc 79.19 %"
     (without,) = published([scenes("fcn_resnest101e", "cityscapes")])
-    assert without.told == without.what == "FCN ResNeSt-101 on Cityscapes"
+    assert without.summary == without.what == "FCN ResNeSt-101 on Cityscapes"
 
 
 def coco(name, backbone=None, **fields):
@@ -204,7 +204,7 @@ def coco(name, backbone=None, **fields):
     ],
 )
 def test_detectors_have_the_rows_of_one_table(configs, rows):
-    found = [row and (row.told, row.value) for row in published(configs)]
+    found = [row and (row.summary, row.value) for row in published(configs)]
     for row, expected in zip(found, rows, strict=True):
         if expected is None:
             assert row is None

@@ -22,7 +22,7 @@ def test_each_file_of_a_checkpoint_truncated_emptied_and_deleted(tmp_path):
     faults = list(damaged_files(tmp_path))
     assert len(faults) > 20
     assert [fault for fault in faults if not fault.survived] == []
-    fell_back = [fault for fault in faults if "cannot be read" in fault.said]
+    fell_back = [fault for fault in faults if "cannot be read" in fault.message]
     assert {fault.what.split("/")[1] for fault in fell_back} == {"meta", "state"}
 
 
