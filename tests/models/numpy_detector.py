@@ -237,17 +237,23 @@ class Detector:
         return np.stack([each[..., label - 1] for each, label in zip(logits, labels, strict=True)])
 
     def detect(self, levels):
-        """For each image, the detections from the best one."""
+        """For each image, the detections from the best one.
+
+        ``paths`` then has the proposals of each image, and their boxes after each stage. A stage
+        with a box for each class has none.
+        """
         model = self.model
         all_boxes, _ = self.proposals(levels, model.pre_nms_test, model.post_nms_test)
-        found = []
+        found, self.paths = [], []
         for image, (boxes, size) in enumerate(zip(all_boxes, self.sizes, strict=True)):
-            images, scores = [image] * len(boxes), []
+            images, scores, path = [image] * len(boxes), [], [boxes]
             for stage in self.stages:
                 logits, deltas = self.box_outputs(stage, levels, images, boxes, False)
                 scores.append(softmax(logits))
                 moved = clip(decode(deltas, boxes[:, None], stage.weights), size)
                 boxes = moved[:, 0]
+                path += [boxes] if moved.shape[1] == 1 else []
+            self.paths.append(path)
             scores = np.mean(scores, 0)[:, :-1]
             rows = []
             for label in range(1, scores.shape[1] + 1):

@@ -133,7 +133,8 @@ def test_detections_are_those_of_numpy(head):
     found, kept = run(variables)
     (levels,) = kept["intermediates"]["pyramid"]["__call__"]
     levels = [np.asarray(level, np.float64) for level in levels]
-    expected = Detector(model, variables, SIZES).detect(levels)
+    oracle = Detector(model, variables, SIZES)
+    expected = oracle.detect(levels)
     assert len({label for each in expected for label in each["labels"]}) > 1
     for image, each in enumerate(expected):
         count = len(each["scores"])
@@ -142,6 +143,21 @@ def test_detections_are_those_of_numpy(head):
         for name, array in each.items():
             ours = np.asarray(found[name][image][:count])
             np.testing.assert_allclose(ours, array, rtol=1e-4, atol=1e-3, err_msg=name)
+    assert_same_paths(kept["intermediates"], oracle.paths)
+
+
+def assert_same_paths(kept, paths):
+    """The proposals, and in a cascade their boxes after each stage."""
+    (proposals,) = kept["proposals"]
+    stages = [name for name in ("boxes", "boxes2", "boxes3") if name in kept]
+    ours = [proposals.boxes, *(kept[name][0] for name in stages)]
+    for image, path in enumerate(paths):
+        valid = proposals.valid[image]
+        assert valid.tolist() == [at < len(path[0]) for at in range(len(valid))]
+        assert len(ours) == len(path)
+        for stage, (own, boxes) in enumerate(zip(ours, path, strict=True)):
+            own = np.asarray(own[image][valid])
+            np.testing.assert_allclose(own, boxes, rtol=1e-4, atol=1e-3, err_msg=str(stage))
 
 
 def assert_same_losses(losses, expected):

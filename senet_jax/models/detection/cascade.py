@@ -33,6 +33,10 @@ class CascadeRCNN(CascadeRCNNFields, FasterRCNN):
     ``loss_classifier_2`` and ``loss_box_reg_2``, and so on; all are summed without weights.
     Detections have the boxes of the last stage and the mean of the scores of all stages.
 
+    With ``mutable="intermediates"``, evaluation keeps the boxes of each stage beside the
+    ``proposals``, in the tuples ``boxes``, ``boxes2`` and so on: (n, p, 4), in pixels of the padded
+    image. Row k is the k-th proposal as the stages up to this one moved it.
+
     Raises:
         UsageError: As ``FasterRCNN``, and ``box_outputs`` other than "agnostic".
     """
@@ -95,6 +99,7 @@ class CascadeRCNN(CascadeRCNNFields, FasterRCNN):
             logits, deltas = self._outputs_of(stage, levels, boxes, valid, compute, height)
             scores.append(jax.nn.softmax(logits))
             boxes = self._moved(stage, deltas, boxes, sizes)
+            self.sow("intermediates", f"boxes{suffix_of(stage)}", boxes)
         mean = jnp.stack(scores).mean(0)
         return self._best(mean, boxes[..., None, :], valid)
 

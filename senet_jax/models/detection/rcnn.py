@@ -70,6 +70,10 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
     whose sum is minimised. Each is a sum over the whole batch over a count of the whole batch that
     the sampling decides; the method ``loss_parts`` gives the two apart.
 
+    With ``mutable="intermediates"``, evaluation returns a second value, in whose "intermediates"
+    the tuple ``proposals`` has the :class:`Proposals` of the batch: boxes (n, p, 4) in pixels of
+    the padded image, scores (n, p) from 0 to 1 and valid (n, p), best first.
+
     Variables are ``params`` and ``batch_stats``. Precision and ``norm_group``, a number of images,
     are fields of the backbone and hold for the heads too.
 
@@ -234,6 +238,7 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
             lambda logits, deltas, size: propose(logits, deltas, size, anchors, selection)
         )(logits, deltas, sizes)
         if objects is None:
+            self.sow("intermediates", "proposals", proposals)
             return self._detect(levels, proposals, sizes, compute, height)
 
         key = self.make_rng("sampling")
