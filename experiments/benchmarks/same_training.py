@@ -198,8 +198,7 @@ def _train(folder: Path, job: dict[str, Any]) -> None:
         mixed = labels if share is None else np.asarray(examples["mixed_label"])
         record["mixed_labels"].append(mixed.astype(np.int64))
         record["shares"].append(1.0 if share is None else float(share))
-        # For an array, as in the step: for a Python number it has another precision.
-        record["rates"].append(float(schedule(jax.numpy.asarray(index, jax.numpy.int32))))
+        record["rates"].append(float(schedule(index)))
         state, metrics = step(state, arrays, seed)
         record["losses"].append(float(metrics["loss"]))
     shown = {name: np.stack(values) for name, values in record.items()}

@@ -9,6 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from senet_jax.ops.norm import BatchNorm
+from senet_jax.ops.precision import accurate
 
 Rate = float | Float[Array, ""]
 """A probability; an array can change from step to step without a new compilation."""
@@ -32,7 +33,8 @@ def drop_block(
     rows, columns = min(3, height), min(3, width)
     seeds_shape = (n, height - rows + 1, width - columns + 1, 1)
     gamma = rate * (height * width) / (rows * columns) / (seeds_shape[1] * seeds_shape[2])
-    seeds = jax.random.bernoulli(key, jnp.minimum(gamma, 1.0), seeds_shape).astype(jnp.float32)
+    seeds = jax.random.bernoulli(key, jnp.minimum(gamma, 1.0), seeds_shape)
+    seeds = seeds.astype(accurate(x.dtype))
     padding = ((rows - 1, rows - 1), (columns - 1, columns - 1))
     mask = 1 - nn.max_pool(seeds, (rows, columns), padding=padding)
     # A map of which nothing is left is zero, not 0 / 0.

@@ -148,7 +148,7 @@ class Classification(Task):
         losses = optax.softmax_cross_entropy(outputs, targets)
         # Sums over the number of images, as jnp.mean computes them.
         loss = jnp.sum(losses) / normalizer
-        return loss, {"top1": jnp.sum(right, dtype=jnp.float32) / normalizer}
+        return loss, {"top1": jnp.sum(right, dtype=loss.dtype) / normalizer}
 
     def measure(self, outputs: Any, batch: Arrays) -> Measured:
         labels, weight = batch["label"], batch["weight"]

@@ -231,7 +231,7 @@ class Segmentation(Task):
         weights = self.weights()
         if weights is None:
             return valid.astype(jnp.float32)
-        return jnp.where(valid, jnp.asarray(weights, jnp.float32)[jnp.where(valid, label, 0)], 0)
+        return jnp.where(valid, jnp.asarray(weights, float)[jnp.where(valid, label, 0)], 0)
 
     def _cross_entropy(
         self,

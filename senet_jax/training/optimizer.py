@@ -59,9 +59,11 @@ def make_schedule(config: OptimizerConfig, steps_per_epoch: int, epochs: int) ->
         after = optax.polynomial_schedule(peak, 0.0, config.power, max(total - warmup, 1))
     else:
         after = optax.constant_schedule(peak)
-    if not warmup:
-        return after
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+    if warmup:
+        rise = optax.linear_schedule(0.0, peak, warmup)
+        after = optax.join_schedules([rise, after], [warmup])
+    # A quotient of int32, the optimizer's count of steps, is float32 even where jax has float64.
+    return lambda step: after(jnp.asarray(step, int))
 
 
 def check_schedule(config: OptimizerConfig, steps_per_epoch: int, epochs: int) -> None:

@@ -98,7 +98,7 @@ def make_train_step(
         model = network.model
         model = model.backbone if isinstance(model, Composed) else model
         if drop_block_steps is not None and isinstance(model, ResNet) and model.drop_block:
-            return {"drop_block_scale": state.step / drop_block_steps}
+            return {"drop_block_scale": jnp.asarray(state.step, float) / drop_block_steps}
         return {}
 
     mesh = network.mesh
@@ -142,7 +142,8 @@ def make_train_step(
         ema = state.ema
         if ema is not None:
             assert ema_decay is not None
-            count = state.step.astype(jnp.float32)
+            # Weakly typed: double where jax has float64, and averages of float32 stay float32.
+            count = 1.0 * state.step
             keep = jnp.minimum(ema_decay, (1 + count) / (10 + count))
             new = {"params": params, "batch_stats": batch_stats}
             ema = optax.incremental_update(new, ema, 1 - keep)

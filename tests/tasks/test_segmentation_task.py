@@ -262,6 +262,16 @@ def test_the_loss_is_the_mean_over_the_labelled_pixels(weights):
     assert float(alone) == pytest.approx(means[0], rel=1e-5)
 
 
+def test_weights_of_classes_are_double_in_float64():
+    weights = np.array([0.1, 2 / 3, 1.7])
+    arrays, outputs = batch()
+    with jax.enable_x64(True):
+        task, logits = task_of(weights), jnp.asarray(np.float64(outputs["out"]))
+        loss, _ = task.loss({"out": logits}, arrays, None, task.normalizer(arrays))
+    expected = cross_entropy(logits, np.asarray(arrays["label"]), weights)
+    assert float(loss) == pytest.approx(expected, rel=1e-14)
+
+
 def test_a_batch_without_labels_has_no_loss_and_no_gradient():
     task = task_of()
     arrays, outputs = batch(ignored=1.1)
