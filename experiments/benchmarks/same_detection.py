@@ -7,12 +7,13 @@ preset of that name: by senet_jax's own training step, and by torchvision's ``Ma
 that is written in PyTorch. Both have the same network of torchvision's structure (a ResNet of basic
 blocks, whose batch norms are trained, with a feature pyramid), the same initial weights, drawn by
 senet_jax, the same images in the same order without augmentation, AdamW with the same constants and
-the same learning rates. Masks reach torchvision as bitmaps, and senet_jax as grids over the boxes,
-as its loader makes them.
+the same learning rates. In training, masks reach torchvision as bitmaps, and senet_jax as grids
+over the boxes, as its loader makes them.
 
 Each draws anchors and proposals by its own generator, so that losses agree in distribution: each
 trains with several seeds of that drawing, whose spread is the measure. The losses of the first
-batch over all anchors and proposals, which need no drawing, agree to rounding. Both are evaluated
+batch over all anchors and proposals, which need no drawing, and with bitmaps of the masks on both
+sides agree to rounding. Both are evaluated
 on the held-out images by one code (pycocotools), torchvision's on masks that it pasted itself;
 besides, senet_jax evaluates the weights that torchvision trained. Prints the means of the last
 quarter of the steps and AP, writes them with the curves to ``--out`` and draws the curves beside it
@@ -198,7 +199,7 @@ class Comparison:
         }
 
     def first_losses(self) -> dict[str, float]:
-        """The losses of the first batch over all its anchors and proposals."""
+        """The losses of the first batch over all its anchors and proposals; masks are bitmaps."""
         network = dataclasses.replace(self.run.network, model=self.model.clone(**EVERYTHING))
         task, keys = self.run.task, StepKeys.of(jax.random.key(0), 0)
 
@@ -212,8 +213,27 @@ class Comparison:
             )
             return found
 
-        found = network.jit(losses)(self.variables, self.batch(0))
+        batch = {name: x for name, x in self.batch(0).items() if name != "mask_boxes"}
+        batch["masks"] = to_devices(self.bitmaps(0, batch), self.run.mesh)
+        found = network.jit(losses)(self.variables, batch)
         return {name: float(found[name]) for name in LOSSES}
+
+    def bitmaps(self, step: int, batch: Mapping[str, jax.Array]) -> np.ndarray:
+        """The masks of the objects of a step as pixels of the padded images.
+
+        Args:
+            step: The step.
+            batch: Its arrays, which say the places of the objects.
+        """
+        learnt = np.asarray(batch["valid"] & ~batch["crowd"])
+        masks = np.zeros((*learnt.shape, *self.dataset.frame), np.uint8)
+        height, width = self.size
+        for row, index in enumerate(self.order[step].tolist()):
+            picture = self.dataset.train.picture(index, masks=True)
+            assert picture.masks is not None
+            own = picture.masks[~picture.crowd & picture.masks.any((1, 2))]
+            masks[row, learnt[row], :height, :width] = own
+        return masks
 
     def train(self, seed: int) -> Row:
         """Trains by senet_jax's step.

@@ -82,9 +82,7 @@ def test_first_losses_are_those_of_torchvision(tmp_path, monkeypatch):
     first = about[FIRST]
     assert {*first[OURS]} == {*first[THEIRS]} == {*LOSSES}
     for name in LOSSES:
-        # A mask is a bitmap there, and here a grid over its box.
-        limit = 1e-2 if name == "loss_mask" else 1e-4
-        assert first[OURS][name] == pytest.approx(first[THEIRS][name], rel=limit)
+        assert first[OURS][name] == pytest.approx(first[THEIRS][name], rel=1e-4)
     assert [each["side"] for each in rows] == [THEIRS, OURS]
     for each in rows:
         assert {*each["curves"]} == {*LOSSES}
