@@ -29,6 +29,7 @@ def add_networks(parser: Flags) -> None:
     )
     parser.add_argument(
         "--model",
+        action="extend",
         nargs="+",
         default=[],
         metavar="NAME",
@@ -40,6 +41,7 @@ def add_conversion(parser: Flags) -> None:
     """Declares how files of weights are read."""
     parser.add_argument(
         "--normalization",
+        action="extend",
         nargs="+",
         default=[],
         metavar="NAME",
@@ -61,6 +63,7 @@ def add_views(parser: Flags) -> None:
     parser.add_argument(
         "--sizes",
         type=number_of(DataConfig, "image_size"),
+        action="extend",
         nargs="+",
         default=[],
         metavar="PIXELS",
@@ -115,6 +118,7 @@ def add_sliding(parser: Flags) -> None:
     parser.add_argument(
         "--scales",
         type=number(Range(1 / 16, 16)),
+        action="extend",
         nargs="+",
         default=[],
         metavar="SCALE",

@@ -90,6 +90,7 @@ def add_arguments(parser: Flags) -> None:
     add_networks(parser)
     parser.add_argument(
         "--weights",
+        action="extend",
         nargs="+",
         type=weights,
         help="instead of a run: files, or hf-hub:owner/repository",

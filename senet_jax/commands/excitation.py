@@ -99,12 +99,14 @@ def add_arguments(parser: Flags) -> None:
     )
     parser.add_argument(
         "--classes",
+        action="extend",
         nargs="+",
         metavar="CLASS",
         help="classes to draw; default: four, evenly over all",
     )
     parser.add_argument(
         "--blocks",
+        action="extend",
         nargs="+",
         metavar="BLOCK",
         help="blocks to draw and to prune one by one; default: the last of each stage and all of "
@@ -117,6 +119,7 @@ def add_arguments(parser: Flags) -> None:
     )
     parser.add_argument(
         "--prune",
+        action="extend",
         nargs="*",
         type=number(Range(0, 100, open_below=True, open_above=True)),
         metavar="PERCENT",
@@ -124,6 +127,7 @@ def add_arguments(parser: Flags) -> None:
     )
     parser.add_argument(
         "--grad-cam",
+        action="extend",
         nargs="+",
         metavar="IMAGE",
         help="draw where the network looks: held-out images by number, or files",

@@ -79,6 +79,7 @@ def add_arguments(parser: Flags) -> None:
     parser.add_argument(
         "--run",
         dest="runs",
+        action="extend",
         nargs="+",
         type=weights,
         default=[],
@@ -87,6 +88,7 @@ def add_arguments(parser: Flags) -> None:
     )
     parser.add_argument(
         "--weights",
+        action="extend",
         nargs="+",
         type=weights,
         default=[],

@@ -1,4 +1,5 @@
 import argparse
+import importlib
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from senet_jax import UsageError, cli
 from senet_jax.command_line.arguments import address, count, number, path, weights
 from senet_jax.command_line.flags import expand_paths
+from senet_jax.command_line.parsers import command_parser
 from senet_jax.config import CheckpointConfig, TrainConfig
 from senet_jax.data.config import DataConfig
 from senet_jax.errors import ExitCode
@@ -40,6 +42,31 @@ def test_numbers_out_of_range_are_refused(capsys, command, flag, values):
         assert error.count("\n") == 1
         assert f"argument {flag}: must be " in error
         assert ", not " in error
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "field", "values"),
+    [
+        ("predict IMAGE", "--run", "runs", ["a", "b"]),
+        ("predict IMAGE", "--weights", "weights", ["a", "b"]),
+        ("predict IMAGE", "--model", "model", ["resnet18", "resnet34"]),
+        ("predict IMAGE", "--sizes", "sizes", [64, 96]),
+        ("evaluate RUN", "--weights", "weights", ["a", "b"]),
+        ("evaluate RUN", "--scales", "scales", [0.5, 1.5]),
+        ("evaluate RUN", "--normalization", "normalization", ["dataset", "imagenet"]),
+        ("excitation RUN", "--classes", "classes", ["cat", "dog"]),
+        ("excitation RUN", "--blocks", "blocks", ["a", "b"]),
+        ("excitation RUN", "--prune", "prune", [10.0, 20.0]),
+        ("excitation RUN", "--grad-cam", "grad_cam", ["1", "2"]),
+    ],
+)
+def test_a_flag_given_twice_has_both_values(command, flag, field, values):
+    name, *rest = command.split()
+    module = importlib.import_module(f"senet_jax.commands.{name}")
+    first, second = map(str, values)
+    for flags in ([flag, first, flag, second], [flag, first, second]):
+        options = command_parser(name, "", module).parse_args([*rest, *flags])
+        assert getattr(options, field) == values
 
 
 def test_numbers_of_the_range_are_taken():
