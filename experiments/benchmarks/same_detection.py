@@ -61,7 +61,12 @@ OURS, THEIRS = "senet_jax", "torchvision"
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask")
 AP = ("AP", "AP50", "mask_AP", "mask_AP50")
 COLUMNS = ("quantity", OURS, THEIRS, "difference", "between seeds")
-EVERYTHING = {"rpn_samples": 10**6, "rpn_positive": 1.0, "box_samples": 10**6, "box_positive": 1.0}
+EVERYTHING: dict[str, Any] = {
+    "rpn_samples": 10**6,
+    "rpn_positive": 1.0,
+    "box_samples": 10**6,
+    "box_positive": 1.0,
+}
 """The fields of a detector that trains on all anchors and proposals."""
 
 Arrays = dict[str, np.ndarray]
@@ -151,7 +156,7 @@ class Comparison:
         optimizer, pixels = self.config.optimizer, self.run.network.normalization
         return {
             **{name: getattr(self.model, name) for name in names},
-            "blocks": self.model.backbone.blocks,  # type: ignore[attr-defined]
+            "blocks": self.model.backbone.blocks,
             "anchor_sizes": self.model.sizes_by_level,
             "size": self.size,
             "mean": pixels.mean,
