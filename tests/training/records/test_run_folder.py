@@ -203,7 +203,7 @@ def test_relative_paths_of_an_older_run_open_from_anywhere(tmp_path, monkeypatch
 def test_all_committed_configs_are_read():
     files = list(RESULTS.rglob("config.json"))
     names = {read_config(file.parent).data.name for file in files}
-    assert names >= {"cifar10", "camvid", "voc_xml"}
+    assert names >= {"cifar10", "camvid", "voc_xml", "coco_json"}
 
 
 def test_fields_that_change_no_number_do_not_refuse(tiny, tmp_path):
