@@ -10,8 +10,8 @@ and pyramid ("feature_gradients"), whose loss is the mean square of the maps. Bo
 weights, drawn at random, the same images and the same objects, of which there are as many in each
 image. Prints images a second, the median of the paired ratios with their quartiles, the seconds
 until the first step and the peak of memory, then the milliseconds of the parts, and writes them to
---out (JSON). Of inference, the number of detections and the sum of their scores are compared
-before; of the maps, the loss.
+--out (JSON). Before they are timed, both sides must agree: in inference, in the number of
+detections and the sum of their scores; for "features" and "feature_gradients", in the loss.
 
 torchvision calls its compiled NMS and RoIAlign. Where its wheel does not load for want of CUDA,
 libraries stand in for those of CUDA (``harness/torchvision_cpu.py``). senet_jax computes as many
@@ -43,6 +43,7 @@ from experiments.benchmarks.harness.contenders import (
     Contender,
     TorchContender,
     TorchProcess,
+    bytes_of_step,
     compete,
     race_rows,
     random_variables,
@@ -217,13 +218,7 @@ class JaxDetector:
         step = jax.jit(programs[job.mode], donate_argnums=0 if self._trains else ())
         self._compiled: Any = step.lower(self._state, *self._inputs).compile()
         self.compile_s = time.perf_counter() - began
-        memory: Any = self._compiled.memory_analysis()
-        self.peak_bytes = (
-            memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-            - memory.alias_size_in_bytes
-            + memory.temp_size_in_bytes
-        )
+        self.peak_bytes = bytes_of_step(self._compiled)
         self.found: dict[str, Any] = {}
 
     def run(self, steps: int) -> float:

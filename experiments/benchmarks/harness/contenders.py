@@ -100,14 +100,7 @@ class JaxContender:
             )
         self._compiled: Any = lowered.compile()
         self.compile_s = time.perf_counter() - began
-        memory: Any = self._compiled.memory_analysis()
-        # Donated buffers are counted among the arguments and among the outputs.
-        self.peak_bytes = (
-            memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-            - memory.alias_size_in_bytes
-            + memory.temp_size_in_bytes
-        )
+        self.peak_bytes = bytes_of_step(self._compiled)
 
     def run(self, steps: int) -> float:
         began = time.perf_counter()
@@ -127,6 +120,19 @@ class JaxContender:
 
     def close(self) -> None:
         del self._state, self._images, self._labels, self._compiled
+
+
+def bytes_of_step(compiled: Any) -> int:
+    """The memory that a compiled program needs, arguments and results included."""
+    memory = compiled.memory_analysis()
+    # Donated buffers are counted among the arguments and among the outputs.
+    needed: int = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+    return needed
 
 
 def _loss(model: nn.Module) -> Any:
