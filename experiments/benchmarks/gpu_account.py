@@ -12,8 +12,9 @@ instruction of the program's entry is one kernel; its bytes are the sizes of its
 results. The compiler does not autotune here, which takes a device.
 
 Detectors have no plain twin; the one with SE is compared with the one without. They have loops
-(NMS, RoIAlign, the crops of masks), whose kernels are counted apart and without bytes, because each
-pass of a loop reads a part of its operands. A loop of an unknown number of passes counts as one.
+(NMS, RoIAlign, the crops of masks). A loop is one kernel of the entry, with the bytes of all that
+goes in and comes out. The kernels inside loops are counted apart and without bytes, because each
+reads a part of its operands; a loop of an unknown number of passes counts as one pass.
 
 Bytes are no seconds. Caches, launches, arithmetic and the workspace that a kernel chooses at run
 time are not in the account, and a map that a kernel reads in part, or twice, counts once as a
@@ -265,7 +266,10 @@ def count(network: str, compile_it: Callable[[], Any]) -> dict[str, Any]:
 
 
 def rows(account: Account, sharding: Sharding) -> Iterator[dict[str, Any]]:
-    """The rows of each network: the plain Flax twin, ours, and ours with fused=False."""
+    """The rows of each network: the plain Flax twin, ours, and ours with fused=False.
+
+    Then those of the detectors.
+    """
 
     def counted(network: str, model: nn.Module) -> dict[str, Any]:
         return count(network, lambda: compile_step(model, account.batch, account.size, sharding))

@@ -10,14 +10,13 @@ senet_jax, the same images in the same order without augmentation, AdamW with th
 the same learning rates. In training, masks reach torchvision as bitmaps, and senet_jax as grids
 over the boxes, as its loader makes them.
 
-Each draws anchors and proposals by its own generator, so that losses agree in distribution: each
-trains with several seeds of that drawing, whose spread is the measure. The losses of the first
-batch over all anchors and proposals, which need no drawing, and with bitmaps of the masks on both
-sides agree to rounding. Both are evaluated
-on the held-out images by one code (pycocotools), torchvision's on masks that it pasted itself;
-besides, senet_jax evaluates the weights that torchvision trained. Prints the means of the last
-quarter of the steps and AP, writes them with the curves to ``--out`` and draws the curves beside it
-(PNG).
+Each side draws anchors and proposals by its own generator, so that losses agree in distribution
+alone. Each trains with several seeds of that drawing, whose spread is the measure. The first batch
+needs no drawing where all anchors and proposals are taken: with bitmaps of the masks on both sides
+its losses agree to rounding. pycocotools evaluates both on the held-out images, torchvision's on
+masks that it pasted itself. senet_jax also evaluates the weights that torchvision trained. Prints
+the means of the last quarter of the steps and AP, writes them with the curves to ``--out`` and
+draws the curves beside it (PNG).
 
 PyTorch's running variances are the unbiased ones: 0.4 % more than senet_jax's in the last stage,
 whose maps have the fewest pixels, with 4 images of 256x256. The images must have one size.
@@ -33,7 +32,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from jaxtyping import Int
@@ -188,8 +186,7 @@ class Comparison:
         name, fields = self.network
         weights = to_torch(name, self.variables, **fields)
         steps = range(len(self.order))
-        # For an array, as in the step: for a Python number it has another precision.
-        rates = [float(self.run.schedule(jnp.asarray(step, jnp.int32))) for step in steps]
+        rates = [float(self.run.schedule(step)) for step in steps]
         return {
             "settings": np.array(json.dumps(self.settings())),
             "images": np.stack(images),
