@@ -373,6 +373,7 @@ def _in_torch(python: str, folder: Path, seed: int, libraries: str) -> Arrays:
 def draw(rows: Sequence[Row], out: Path) -> None:
     """Draws the curve of each loss, smoothed over a tenth of the steps, and AP at the end."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     panels = figure.subplots(2, 3).flatten()
@@ -387,6 +388,9 @@ def draw(rows: Sequence[Row], out: Path) -> None:
             label = f"{row['side']}, seed {row['seed']}"
             axes.plot(steps, smooth(values), style, color=color, lw=1.3, label=label)
         axes.set(title=name, xlabel="step", yscale="log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     handles, labels = panels[0].get_legend_handles_labels()
     axes = panels[-1]
     for row, shift in zip(rows, np.linspace(-0.24, 0.24, len(rows)), strict=True):
@@ -395,8 +399,8 @@ def draw(rows: Sequence[Row], out: Path) -> None:
         if other := row.get("AP in senet_jax"):
             ring = [100 * other[name] for name in AP]
             (mark,) = axes.plot(places, ring, "o", ms=9, mfc="none", color="#888888", mew=0.8)
-    names = [name.replace("_", " ") if "_" in name else f"box {name}" for name in AP]
-    axes.set(title="held-out images, %", xticks=range(len(AP)), xticklabels=names, ylim=(0, None))
+    names = [name.replace("_", "\n") if "_" in name else f"box\n{name}" for name in AP]
+    axes.set(title="held-out images, %", xticks=range(len(AP)), xticklabels=names, ylim=(0, 100))
     figure.legend(
         [*handles, mark],
         [*labels, "torchvision's weights, evaluated by senet_jax"],
