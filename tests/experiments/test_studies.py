@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.ablate import ABLATIONS
+from experiments.registered import STUDIES as REGISTERED
 from senet_jax.command_line import study
 from senet_jax.command_line.study import Options, recipe
 from senet_jax.models.configured import build_model
@@ -27,13 +28,16 @@ STUDIES = {
     "gates_and_squeezes": 5,
     "depth": 6,
     "attention_zoo": 9,
+    "registered_gain": 2,
+    "registered_variants": 7,
 }
 """Cells of each, by data set if it is not the same for all ("" for the others)."""
 
 DATA = ("digits", "cifar10", "cifar100", "imagenet2012")
 SCENES = ("scenes", "camvid", "ade20k", "pascal_context", "cityscapes", "voc2012")
 OBJECTS = ("scenes-detection", "nuclei", "bccd", "coco-senet")
-OF_ONE_NETWORK = [name for name in STUDIES if name != "depth"]
+OWN_NETWORKS = {"depth", "registered_gain", "registered_variants"}
+OF_ONE_NETWORK = [name for name in STUDIES if name not in OWN_NETWORKS]
 IMAGES = {"digits": (8, 8, 1), "cifar10": (32, 32, 3), "cifar100": (32, 32, 3)}
 
 
@@ -48,9 +52,10 @@ def test_every_data_set_is_of_images_or_of_scenes():
 @functools.cache
 def declared(name):
     """The name, the description, the cells and the other fields of a study."""
-    if name.startswith("ablate_"):
-        chosen = ABLATIONS[name.removeprefix("ablate_")]
-        return chosen.name, chosen.description, chosen.cells, vars(chosen)
+    for script, studies in (("ablate", ABLATIONS), ("registered", REGISTERED)):
+        if name.startswith(f"{script}_"):
+            chosen = studies[name.removeprefix(f"{script}_")]
+            return chosen.name, chosen.description, chosen.cells, vars(chosen)
     given = []
 
     def main(*arguments, **options):
@@ -126,6 +131,19 @@ def test_a_study_of_one_network_is_of_objects_too(tmp_path, name, data):
     assert {config.task for config in cells.values()} == {"detection"}
 
 
+def test_the_registered_cells_differ_in_attention_alone():
+    cells = cells_of("registered_variants", "cifar10")
+    assert {*cells_of("registered_gain", "cifar10")} == {"plain", "se"}
+    networks = {name: build_model(config.model, 10) for name, config in cells.items()}
+    assert networks["plain"].attention is None
+    for stage, width in enumerate(networks["se"].widths):
+        assert round(width / networks["se"].attention.reduction) == 8 * 2**stage
+    for name, network in networks.items():
+        assert dataclasses.replace(network, attention=None) == networks["plain"]
+        assert cells[name].optimizer == cells["plain"].optimizer
+        assert cells[name].data == cells["plain"].data
+
+
 def test_each_stage_of_a_backbone_is_ablated():
     assert {*cells_of("ablate_stage", "ade20k")} == {
         *("plain", "all", "stage2", "stage3", "stage4", "stage5")
@@ -186,8 +204,9 @@ def test_the_results_in_the_repository_are_of_their_study(result):
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_says_what_it_is(name):
     title, description, _, options = declared(name)
-    assert title == name
-    assert name.startswith("ablate_") or (
+    # The tiers of the registered study share a folder.
+    assert title == ("registered" if name.startswith("registered_") else name)
+    assert name.startswith(("ablate_", "registered_")) or (
         f"python -m experiments.{name} --data imagenet2012" in description
     )
     for data in DATA:
