@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from array_record.python.array_record_data_source import ArrayRecordDataSource
 from jaxtyping import Int, UInt8
-from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 
 from senet_jax.data.decode import Unreadable, decode
 from senet_jax.data.examples import (
@@ -35,6 +33,7 @@ from senet_jax.data.image_search import (
     list_entries,
 )
 from senet_jax.data.look_alikes import look_alike, look_alikes, spelled
+from senet_jax.data.records import features_of, read_records
 from senet_jax.data.set_files import gone, read_set_file
 from senet_jax.data.stored_labels import Damaged, label_file, stored_labels
 from senet_jax.errors import UsageError
@@ -347,7 +346,7 @@ class RecordSource(EncodedSource):
                     f"{self._folder} is not whole ({file.name} {why}): prepare it again."
                 )
         try:
-            self._records = ArrayRecordDataSource(self._files)
+            self._records = read_records(files)
         # array_record raises errors without a common base for damaged files.
         except Exception as error:
             raise UsageError(f"{self._folder} is not whole ({error}): prepare it again.") from error
@@ -358,8 +357,7 @@ class RecordSource(EncodedSource):
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         try:
-            example = tf_example.Example.FromString(self._records[index])
-            features = example.features.feature
+            features = features_of(self._records[index])
             image = features[self._image].bytes_list.value[0]
             label = features[self._label].int64_list.value[0]
         # As above, and what protobuf raises.
@@ -423,8 +421,7 @@ class RecordSource(EncodedSource):
     def name(self, index: int) -> str:
         """The file that a record was made of, where the set says so, or the place of the record."""
         try:
-            example = tf_example.Example.FromString(self._records[index])
-            file = example.features.feature["file_name"].bytes_list.value
+            file = features_of(self._records[index])["file_name"].bytes_list.value
         # As above. What is damaged has no name but its place.
         except Exception:
             file = ()

@@ -4,16 +4,15 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from array_record.python.array_record_data_source import ArrayRecordDataSource
 from jaxtyping import UInt8
 from numpy import ndarray
-from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 
 from senet_jax.data.coco_index import stored_index
 from senet_jax.data.coco_json import pack_coco
 from senet_jax.data.datasets import tfds_dir
 from senet_jax.data.decode import Unreadable, decode, read_size
 from senet_jax.data.pictures import Pictures
+from senet_jax.data.records import features_of, read_records
 from senet_jax.data.tfds_folder import find_prepared, open_prepared
 from senet_jax.errors import UsageError, choose
 from senet_jax.text import printable
@@ -42,7 +41,7 @@ class ImagesInRecords:
     def __init__(self, files: list[Path], exif_orientation: bool = False) -> None:
         self._folder, self._exif = files[0].parent, exif_orientation
         try:
-            self._records = ArrayRecordDataSource([str(file) for file in files])
+            self._records = read_records(files)
         # The errors of array_record for damaged files have no common base.
         except Exception as error:
             raise UsageError(f"{self._folder} is not whole ({error}): prepare it again.") from error
@@ -64,7 +63,7 @@ class ImagesInRecords:
             Unreadable: The record is damaged.
         """
         try:
-            return tf_example.Example.FromString(self._records[index]).features.feature
+            return features_of(self._records[index])
         # As above, and what protobuf raises.
         except Exception as error:
             raise Unreadable(f"the record is damaged: {error}") from error
