@@ -105,6 +105,7 @@ HEAVY = {
     "gather_excite",
     "goldens",
     "goodput",
+    "gpu_set",
     "grad_cam",
     "grouped_on_mesh",
     "help",

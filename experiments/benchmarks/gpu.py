@@ -1,229 +1,167 @@
-"""The whole set on one GPU in under eight minutes: bfloat16, batch 256.
+"""The set of measurements for one GPU in at most twelve minutes, each part with its own deadline.
 
-    PYTHONPATH=. python -m experiments.benchmarks.gpu --out gpu.json
+    python -m experiments.benchmarks.gpu subset --data-dir DIR --out cifar.npz   # where CIFAR-10 is
+    PYTHONPATH=. python -m experiments.benchmarks.gpu run --out DIR --images cifar.npz
+    python -m experiments.benchmarks.gpu tables DIR
 
-races the training steps of four networks against timm in PyTorch (channels-last, AMP in bfloat16,
-``torch.compile``) and against plain Flax, measures what SE and ECA cost, and then every lowering of
-a convolution against the native one and batch norm, SE, max pool and split attention against their
-plain forms. Prints tables and writes all of it to --out after each part.
-Needs jax, flax, optax and jaxtyping, and torch and timm in --torch-python; what the time does not
-suffice for is left out and listed as skipped. --tiny tries it all on a CPU.
+``subset`` stores 20,000 training and 5,000 test images of CIFAR-10, balanced over the classes and
+without loss, in 45 MB. ``run`` runs the parts in the order of their worth: ResNet-50 and
+SE-ResNet-50 in training and inference against timm (channels-last, AMP in bfloat16,
+``torch.compile``) and plain Flax (``race``); ResNet-56 with and without SE on the subset, seed
+after seed (``cifar``); ResNeSt-50 and SE-ResNeXt-101 (``large``); every form of a convolution
+(``lowerings``); Mask R-CNN (``detector``); the cost of SE and ECA (``overhead``); batch norm, SE,
+max pool and split attention (``norms``). A part is a process of its own, which ends before its
+deadline and is killed at it. It writes DIR/PART.json after each measurement; DIR/parts.json says
+how each part ended. ``--minutes`` bounds all of them; ``--parts`` chooses some, for a machine that
+gives less time to one command. ``tables`` prints the tables, writes them to DIR/README.md and
+draws DIR/cifar.png and DIR/bytes.png: the error of each seed, and the seconds of a step against the
+bytes that ``gpu_account`` foretold.
+
+``run`` needs jax, flax, optax, jaxtyping and pillow, and torch and timm in --torch-python; it
+leaves out what the time does not suffice for. --tiny tries the same on a CPU.
 """
 
 import argparse
-import dataclasses
+import contextlib
 import importlib.util
+import json
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 # PyTorch runs beside jax and needs its part of the memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
-import jax.numpy as jnp
+from experiments.benchmarks.harness.gpu_parts import PARTS, TINY, Scale, Setting
+from experiments.benchmarks.harness.measure import table
+from senet_jax.files import make_folder, write_text
 
-from experiments.benchmarks import convolutions, normalization
-from experiments.benchmarks.convolutions import LAYERS, Layer
-from experiments.benchmarks.harness.contenders import (
-    COLUMNS,
-    OURS,
-    PLAIN_FLAX,
-    TORCH,
-    Contender,
-    JaxContender,
-    TorchContender,
-    TorchError,
-    TorchOption,
-    check_same_network,
-    compete,
-    race_rows,
-)
-from experiments.benchmarks.harness.jobs import Job
-from experiments.benchmarks.harness.measure import table, write
-from experiments.benchmarks.harness.plain_flax import PLAIN
-from experiments.benchmarks.se_overhead import COLUMNS as OVERHEAD_COLUMNS
-from experiments.benchmarks.se_overhead import compare
+GRACE_S = 5.0
+"""Seconds between the time that a part is told and the one at which it is killed."""
+LEAST_S = 20.0
+"""A part that would have less is not started."""
+COLUMNS = ("part", "ended", "seconds")
 
 
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """The sizes of all parts."""
+def run(options: argparse.Namespace) -> int:
+    """Runs the parts; returns 0, or 1 if one of them failed."""
+    ends = time.monotonic() + 60 * options.minutes
+    make_folder(options.out)
+    parts: list[dict[str, Any]] = []
+    for name in options.parts:
+        began = time.monotonic()
+        seconds = min(PARTS[name].seconds, ends - began)
+        how = _part(name, options, seconds) if seconds >= LEAST_S else "skipped: no time is left"
+        parts.append({"part": name, "ended": how, "seconds": time.monotonic() - began})
+        write_text(options.out / "parts.json", json.dumps(parts, indent=2) + "\n")
+    print(table(parts, COLUMNS))
+    return int(any(each["ended"].startswith("failed") for each in parts))
 
-    models: tuple[str, ...] = ("resnet50", "seresnet50", "seresnext101_32x4d", "resnest50d")
-    variants: tuple[str, ...] = ("resnet50", "seresnet50", "resnet50+eca")
-    """The network without attention, then those with it."""
-    batch: int = 256
-    size: int = 224
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    torch_options: tuple[TorchOption, ...] = ("channels_last", "amp", "compile")
-    pairs: int = 15
-    sample_s: float = 0.4
-    convolutions: tuple[Layer, ...] = (
-        *LAYERS["resnext50"],
-        *LAYERS["resnest50"],
-        (56, 64, 256, 1, 1, 1),
-        (14, 1024, 256, 1, 1, 1),
-        (56, 128, 128, 3, 1, 128),
-        (14, 512, 512, 3, 1, 512),
+
+def _part(name: str, options: argparse.Namespace, seconds: float) -> str:
+    """Runs a part in a process group of its own, with those that it starts; says how it ended."""
+    command = [sys.executable, "-m", "experiments.benchmarks.gpu", "part", name]
+    command += ["--seconds", str(seconds - GRACE_S), "--out", str(options.out)]
+    command += ["--images", str(options.images)] if options.images else []
+    command += ["--torch-python", options.torch_python] if options.torch_python else []
+    command += ["--tiny"] if options.tiny else []
+    print(f"{name}: {seconds:.0f} s", flush=True)
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        code = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return "killed at its deadline"
+    finally:
+        # Also what a part that failed, or was interrupted, has left behind.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return "by itself" if code == 0 else f"failed with exit code {code}"
+
+
+def part(options: argparse.Namespace) -> int:
+    """Runs one part in this process."""
+    setting = Setting(
+        scale=TINY if options.tiny else Scale(),
+        torch_python=options.torch_python,
+        images=options.images,
+        ends=time.monotonic() + options.seconds,
+        out=options.out / f"{options.name}.json",
     )
-    """Grouped, pointwise and depthwise ones, in the order of what is most in doubt."""
-    every: int = 1
-    """One of so many cases of ``experiments.benchmarks.normalization`` is measured."""
+    setting.write()
+    PARTS[options.name].measure(setting)
+    setting.write()
+    return 0
 
 
-TINY = Scale(
-    models=("resnest14d",),
-    variants=("resnet10t", "resnet10t+se"),
-    batch=2,
-    size=32,
-    dtype="float32",
-    torch_options=(),
-    pairs=2,
-    sample_s=0.0,
-    convolutions=((8, 16, 16, 3, 1, 4),),
-    every=20,
-)
+def subset(options: argparse.Namespace) -> int:
+    """Stores the subset of CIFAR-10."""
+    from experiments.benchmarks.harness.cifar_seeds import CLASSES, Split, balanced, pack
+    from senet_jax.data.datasets import open_dataset
+    from senet_jax.data.sources import ArraySource
+
+    dataset = open_dataset("cifar10", options.data_dir)
+    splits = {}
+    for name, source, count in (
+        ("train", dataset.train, options.train),
+        ("test", dataset.val, options.test),
+    ):
+        assert isinstance(source, ArraySource)
+        splits[name] = balanced(Split(source.images, source.labels), count // CLASSES)
+    pack(splits, options.out)
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB")
+    return 0
 
 
-class Run:
-    """The parts in their order, each written when it is done."""
+def tables(options: argparse.Namespace) -> int:
+    """Prints the tables of a folder, writes them there and draws the figures."""
+    from experiments.benchmarks.harness.gpu_report import report
 
-    def __init__(self, scale: Scale, torch_python: str | None, minutes: float, out: Path) -> None:
-        self.scale, self.torch_python, self.out = scale, torch_python, out
-        self._ends = time.monotonic() + 60 * minutes
-        self.race: list[dict[str, Any]] = []
-        self.overhead: list[dict[str, Any]] = []
-        self.lowerings: list[dict[str, Any]] = []
-        self.normalization: list[dict[str, Any]] = []
-        self.skipped: list[str] = []
-
-    def left(self, seconds: float, part: str) -> bool:
-        """Tells whether so many seconds are left for a part; if not, it is listed as skipped."""
-        enough = time.monotonic() + seconds < self._ends
-        if not enough:
-            self.skipped.append(part)
-        return enough
-
-    def job(self, model: str) -> Job:
-        """The training step of a network at this scale."""
-        return Job(model, "train", self.scale.batch, self.scale.size, self.scale.dtype)
-
-    def write(self) -> None:
-        """Writes what there is."""
-        write(
-            self.out,
-            self.race,
-            overhead=self.overhead,
-            lowerings=self.lowerings,
-            normalization=self.normalization,
-            skipped=self.skipped,
-        )
-
-    def all(self) -> None:
-        """Runs everything."""
-        kept = self.races()
-        try:
-            base, *variants = self.scale.variants
-            if self.left(90, "overhead"):
-                for name in (base, *variants):
-                    if name not in kept:
-                        kept[name] = JaxContender(self.job(name).build(), self.job(name))
-                among = {name: kept[name] for name in (base, *variants)}
-                self.overhead = compare(
-                    self.job(base), among, self.scale.pairs, self.scale.sample_s
-                )
-                print(table(self.overhead, OVERHEAD_COLUMNS), flush=True)
-                self.write()
-        finally:
-            for contender in kept.values():
-                contender.close()
-        forms = convolutions.Benchmark(
-            batch_size=self.scale.batch, dtype=self.scale.dtype, repeats=self.scale.pairs
-        )
-        for layer in self.scale.convolutions:
-            if self.left(15, f"lowerings of {layer}"):
-                self.lowerings += convolutions.measure(layer, forms)
-        print(table(self.lowerings, convolutions.COLUMNS), flush=True)
-        self.write()
-        between = normalization.Benchmark(
-            batch_size=self.scale.batch, dtype=self.scale.dtype, pairs=self.scale.pairs
-        )
-        for case in list(normalization.cases(self.scale.batch))[:: self.scale.every]:
-            if self.left(10, f"normalization, {case[0]} {case[3]}"):
-                self.normalization.append(normalization.measure(case, between))
-        print(table(self.normalization, normalization.COLUMNS), flush=True)
-        self.write()
-
-    def races(self) -> dict[str, Contender]:
-        """Races all networks; returns senet_jax's contenders that the overhead needs again."""
-        kept: dict[str, Contender] = {}
-        peers: dict[str, TorchContender] = {}
-        try:
-            if self.torch_python is not None:
-                # Side by side, and before jax compiles: it tunes by timing on the same GPU.
-                for model in self.scale.models:
-                    options = self.scale.torch_options
-                    peers[model] = TorchContender(self.torch_python, self.job(model), options)
-                for model, peer in list(peers.items()):
-                    try:
-                        peer.wait()
-                    except TorchError as error:
-                        # The rest is worth having, and the GPU may not be there again.
-                        del peers[model]
-                        self.skipped.append(f"PyTorch {model}: {error}")
-            for model in self.scale.models:
-                if not self.left(75, f"race of {model}"):
-                    continue
-                job = self.job(model)
-                contenders: dict[str, Contender] = {OURS: JaxContender(job.build(), job)}
-                if model in peers:
-                    contenders[TORCH] = peers[model]
-                if self.left(150, f"plain Flax {model}"):
-                    twin = PLAIN[model](num_classes=job.classes, dtype=jnp.dtype(job.dtype))
-                    contenders[PLAIN_FLAX] = JaxContender(twin, job)
-                check_same_network(job, contenders)
-                times = compete(contenders, self.scale.pairs, self.scale.sample_s)
-                lines = race_rows(job, contenders, times)
-                if model in self.scale.variants:
-                    kept[model] = contenders.pop(OURS)
-                for contender in contenders.values():
-                    contender.close()
-                self.race += lines
-                print(table(lines, COLUMNS), flush=True)
-                self.write()
-        finally:
-            for peer in peers.values():
-                peer.close()
-        return kept
+    print(report(options.folder))
+    return 0
 
 
-def main() -> None:
-    """Runs the benchmark."""
+def main() -> int:
+    """Runs the command that the arguments name."""
     there = importlib.util.find_spec("torch") and importlib.util.find_spec("timm")
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
+    commands = parser.add_subparsers(required=True)
+    both = argparse.ArgumentParser(add_help=False)
+    both.add_argument("--out", type=Path, required=True, help="folder of the results")
+    both.add_argument("--images", type=Path, help="the file of `subset`; noise if absent")
+    both.add_argument(
         "--torch-python",
         default=sys.executable if there else None,
         help="a Python with torch and timm; default: this one, if it has them",
     )
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        default=8,
-        help="time for all parts; those that do not fit are skipped",
+    both.add_argument("--tiny", action="store_true", help="a try on a CPU")
+    running = commands.add_parser("run", parents=[both])
+    running.add_argument("--minutes", type=float, default=12, help="time for all parts")
+    running.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    one = commands.add_parser(
+        "part", parents=[both], help="one part in this process; `run` does it"
     )
-    parser.add_argument("--tiny", action="store_true", help="a try on a CPU")
-    parser.add_argument("--out", type=Path, default=Path("experiments/results/gpu.json"))
+    one.add_argument("name", choices=list(PARTS))
+    one.add_argument("--seconds", type=float, required=True, help="time for this part")
+    stored = commands.add_parser("subset")
+    stored.add_argument("--data-dir", type=Path, help="the folder of CIFAR-10")
+    stored.add_argument("--out", type=Path, required=True)
+    stored.add_argument("--train", type=int, default=20_000, help="training images")
+    stored.add_argument("--test", type=int, default=5_000, help="test images")
+    shown = commands.add_parser("tables")
+    shown.add_argument("folder", type=Path)
+    for added, function in ((running, run), (one, part), (stored, subset), (shown, tables)):
+        added.set_defaults(function=function)
     options = parser.parse_args()
-    run = Run(TINY if options.tiny else Scale(), options.torch_python, options.minutes, options.out)
-    run.all()
-    skipped = f"; skipped: {', '.join(run.skipped)}" if run.skipped else ""
-    print(f"{options.out}{skipped}")
+    code: int = options.function(options)
+    return code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

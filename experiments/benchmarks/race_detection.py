@@ -33,7 +33,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from jaxtyping import Array, PyTree
 
 from experiments.benchmarks.harness.contenders import (
@@ -326,6 +325,8 @@ def parts(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Runs the benchmark."""
+    import tyro  # Not at the top, because gpu.py runs where it is not installed.
+
     race = tyro.cli(Race, description=__doc__)
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import importlib.util
 import json
-import subprocess
 import sys
 from typing import get_args
 
@@ -17,7 +16,6 @@ import pytest
 from experiments.benchmarks import (
     collectives,
     compile_time,
-    gpu,
     race,
     se_overhead,
     where_time_goes,
@@ -78,8 +76,7 @@ def small(monkeypatch):
     monkeypatch.setitem(zoo.ZOO, "small_se", attentive)
     monkeypatch.setitem(PLAIN, "small", functools.partial(PlainResNet, **one_block))
     ten_classes = functools.partial(Job, classes=10)
-    for module in (se_overhead, gpu):
-        monkeypatch.setattr(module, "Job", ten_classes)
+    monkeypatch.setattr(se_overhead, "Job", ten_classes)
     small = ten_classes("small", batch=2, size=32)
     monkeypatch.setattr(jobs, "JOBS", (small,))
     return small
@@ -496,46 +493,3 @@ def test_waiting_is_measured_without_and_with_a_cache():
     assert (cold["cache"], warm["cache"]) == ("cold", "warm")
     assert cold["cache hits"] == 0
     assert warm["cache hits"] >= 1
-
-
-def test_the_set_for_gpus_imports_no_more_than_is_there():
-    code = "import sys, experiments.benchmarks.gpu; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    absent = {"tyro", "dacite", "grain", "tensorflow_datasets", "orbax", "matplotlib", "torch"}
-    assert absent.isdisjoint(done.stdout.split())
-
-
-def test_the_set_for_gpus_runs_small(small, tmp_path, monkeypatch):
-    scale = dataclasses.replace(gpu.TINY, models=("small",), variants=("small", "small_se"))
-    run = gpu.Run(scale, torch_python=None, minutes=60, out=tmp_path / "gpu.json")
-    run.all()
-    result = json.loads((tmp_path / "gpu.json").read_text())
-    assert [row["contender"] for row in result["rows"]] == [OURS, PLAIN_FLAX]
-    assert [row["contender"] for row in result["overhead"]] == ["small", "small_se"]
-    forms = [(row["pass"], row["form"]) for row in result["lowerings"]]
-    assert forms == [
-        (each, form) for each in ("forward", "input", "kernel") for form in ("native", "chunked")
-    ]
-    assert [row["case"] for row in result["normalization"]] == ["batch norm, relu 2x112x112x64"]
-    assert result["lowerings"][0]["this / native"]["median"] == 1
-    assert result["skipped"] == []
-
-
-def test_a_peer_that_fails_is_listed_and_spoils_nothing(tmp_path, fake_worker, capfd):
-    scale = dataclasses.replace(gpu.TINY, models=("absent",))
-    fake_worker("import sys; sys.exit('out of memory')")
-    run = gpu.Run(scale, torch_python=sys.executable, minutes=0, out=tmp_path / "gpu.json")
-    run.all()
-    assert run.skipped[:2] == [
-        "PyTorch absent: the process ended; see above for why",
-        "race of absent",
-    ]
-    assert "out of memory" in capfd.readouterr().err
-
-
-def test_what_does_not_fit_into_the_time_is_listed(tmp_path):
-    run = gpu.Run(gpu.TINY, torch_python=None, minutes=0, out=tmp_path / "gpu.json")
-    run.all()
-    result = json.loads((tmp_path / "gpu.json").read_text())
-    assert result["rows"] == result["lowerings"] == []
-    assert result["skipped"][:2] == ["race of resnest14d", "overhead"]
