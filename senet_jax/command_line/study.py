@@ -78,8 +78,8 @@ class Options:
     """Seeds of each config, from 0."""
     # Processes of one machine, or tasks of SLURM.
     at_once: Annotated[int | None, whole(1, 10_000, none="as many as there are places")] = None
-    """Runs at a time; None means one for each GPU or each core of a CPU, one on a TPU, or with
-    SLURM as many as it starts."""
+    """Runs at a time, which share the GPUs or cores: with 1 a run has all of them. None means one
+    for each GPU or each core of a CPU, one on a TPU, or with SLURM as many as it starts."""
     launcher: Literal["local", "slurm"] = "local"
     """The place of the runs: this machine, or a task of a SLURM array for each."""
     slurm: SlurmOptions = SlurmOptions()

@@ -183,7 +183,7 @@ def _local(
     def own(x: Array, kernel: Array) -> Array:
         # Here, so that the gradient is summed over the devices as the kernel is, not as the form's
         # own kernel with its zeros, which is several times as large.
-        return convolve(x, jax.lax.pcast(kernel, axes, to="varying"))
+        return convolve(x, _varying(kernel, axes))
 
     return jax.shard_map(
         own,
@@ -192,3 +192,13 @@ def _local(
         out_specs=batch,
         axis_names=set(axes),
     )
+
+
+def _varying(kernel: Array, axes: tuple[str, ...]) -> Array:
+    """A kernel of all devices as one of each device, so that its gradient is summed over them.
+
+    On CPUs the sum is in float32: their compiler ends the process where one in bfloat16 stands in a
+    ``shard_map`` ("Invalid binary instruction opcode copy"), and promotes all others to float32.
+    """
+    exact = jnp.float32 if target() == "cpu" and kernel.dtype == jnp.bfloat16 else kernel.dtype
+    return jax.lax.pcast(kernel.astype(exact), axes, to="varying").astype(kernel.dtype)

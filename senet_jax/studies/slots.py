@@ -1,4 +1,4 @@
-"""The slots of the runs of a study: one on each GPU, or one on each core of a CPU.
+"""The slots of the runs of a study: one on each GPU, or one on each core of a CPU, or fewer.
 
 On 2 cores, two runs at once, each on a core of its own, trained 1.2 to 1.7 times as many images a
 second as one after the other, and seeds mapped by ``vmap`` 0.6 times as many
@@ -34,8 +34,9 @@ def slots(at_once: int | None) -> Sequence[Slot]:
     """The slots of the runs that go on at once.
 
     Args:
-        at_once: Their number; None means one for each GPU or for each core, as far as the memory
-            goes, and 1 on a TPU, whose devices one process takes together.
+        at_once: Their number; fewer than GPUs or cores have several each. None means one for each
+            GPU or for each core, as far as the memory goes, and 1 on a TPU, whose devices one
+            process takes together.
 
     Raises:
         UsageError: Less than one.
@@ -52,10 +53,20 @@ def slots(at_once: int | None) -> Sequence[Slot]:
         return _on_cores(at_once)
     if backend != "gpu":
         return [Slot()] * (at_once or 1)
-    count = at_once or devices
-    shared = -(-count // devices)
+    return _on_gpus(at_once or devices, devices)
+
+
+def _on_gpus(count: int, devices: int) -> Sequence[Slot]:
+    """The same number of GPUs for each run; where there are more runs than GPUs, they share."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = given if len(given) == devices and all(given) else list(map(str, range(devices)))
+    each, shared = max(1, devices // count), -(-count // devices)
     memory = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / shared:.2f}"} if shared > 1 else {}
-    return [Slot({"CUDA_VISIBLE_DEVICES": str(n % devices), **memory}) for n in range(count)]
+    firsts = [n * each % devices for n in range(count)]
+    return [
+        Slot({"CUDA_VISIBLE_DEVICES": ",".join(names[first : first + each]), **memory})
+        for first in firsts
+    ]
 
 
 def _on_cores(at_once: int | None) -> Sequence[Slot]:

@@ -62,6 +62,8 @@ class SlurmOptions:
             "time": self.minutes,
             "gpus_per_node": self.gpus,
             "cpus_per_task": self.cpus,
+            # From SLURM 22.05 on, srun does not take over the CPUs that sbatch was asked for.
+            "srun_args": None if self.cpus is None else [f"--cpus-per-task={self.cpus}"],
             "mem": None if self.memory_gb is None else f"{self.memory_gb}GB",
             "setup": list(self.setup) or None,
             "signal_delay_s": 120,

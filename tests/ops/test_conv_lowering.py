@@ -335,6 +335,16 @@ def test_a_convolution_stays_on_its_device(name, groups, stride):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max())
 
 
+def test_kernels_of_bfloat16_are_summed_on_a_mesh_of_cpus():
+    layer = EVALUATION.within(jnp.bfloat16).conv(8, 3, groups=2)
+    x, _ = arrays((8, 4, 4, 8), (1, 1, 1, 1))
+    variables = layer.init(jax.random.key(0), x)
+    one, eight = (on_mesh(layer, variables, x, "native", meshes.make_mesh(n)) for n in (1, 8))
+    gradients, gradients8 = (compiled(variables, x)[1] for compiled in (one, eight))
+    for a, b in zip(*map(jax.tree.leaves, (gradients8, gradients)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=0.02 * np.abs(b).max())
+
+
 def test_a_batch_that_the_mesh_cannot_divide_is_computed_whole():
     layer, mesh = EVALUATION.conv(8, 3, groups=2), meshes.make_mesh(8)
     x, _ = arrays((3, 4, 4, 8), (1, 1, 1, 1))

@@ -109,6 +109,8 @@ def test_asked_to_stop_it_stops_its_runs_and_they_go_on(tmp_path):
         ('["cpu", 1]', 4, [Slot()] * 4),
         ('["tpu", 4]', None, [Slot()]),
         ('["gpu", 2]', None, [Slot({"CUDA_VISIBLE_DEVICES": n}) for n in "01"]),
+        ('["gpu", 4]', 1, [Slot({"CUDA_VISIBLE_DEVICES": "0,1,2,3"})]),
+        ('["gpu", 5]', 2, [Slot({"CUDA_VISIBLE_DEVICES": n}) for n in ("0,1", "2,3")]),
         (
             '["gpu", 1]',
             2,
@@ -120,10 +122,20 @@ def test_places_are_devices_or_cores(monkeypatch, answer, at_once, expected):
     class Done:
         stdout = answer.encode()
 
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("subprocess.run", lambda *args, **options: Done())
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 5})
     monkeypatch.setattr("os.sysconf", {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 2**40}.get)
     assert list(slots(at_once)) == expected
+
+
+def test_places_are_among_the_gpus_that_the_study_was_given(monkeypatch):
+    class Done:
+        stdout = b'["gpu", 2]'
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr("subprocess.run", lambda *args, **options: Done())
+    assert [slot.variables["CUDA_VISIBLE_DEVICES"] for slot in slots(None)] == ["4", "6"]
 
 
 def test_no_more_runs_at_once_than_the_memory_takes(monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import stat
 
 import pytest
@@ -87,6 +88,7 @@ def test_each_run_is_a_task_of_an_array(tmp_path, cluster):
         *("--cpus-per-task=2", "--signal=USR1@120", "--requeue"),
     ):
         assert f"#SBATCH {line}\n" in script
+    assert re.search(r"^srun .*--cpus-per-task=2 ", script, re.M)
     assert "\nexport X=1\n" in script
 
 
