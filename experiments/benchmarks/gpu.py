@@ -38,6 +38,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 from experiments.benchmarks.harness.gpu_parts import PARTS, TINY, Scale, Setting
 from experiments.benchmarks.harness.measure import table
+from senet_jax.errors import ExitCode, UsageError
 from senet_jax.files import make_folder, write_text
 
 GRACE_S = 5.0
@@ -159,7 +160,11 @@ def main() -> int:
     for added, function in ((running, run), (one, part), (stored, subset), (shown, tables)):
         added.set_defaults(function=function)
     options = parser.parse_args()
-    code: int = options.function(options)
+    try:
+        code: int = options.function(options)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.BAD_INPUT
     return code
 
 
