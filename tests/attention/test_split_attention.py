@@ -163,7 +163,7 @@ def test_wrong_fields_are_refused(fields):
         SplitAttentionConfig(**fields)
 
 
-@pytest.mark.parametrize(("groups", "radix"), [(1, 2), (2, 4)])
+@pytest.mark.parametrize(("groups", "radix"), [pytest.param(1, 2, marks=pytest.mark.slow), (2, 4)])
 def test_a_training_step_moves_no_map_outside_the_convolution(groups, radix):
     x = jnp.zeros((4, 16, 16, 16))
     module = SplitAttentionConfig(radix=radix).build_conv(16, Compute(train=True), groups=groups)

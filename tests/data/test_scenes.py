@@ -45,6 +45,8 @@ def test_batches_of_training_have_image_and_label(folder):
     assert set(np.unique(batch["label"])) <= {0, 1, 2, 255}
 
 
+# test_loader.py has the quick test of the same: the loader knows nothing of the examples.
+@pytest.mark.slow
 def test_any_workers_and_any_start_give_the_same_batches(folder):
     run = train_batches(folder)
     expected = [run[step][0] for step in range(6)]

@@ -26,6 +26,15 @@ from senet_jax.models.zoo import create_model
 from senet_jax.ops.compute import EVALUATION
 
 
+def test_gates_have_the_parameters_beyond_a_small_plain_network():
+    model, side = create_model("seresnet18"), 32
+    blocks = find_blocks("seresnet18", model, (side, side, 3))
+    assert len(blocks) == 8
+    plain = cost(create_model("resnet18"), side).params
+    assert sum(block.params for block in blocks) == cost(model, side).params - plain > 0
+
+
+@pytest.mark.slow
 def test_gates_have_the_parameters_beyond_the_plain_network():
     model, side = create_model("seresnet50"), 32
     blocks = find_blocks("seresnet50", model, (side, side, 3))
