@@ -21,9 +21,10 @@ NAMES = [
     "05_train_on_imagenet",
     "06_pretrained_weights",
     "07_segmentation",
+    "08_detection",
 ]
 
-MOST_BYTES = 300_000
+MOST_BYTES = 400_000
 """A notebook with its figures."""
 
 ABSOLUTE = re.compile(r"(?<![\w.:/~])/(?:home|root|Users|mnt|opt|private|tmp|usr|var|work)\b")
