@@ -120,9 +120,13 @@ class Setting:
         """Tells whether so many seconds are left; if not, lists the work as skipped."""
         if self.left() > seconds:
             return True
+        self.skip(work)
+        return False
+
+    def skip(self, work: str) -> None:
+        """Lists work as skipped, and writes the list."""
         self.skipped.append(work)
         self.write()
-        return False
 
     def add(self, rows: Sequence[Row], columns: Sequence[str]) -> None:
         """Prints rows and writes all that there are."""
@@ -164,7 +168,7 @@ def _race(setting: Setting, jobs: Sequence[Job]) -> None:
                 except TorchError as error:
                     # The rest is worth having, and the GPU may not be there again.
                     del peers[job]
-                    setting.skipped.append(f"PyTorch {job.model} {job.mode}: {error}")
+                    setting.skip(f"PyTorch {job.model} {job.mode}: {error}")
         for job in jobs:
             if setting.lasts(40, f"{job.model} {job.mode}"):
                 contenders: dict[str, Contender] = {OURS: JaxContender(job.build(), job)}
@@ -187,7 +191,7 @@ def cifar(setting: Setting) -> None:
     """CIFAR networks with and without SE on the subset, seed after seed until the time ends."""
     scale = setting.scale
     if setting.images is None:
-        setting.skipped.append("CIFAR-10: no images were given, and noise takes their place")
+        setting.skip("CIFAR-10: no images were given, and noise takes their place")
         splits = cifar_seeds.noise(4 * scale.cifar_batch, 2 * cifar_seeds.EVALUATED)
     else:
         splits = cifar_seeds.unpack(setting.images)
