@@ -347,6 +347,8 @@ class RecordSource(EncodedSource):
                 )
         try:
             self._records = read_records(files)
+        except ImportError:
+            raise
         # array_record raises errors without a common base for damaged files.
         except Exception as error:
             raise UsageError(f"{self._folder} is not whole ({error}): prepare it again.") from error

@@ -42,6 +42,8 @@ class ImagesInRecords:
         self._folder, self._exif = files[0].parent, exif_orientation
         try:
             self._records = read_records(files)
+        except ImportError:
+            raise
         # The errors of array_record for damaged files have no common base.
         except Exception as error:
             raise UsageError(f"{self._folder} is not whole ({error}): prepare it again.") from error
