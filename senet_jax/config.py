@@ -140,7 +140,7 @@ class CheckpointConfig:
     """Keep for good also what is saved after every so many epochs."""
     dir: str | None = None
     """Folder of this run's checkpoints, if not ``checkpoints`` in the run's own: a folder that all
-    hosts see, or gs://BUCKET/FOLDER (``pip install 'senet-jax[gcs]'``). A folder that holds the
+    hosts see, or gs://BUCKET/FOLDER (``pip install -e '.[gcs]'``). A folder that holds the
     checkpoints of another run is refused. On a disk it is locked while the run trains; a bucket
     has no lock: start no second run in it."""
 

@@ -31,6 +31,21 @@ class UsageError(ValueError):
     """
 
 
+def installs(extra: str) -> str:
+    """Returns the command that installs an extra of the package, for a message.
+
+    The package is on no index: pip finds it in the folder of the repository alone.
+
+    Args:
+        extra: Its name in ``pyproject.toml``.
+
+    Example:
+        >>> installs("onnx")
+        "pip install -c constraints.txt -e '.[onnx]' in the folder of the repository"
+    """
+    return f"pip install -c constraints.txt -e '.[{extra}]' in the folder of the repository"
+
+
 _LISTED = 30
 """Names that a message lists at most."""
 

@@ -16,7 +16,7 @@ stablehlo is read by jax alone, on CPUs, GPUs and TPUs:
   program = jax.export.deserialize(bytearray(open("demo.stablehlo", "rb").read()))
   logits = program.call(images)
 Programs take normalised float32 images (n, h, w, c), any n, and give logits (n, classes). onnx is
-run by onnxruntime and compared before it is written; it needs pip install 'senet-jax[onnx]'.
+run by onnxruntime and compared before it is written; it needs pip install -e '.[onnx]'.
 safetensors and npz are the weights in PyTorch's names, as `convert` writes them."""
 
 

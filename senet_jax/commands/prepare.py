@@ -12,7 +12,7 @@ EXAMPLES = """examples:
   senet-jax prepare coco_json --data-dir DIR           read the annotations of a detection set
 
 Any image classification set of TensorFlow Datasets: TFDS downloads and builds it as array_record,
-which training reads without TensorFlow. Building needs it: pip install 'senet-jax[prepare]'.
+which training reads without TensorFlow. Building needs it: pip install -e '.[prepare]'.
 imagenet2012 is built from ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar of image-net.org
 (ILSVRC2012_img_test.tar if it is there) in --manual-dir, which are checked first. A build that is
 interrupted leaves nothing that looks like a data set; the same command starts again. A set that is

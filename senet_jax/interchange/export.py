@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import UsageError, choose, installs
 from senet_jax.files import read_bytes, write_whole
 from senet_jax.interchange.files import check_regular
 from senet_jax.ops.conv_lowering import lowering
@@ -105,7 +105,7 @@ def _stablehlo(
 def _onnx(predict: Predict, variables: Mapping[str, Any], images: jax.ShapeDtypeStruct) -> bytes:
     for package in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
-            raise UsageError(f"ONNX needs the package {package}: pip install 'senet-jax[onnx]'.")
+            raise UsageError(f"ONNX needs the package {package}: {installs('onnx')}.")
     import onnxruntime
 
     from senet_jax.interchange.onnx import INPUT, to_onnx

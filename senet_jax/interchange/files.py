@@ -21,7 +21,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from senet_jax.errors import UsageError
+from senet_jax.errors import UsageError, installs
 from senet_jax.files import check_target, os_reason, read_bytes, write_whole
 from senet_jax.interchange.state_dict import WeightsOf, take_weights
 from senet_jax.text import printable
@@ -232,8 +232,8 @@ _PLAIN = "fiubcUS"
 def _read_torch(path: Path, weights_of: WeightsOf) -> dict[str, Any]:
     if importlib.util.find_spec("torch") is None:
         raise UsageError(
-            f"{path} needs PyTorch to be read: install torch, or convert the file to .safetensors "
-            "where PyTorch is (safetensors.torch.save_file)."
+            f"{path} needs PyTorch to be read: {installs('torch')}, or convert the file to "
+            ".safetensors where PyTorch is (safetensors.torch.save_file)."
         )
     import torch
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from senet_jax.errors import UsageError
+from senet_jax.errors import UsageError, installs
 
 PREFIX = "hf-hub:"
 _FILE = "model.safetensors"
@@ -32,7 +32,9 @@ def fetch(name: str) -> Path:
     try:
         import huggingface_hub
     except ImportError as error:
-        raise UsageError(f"{name} needs huggingface_hub: install it, or {instead}.") from error
+        raise UsageError(
+            f"{name} needs huggingface_hub: {installs('hub')}, or {instead}."
+        ) from error
     try:
         return Path(huggingface_hub.hf_hub_download(repo, _FILE, revision=revision))
     except (OSError, huggingface_hub.errors.HfHubHTTPError) as error:

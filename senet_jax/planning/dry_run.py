@@ -21,7 +21,7 @@ from senet_jax.config import TrainConfig
 from senet_jax.data.card import Card, known_card
 from senet_jax.data.scene_cards import known_scenes
 from senet_jax.data.subset import training_share
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import UsageError, choose, installs
 from senet_jax.models.configured import image_side
 from senet_jax.models.cost import cost
 from senet_jax.planning.collectives import Collective, read_collectives
@@ -175,7 +175,7 @@ def _topology_devices(topology: str) -> Sequence[jax.Device]:
         )
     if importlib.util.find_spec("libtpu") is None:
         raise UsageError(
-            "--topology needs the compiler for TPUs: pip install 'jax[tpu]', in an environment of "
+            f"--topology needs the compiler for TPUs: {installs('tpu')}, into an environment of "
             "its own if this one trains on a GPU."
         )
     # libtpu would ask the cloud which TPU it is on and wait for an answer, and let no other process

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from senet_jax.errors import ExitCode, UsageError, require
+from senet_jax.errors import ExitCode, UsageError, installs, require
 from senet_jax.files import os_reason, read_json_object, write_text
 from senet_jax.ranges import MOST_DEVICES, MOST_STEPS, whole
 from senet_jax.studies.grid import Job
@@ -170,9 +170,7 @@ def _submitit() -> Any:
     try:
         import submitit
     except ImportError as error:
-        raise UsageError(
-            "--launcher slurm needs submitit: pip install -c constraints.txt -e '.[slurm]'."
-        ) from error
+        raise UsageError(f"--launcher slurm needs submitit: {installs('slurm')}.") from error
     return submitit
 
 

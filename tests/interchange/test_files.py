@@ -283,7 +283,7 @@ def test_without_pytorch_a_pth_is_refused_and_its_code_not_run(tmp_path, suffix,
     path = tmp_path / f"code{suffix}"
     path.write_bytes(pickle.dumps({"state_dict": Code(mark)}))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    message = rf"code{suffix} needs PyTorch .* install torch, or convert .* \.safetensors"
+    message = rf"code{suffix} needs PyTorch .*'\.\[torch\]'.*, or convert .* \.safetensors"
     with pytest.raises(UsageError, match=message):
         load_arrays(path)
     assert not mark.exists()

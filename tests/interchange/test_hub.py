@@ -62,7 +62,9 @@ def test_without_the_network_the_file_to_bring_is_named(package, error):
 
 def test_without_the_package_the_file_to_bring_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UsageError, match=rf"needs huggingface_hub: install it, or {BRING}"):
+    with pytest.raises(
+        UsageError, match=rf"needs huggingface_hub: pip install .*'\.\[hub\]'.*, or {BRING}"
+    ):
         hub.fetch(NAME)
 
 

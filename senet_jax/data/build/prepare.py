@@ -20,14 +20,14 @@ from senet_jax.data.build.imagenet_tars import Archives, check_tars
 from senet_jax.data.build.verify import Split, keep_labels, verified, verify
 from senet_jax.data.stored_labels import Damaged
 from senet_jax.data.tfds_folder import check_regular, expanded
-from senet_jax.errors import UsageError, choose
+from senet_jax.errors import UsageError, choose, installs
 from senet_jax.files import check_folder, is_folder
 
 LOGGER = logging.getLogger(__name__)
 
 NEEDS_TENSORFLOW = (
-    "building a data set needs TensorFlow: pip install 'senet-jax[prepare]' (training does not "
-    "need it)."
+    f"building a data set needs TensorFlow: {installs('prepare')}, best into an environment of its "
+    "own (training does not need it)."
 )
 
 

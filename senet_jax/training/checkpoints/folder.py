@@ -1,7 +1,9 @@
 """The folder of a run's checkpoints, on a disk or in a bucket: what is there, and what is moved."""
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from senet_jax.config import TrainConfig
-from senet_jax.errors import UsageError
+from senet_jax.errors import UsageError, installs
 from senet_jax.files import read_bytes, read_text, write_text
 from senet_jax.training.checkpoints.retention import Record
 
@@ -53,15 +55,10 @@ class CheckpointFolder:
             UsageError: The folder cannot be read.
         """
         names = ocp.path.step.standard_name_format(atomicity_options=self.atomicity)
-        try:
+        with _access(self, "read", "; is it there, and may you read it?"):
             if not self.path.exists():
                 return []
             return sorted(found.step for found in names.find_all(self.path))
-        # The clients of buckets raise errors without a common base.
-        except Exception as error:
-            raise UsageError(
-                f"{self} cannot be read: {reason(error)}; is it there, and may you read it?"
-            ) from error
 
     def read_text(self, name: str) -> str | None:
         """Reads a file of the folder; None if it is not there.
@@ -69,14 +66,11 @@ class CheckpointFolder:
         Raises:
             UsageError: It cannot be read.
         """
-        try:
+        with _access(self / name, "read"):
             if not (self / name).exists():
                 return None
             if self.remote:
                 return (self / name).read_text()
-        # The clients of buckets raise errors of no common base.
-        except Exception as error:
-            raise UsageError(f"{self / name} cannot be read: {reason(error)}.") from error
         return read_text(self / name, "a file of a folder of checkpoints")
 
     def write_text(self, name: str, text: str) -> None:
@@ -88,11 +82,8 @@ class CheckpointFolder:
         if not self.remote:
             write_text(self / name, text)
             return
-        try:
+        with _access(self / name, "written"):
             (self / name).write_text(text)
-        # As above.
-        except Exception as error:
-            raise UsageError(f"{self / name} cannot be written: {reason(error)}.") from error
 
     def meta(self, step: int) -> dict[str, Any] | None:
         """The values that a checkpoint carries beside its state; None where they are damaged."""
@@ -171,6 +162,18 @@ def are_numbers(values: Any) -> bool:
     if not isinstance(values, dict):
         return False
     return all(isinstance(value, int | float) for value in values.values())
+
+
+@contextlib.contextmanager
+def _access(path: object, done: str, hint: str = ".") -> Iterator[None]:
+    """Turns what the client of a bucket raises into a UsageError that names ``path``."""
+    try:
+        yield
+    except ImportError as error:
+        raise UsageError(f"{path} needs the client of its bucket: {installs('gcs')}.") from error
+    # The errors of the clients have no common base.
+    except Exception as error:
+        raise UsageError(f"{path} cannot be {done}: {reason(error)}{hint}") from error
 
 
 def check_regular_files(path: epath.Path) -> None:
