@@ -156,6 +156,7 @@ def test_the_subset_is_balanced_and_stored_without_loss(tmp_path):
         np.testing.assert_array_equal(read[name].labels, split.labels)
 
 
+@pytest.mark.slow
 def test_seeds_follow_each_other_until_the_time_ends(small, tmp_path):
     rows, skipped = measured(tmp_path, "cifar")
     assert [(row["network"], row["seed"]) for row in rows] == [

@@ -108,7 +108,11 @@ def test_onnxruntime_gives_the_logits(case, tmp_path, random_variables):
         assert difference < 1e-4
 
 
-@pytest.mark.parametrize("head", ["deeplabv3", "deeplabv3plus", "pspnet"])
+@pytest.mark.parametrize(
+    "head",
+    # Its names and operations are DeepLabV3's and more.
+    [pytest.param("deeplabv3", marks=pytest.mark.slow), "deeplabv3plus", "pspnet"],
+)
 def test_logits_of_pixels_are_exported_by_the_names_of_the_heads(head, tmp_path, random_variables):
     fields = {**SMALL, "stem_width": (8, 8, 16), "align_corners": head == "pspnet"}
     if head != "pspnet":

@@ -53,11 +53,11 @@ def compiled(model, devices, name):
 GATHERING = "all-gather|all-to-all|collective-permute"
 
 
-# GPUs take the native form; the CPU's own needs no help, so one network is enough.
+# GPUs take the native form. The CPU's own needs no help; the slow tests look at one network in it.
 @pytest.mark.parametrize(
     ("family", "name"),
     [
-        ("resnext", None),
+        pytest.param("resnext", None, marks=pytest.mark.slow),
         pytest.param("resnext", "native", marks=pytest.mark.slow),
         pytest.param("senet154", "native", marks=pytest.mark.slow),
         ("resnest", "native"),

@@ -140,6 +140,7 @@ def test_what_lies_where_is_drawn(capsys):
     assert draw_sharding(run.abstract, run.mesh) + "\n" == drawn
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_without_norms_are_of_the_batch(monkeypatch, tiny):
     fields = {"blocks": (1,), "widths": (4,), "fc_width": 8}
     monkeypatch.setitem(zoo.ZOO, "tiny", zoo.ZooEntry(VGG, fields, 8))
