@@ -1,5 +1,6 @@
 """The README files: links, commands and code hold, and tables are what scripts print."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -8,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from senet_jax.data.datasets import DATASETS
 from senet_jax.training.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / ".ci/docs/conf.py"
 FOLDERS = (".", "senet_jax", "experiments", "notebooks")
 PAGES = {
     str(page.relative_to(ROOT)): page.read_text()
@@ -77,6 +80,17 @@ def test_links_of_a_page_lead_somewhere(page):
         if not file.exists() or (anchor and anchor not in map(slug, headings)):
             missing.append(target)
     assert missing == []
+
+
+def test_a_linked_page_is_on_the_site():
+    listed = re.search(r"^include_patterns = (\[.*?\])", DOCS.read_text(), re.M | re.S)[1]
+    patterns = [each.replace("**/", "*") for each in ast.literal_eval(listed)]
+    linked = {
+        os.path.normpath(Path(page).parent / target)
+        for page, text in PAGES.items()
+        for target in re.findall(r"\]\((?!https?:)([^)#]+\.md)", text)
+    }
+    assert {name for name in linked if not any(fnmatch(name, each) for each in patterns)} == set()
 
 
 @pytest.mark.parametrize("page", PAGES)

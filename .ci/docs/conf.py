@@ -22,6 +22,7 @@ include_patterns = [
     "senet_jax/**/README.md",
     "experiments/README.md",
     "experiments/**/README.md",
+    "experiments/results/*/report.md",
     "notebooks/README.md",
     "build/api/*.rst",
 ]
@@ -53,11 +54,9 @@ napoleon_use_rtype = False
 suppress_warnings = ["ref.python"]
 
 PAGES = [
-    str(p.relative_to(ROOT).with_suffix("")) for p in sorted(ROOT.glob("senet_jax/**/README.md"))
-]
-PAGES += [
-    f"{folder}/README"
-    for folder in ("experiments", "experiments/benchmarks", "experiments/results", "notebooks")
+    str(page.relative_to(ROOT).with_suffix(""))
+    for folder in ("senet_jax", "experiments", "notebooks")
+    for page in sorted((ROOT / folder).glob("**/README.md"))
 ]
 
 
@@ -118,6 +117,9 @@ def change_page(_app: Sphinx, docname: str, source: list[str]) -> None:
     text = re.sub(
         r"(?<!!)\[([^\]]+)\]\(([^)]+)\)", lambda match: _link(page, match[1], match[2]), source[0]
     )
+    if docname.endswith("/report"):
+        # A page of results links to it; it is in no list of pages.
+        text = f"---\norphan: true\n---\n{text}"
     if docname == root_doc:
         text += TOCTREE.format(caption="Pages", pages="\n".join(PAGES))
         text += TOCTREE.format(caption="Modules", pages="build/api/senet_jax")
@@ -143,8 +145,14 @@ def shorten(
     return None if given is None else (RANGED.sub(r"\1", given), result)
 
 
+def outdated(*_: object) -> list[str]:
+    """The pages that are read at each build: the one with the list of pages, which is not in it."""
+    return [root_doc]
+
+
 def setup(app: Sphinx) -> None:
     """Writes the pages of the modules, and connects the changes of pages and signatures."""
     write_api()
     app.connect("source-read", change_page)
+    app.connect("env-get-outdated", outdated)
     app.connect("autodoc-process-signature", shorten)
