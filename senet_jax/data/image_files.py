@@ -83,6 +83,12 @@ def _matches(pattern: Path) -> list[Path]:
     """The files and folders that match; as in a shell "*" matches no hidden ones."""
     root = Path(pattern.anchor)
     wanted = pattern.relative_to(root)
+    # From Python 3.13 on, such a part would be read as "*".
+    if any("**" in part and part != "**" for part in wanted.parts):
+        raise UsageError(
+            f"{printable(str(pattern))} is no pattern of files: ** stands alone between slashes, "
+            "as in photos/**/*.jpg."
+        )
     try:
         found = sorted(root.glob(str(wanted)))
     except (OSError, ValueError, NotImplementedError) as error:
