@@ -10,15 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from senet_jax.data.class_folders import FolderSource, check_class_names, class_names
 from senet_jax.data.decode import Unreadable, decode
-from senet_jax.data.sources import (
-    ArraySource,
-    FolderSource,
-    RecordSource,
-    Source,
-    check_class_names,
-    class_names,
-)
+from senet_jax.data.sources import ArraySource, RecordSource, Source
 from senet_jax.data.tfds_folder import expanded, find_prepared, open_prepared
 from senet_jax.errors import UsageError, choose
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from senet_jax.data.class_folders import check_class_names
 from senet_jax.data.coco_folders import HELD_OUT, TRAIN, find_annotations, find_images
 from senet_jax.data.coco_index import CocoIndex, open_coco
 from senet_jax.data.coco_json import pack_coco
@@ -23,7 +24,6 @@ from senet_jax.data.pictures import (
 )
 from senet_jax.data.scene_folders import choose_split, find_root
 from senet_jax.data.scene_sets import VAL_SCENES
-from senet_jax.data.sources import check_class_names
 from senet_jax.data.voc_xml import VOC_CLASSES, read_voc
 from senet_jax.errors import UsageError, choose
 from senet_jax.text import printable

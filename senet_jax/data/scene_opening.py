@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from senet_jax.data.class_folders import check_class_names
 from senet_jax.data.datasets import IMAGENET_MEAN, IMAGENET_STD
 from senet_jax.data.label_files import LabelMap
 from senet_jax.data.scene_files import FileScenes, Pair
 from senet_jax.data.scene_folders import find_root
 from senet_jax.data.scene_names import voc_colors
 from senet_jax.data.scenes import Color, SceneDataset, Scenes
-from senet_jax.data.sources import check_class_names
 from senet_jax.errors import UsageError
 from senet_jax.text import printable
 

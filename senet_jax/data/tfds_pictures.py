@@ -40,13 +40,7 @@ class ImagesInRecords:
 
     def __init__(self, files: list[Path], exif_orientation: bool = False) -> None:
         self._folder, self._exif = files[0].parent, exif_orientation
-        try:
-            self._records = read_records(files)
-        except ImportError:
-            raise
-        # The errors of array_record for damaged files have no common base.
-        except Exception as error:
-            raise UsageError(f"{self._folder} is not whole ({error}): prepare it again.") from error
+        self._records = read_records(files)
 
     def __len__(self) -> int:
         return len(self._records)

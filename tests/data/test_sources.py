@@ -12,9 +12,10 @@ from photographs import CLASSES, write_photographs
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_generated_pb2 as tf_example
 
+from senet_jax.data.class_folders import FolderSource
 from senet_jax.data.datasets import open_dataset
 from senet_jax.data.decode import Unreadable
-from senet_jax.data.sources import FolderSource, RecordSource
+from senet_jax.data.sources import RecordSource
 from senet_jax.errors import UsageError
 
 
