@@ -546,5 +546,10 @@ def _forward_to(
         await pump(reader, far_writer)
         far_writer.close()
         back.cancel()
+        # The target may have broken off before the near end did.
+        with contextlib.suppress(OSError):
+            while await reader.read(2**16):
+                pass
+        writer.close()
 
     return carry

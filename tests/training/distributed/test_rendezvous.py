@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import re
 import socket
 import threading
@@ -161,9 +162,18 @@ def test_the_near_end_stays_open_when_the_far_one_breaks_off(port):
                 far[0].transport.abort()
                 with pytest.raises(TimeoutError):
                     await asyncio.wait_for(reader.read(1), 0.3)
+                # At this its end notices that the far one has gone.
+                writer.write(b"ping")
+                await asyncio.sleep(0.1)
+                gc.collect()
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(reader.read(1), 0.3)
+                writer.write_eof()
+                assert await reader.read(1) == b""
                 writer.close()
 
-    asyncio.run(check())
+    # From Python 3.12 on, the servers wait until every connection is closed.
+    asyncio.run(asyncio.wait_for(check(), 20))
 
 
 def strangers_say(port, *texts, count=1):
