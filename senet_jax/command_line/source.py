@@ -55,7 +55,7 @@ def read_source(
         UsageError: It cannot be read, or the network is not named or one of detection.
     """
     from senet_jax.inference.trained import IMAGES_ALONE, check_task, restore_run
-    from senet_jax.interchange import MisfitError, load_weights
+    from senet_jax.interchange import MisfitError, load_weights, network_of
     from senet_jax.models.configured import model_fields
     from senet_jax.models.detection import named
     from senet_jax.models.zoo import find
@@ -87,7 +87,9 @@ def read_source(
         value = getattr(options, flag)
         if value is not None and value < 1:
             raise UsageError(f"--{flag.replace('_', '-')} must be at least 1, not {value}.")
-    fields = {} if options.num_classes is None else {"num_classes": options.num_classes}
+    config = network_of(options.source, options.model)
+    published = find(options.model).fields["num_classes"]
+    fields = model_fields(config, options.num_classes or published)
     try:
         variables = load_weights(
             options.source,

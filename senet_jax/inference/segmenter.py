@@ -6,13 +6,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from senet_jax.config import ModelConfig, TrainConfig
+from senet_jax.config import TrainConfig
 from senet_jax.data.config import DataConfig
 from senet_jax.data.scenes import EvalScenes, SceneDataset
 from senet_jax.inference.sliding import Sliding, evaluate_sliding
 from senet_jax.inference.trained import restore_run
-from senet_jax.interchange import load_weights
+from senet_jax.interchange import load_weights, network_of
 from senet_jax.interchange.state_dict import WeightsOf
+from senet_jax.models.configured import model_fields
 from senet_jax.models.segmentation.segmenter import Segmenter
 from senet_jax.tasks.segmentation import Segmentation
 from senet_jax.training.evaluate import evaluate
@@ -141,7 +142,7 @@ def segmenter_weights(
 
     Args:
         source: A file, or "hf-hub:owner/repository".
-        network: Name in the zoo.
+        network: Name in the zoo; a file that ``save_weights`` wrote says what differs from it.
         data: The data set, and how the network takes images.
         dataset: The data set if it is open already, or a ``Card.stand_in``.
         weights_of: As in ``load_weights``.
@@ -152,7 +153,7 @@ def segmenter_weights(
     """
     # Nothing is trained: one image fits any training split, and no auxiliary head is needed.
     data = dataclasses.replace(data, batch_size=1)
-    model = ModelConfig(name=network, aux=False)
+    model = dataclasses.replace(network_of(source, network), aux=False)  # type: ignore[call-arg]
     config = TrainConfig(run_dir=Path(), task=Segmentation.name, model=model, data=data)
     run = Run(config, dataset)
     variables = load_weights(
@@ -160,7 +161,6 @@ def segmenter_weights(
         network,
         weights_of=weights_of,
         channels=run.dataset.image_shape[2],
-        num_classes=len(run.dataset.classes),
-        aux=False,
+        **model_fields(model, len(run.dataset.classes)),
     )
     return TrainedSegmenter(source, None, run, variables)

@@ -12,10 +12,11 @@ from senet_jax.data.normalization import normalization
 from senet_jax.data.views import ViewKind, Views
 from senet_jax.errors import UsageError
 from senet_jax.inference.ensemble import Member
-from senet_jax.interchange import load_weights
+from senet_jax.interchange import load_weights, network_of
 from senet_jax.interchange.state_dict import WeightsOf
 from senet_jax.models import zoo
 from senet_jax.models.backbone import Backbone
+from senet_jax.models.configured import model_fields
 from senet_jax.ops.lowerings import Lowering
 from senet_jax.tasks import best_metric, find_task
 from senet_jax.tasks.base import Task
@@ -213,7 +214,7 @@ def trained_weights(
 
     Args:
         source: A file, or "hf-hub:owner/repository".
-        network: Name in the zoo.
+        network: Name in the zoo; a file that ``save_weights`` wrote says what differs from it.
         data: The views of its images.
         card: The facts of the data set; it has the classes and the channels.
         weights_of: As in ``load_arrays``.
@@ -221,11 +222,10 @@ def trained_weights(
     Raises:
         UsageError: The weights cannot be had or read, or do not fit the network.
     """
-    classes, channels = len(card.classes), card.image_shape[2]
-    variables = load_weights(
-        source, network, weights_of=weights_of, channels=channels, num_classes=classes
-    )
-    model = zoo.create_model(network, num_classes=classes)
+    fields = model_fields(network_of(source, network), len(card.classes))
+    channels = card.image_shape[2]
+    variables = load_weights(source, network, weights_of=weights_of, channels=channels, **fields)
+    model = zoo.create_model(network, **fields)
     if not isinstance(model, Backbone):
         raise UsageError(
             f"{network} classifies pixels, and weights without a run are evaluated by the classes "

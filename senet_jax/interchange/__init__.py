@@ -1,5 +1,6 @@
 """Weights in and out: names and layouts of PyTorch models, files, the hub, other runtimes."""
 
+from senet_jax.interchange.described import network_of as network_of
 from senet_jax.interchange.export import export_network as export_network
 from senet_jax.interchange.export import load_stablehlo as load_stablehlo
 from senet_jax.interchange.files import load_arrays as load_arrays

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import importlib.util
 import io
+import json
 import math
 import os
 import pathlib
@@ -14,6 +15,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -87,12 +89,17 @@ def is_weight_file(name: str) -> bool:
     return _suffix(Path(name), _READERS) is not None
 
 
-def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None:
+def save_arrays(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, Any],
+    about: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Writes arrays to a file, which appears whole or not at all.
 
     Args:
         path: A file that ends in .safetensors or .npz; one that exists is replaced.
         arrays: Arrays by name.
+        about: Texts beside them, which ``read_about`` reads and readers of arrays pass over.
 
     Raises:
         UsageError: As ``check_arrays_target``, or the disk is full.
@@ -101,7 +108,30 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Any]) -> None
     write = _writer(path)
     # safetensors writes the memory as it lies, whatever the strides.
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_whole(path, lambda partial: write(partial, contiguous))
+    write_whole(path, lambda partial: write(partial, contiguous, dict(about)))
+
+
+def read_about(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The texts that ``save_arrays`` wrote beside the arrays of a file; none for other files.
+
+    Raises:
+        UsageError: There is no such file, or it is truncated or foreign.
+    """
+    path = Path(path)
+    check_regular(path)
+    suffix = _suffix(path, _READERS)
+    if suffix == ".safetensors":
+        with _decoding(path, "safetensors file"), safetensors.safe_open(path, "numpy") as file:
+            return dict(file.metadata() or {})
+    if suffix == ".npz":
+        with _decoding(path, ".npz file of plain arrays"), zipfile.ZipFile(path) as archive:
+            comment = archive.comment
+        try:
+            found = json.loads(comment)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def check_arrays_target(path: str | os.PathLike[str]) -> None:
@@ -120,7 +150,7 @@ def _suffix(path: Path, known: Mapping[str, object]) -> str | None:
     return max((end for end in known if name.endswith(end)), key=len, default=None)
 
 
-def _writer(path: Path) -> "Callable[[Path, dict[str, np.ndarray]], None]":
+def _writer(path: Path) -> "Writer":
     suffix = _suffix(path, _WRITERS)
     if suffix is None:
         raise UsageError(f"{path}: weights are written to {' or '.join(_WRITERS)} files.")
@@ -278,9 +308,9 @@ def _harmless() -> list[Any]:
     ]
 
 
-def _write_safetensors(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _write_safetensors(path: Path, arrays: dict[str, np.ndarray], about: dict[str, str]) -> None:
     try:
-        safetensors.numpy.save_file(arrays, path, metadata={"format": "pt"})
+        safetensors.numpy.save_file(arrays, path, metadata={"format": "pt", **about})
     except safetensors.SafetensorError as error:
         # An error of the operating system is no OSError here, and ends with "(os error 28)".
         number = re.search(r"\(os error (\d+)\)$", str(error))
@@ -289,12 +319,13 @@ def _write_safetensors(path: Path, arrays: dict[str, np.ndarray]) -> None:
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
-def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _write_npz(path: Path, arrays: dict[str, np.ndarray], about: dict[str, str]) -> None:
     # np.savez has arguments of its own, whose names the arrays could not have.
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
+        archive.comment = json.dumps(about).encode() if about else b""
 
 
 _ONE_SET: dict[str, Callable[[Path, WeightsOf], dict[str, Any]]] = {
@@ -304,7 +335,8 @@ _ONE_SET: dict[str, Callable[[Path, WeightsOf], dict[str, Any]]] = {
 _READERS = _ONE_SET | dict.fromkeys(
     (".pth", ".pt", ".bin", ".ckpt", ".pth.tar", ".pt.tar"), _read_torch
 )
-_WRITERS: dict[str, Callable[[Path, dict[str, np.ndarray]], None]] = {
+Writer = Callable[[Path, dict[str, np.ndarray], dict[str, str]], None]
+_WRITERS: dict[str, Writer] = {
     ".safetensors": _write_safetensors,
     ".npz": _write_npz,
 }

@@ -1,5 +1,6 @@
 """Weights from the Hugging Face hub, by name."""
 
+import os
 import re
 from pathlib import Path
 
@@ -8,6 +9,15 @@ from senet_jax.errors import UsageError, installs
 PREFIX = "hf-hub:"
 _FILE = "model.safetensors"
 _NAME = re.compile(r"hf-hub:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+
+
+def local(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The file of a source: the path itself, or what ``fetch`` downloads of a name of the hub.
+
+    Raises:
+        UsageError: As ``fetch``.
+    """
+    return fetch(str(source)) if str(source).startswith(PREFIX) else source
 
 
 def fetch(name: str) -> Path:

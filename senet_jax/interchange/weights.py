@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from senet_jax.interchange import hub
+from senet_jax.interchange.described import description
 from senet_jax.interchange.files import load_arrays, save_arrays
 from senet_jax.interchange.state_dict import WeightsOf
 from senet_jax.interchange.torch import MisfitError, from_torch, to_torch
@@ -38,9 +39,7 @@ def load_weights(
         MisfitError: The source does not fit; the message names it.
     """
     find(name)
-    from_hub = str(source).startswith(hub.PREFIX)
-    file = hub.fetch(str(source)) if from_hub else source
-    arrays = load_arrays(file, weights_of=weights_of)
+    arrays = load_arrays(hub.local(source), weights_of=weights_of)
     try:
         return from_torch(name, arrays, drop_head=drop_head, channels=channels, **fields)
     except MisfitError as error:
@@ -55,7 +54,7 @@ def save_weights(
     channels: int = 3,
     **fields: Any,
 ) -> None:
-    """Writes the variables of a network in PyTorch's names and layouts.
+    """Writes the variables of a network in PyTorch's names and layouts, and its config beside them.
 
     Args:
         path: A .safetensors or .npz file; one that exists is replaced.
@@ -67,4 +66,5 @@ def save_weights(
     Raises:
         UsageError: A file of another kind, or variables that are not those of the network.
     """
-    save_arrays(path, to_torch(name, variables, channels=channels, **fields))
+    arrays = to_torch(name, variables, channels=channels, **fields)
+    save_arrays(path, arrays, description(name, fields))

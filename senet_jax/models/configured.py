@@ -1,7 +1,7 @@
 """From the model's config to a module."""
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -48,6 +48,45 @@ def model_fields(config: ModelConfig, num_classes: int) -> dict[str, Any]:
     if attention is None and (config.placement is not None or config.stages is not None):
         raise UsageError(f"{config.name} has no attention to place: {_ADD}.")
     return fields
+
+
+def config_of(name: str, fields: Mapping[str, Any]) -> ModelConfig | None:
+    """The inverse of ``model_fields``, but for the precision and the number of logits.
+
+    Args:
+        name: Name in the zoo.
+        fields: The fields in which the network differs from the named one.
+
+    Returns:
+        Its config; None if no config describes it, such as with an attention of a script's own.
+
+    Raises:
+        UsageError: An unknown name.
+    """
+    fields = {name: value for name, value in fields.items() if name not in _NOT_OF_A_CONFIG}
+    attention, overrides = fields.get("attention"), AttentionOverrides()
+    kinds: dict[type, Any] = {mechanism: kind for kind, mechanism in ATTENTIONS.items()}
+    if "attention" in fields and attention is None:
+        overrides = AttentionOverrides(kind="none")
+    elif attention is not None and type(attention) in kinds:
+        overrides = AttentionOverrides(kind=kinds[type(attention)], **vars(attention))
+    others = {name: value for name, value in fields.items() if name != "attention"}
+    try:
+        config = ModelConfig(name=name, attention=overrides, **others)
+        found = model_fields(config, 1)
+    except (TypeError, UsageError):
+        return None
+    own = zoo.find(name).fields
+    same = all(
+        (own | found)[field] == (own | fields)[field]
+        for field in own | fields
+        if field not in _NOT_OF_A_CONFIG
+    )
+    return config if same else None
+
+
+_NOT_OF_A_CONFIG = ("num_classes", "dtype", "remat")
+"""Fields that a data set decides, or that change no result but its rounding."""
 
 
 _ADD = "give it one with --model.attention.kind se, or take a network that has one"

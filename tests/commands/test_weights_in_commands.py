@@ -1,8 +1,13 @@
 import numpy as np
 import pytest
 
+from senet_jax.attention import SqueezeExciteConfig
+from senet_jax.data.card import Card
+from senet_jax.data.config import DataConfig
+from senet_jax.data.datasets import open_dataset
+from senet_jax.inference.trained import trained_weights
 from senet_jax.interchange import files as weight_files
-from senet_jax.interchange import load_arrays, save_arrays, save_weights
+from senet_jax.interchange import load_arrays, network_of, save_arrays, save_weights
 from senet_jax.models.zoo import create_model
 
 
@@ -130,3 +135,22 @@ def test_a_damaged_file_is_one_sentence(refused, tmp_path):
         save_arrays(tmp_path / name, {"fc.bias": np.zeros(300)})
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-200])
         assert f"{name} is truncated" in refused("convert", tmp_path / name, "--model", "tiny")
+
+
+def test_weights_are_those_of_the_attention_that_the_run_had(command, tmp_path, random_variables):
+    fields = {"num_classes": 10, "attention": SqueezeExciteConfig(gate="tanh", reduction=4)}
+    image = np.zeros((1, 8, 8, 1), np.float32)
+    variables = random_variables(create_model("cifar_seresnet8", **fields), image, False)
+    file = tmp_path / "w.safetensors"
+    save_weights(file, "cifar_seresnet8", variables, channels=1, **fields)
+    found = trained_weights(
+        str(file), "cifar_seresnet8", DataConfig(name="digits"), Card.of(open_dataset("digits"))
+    )
+    assert found.model.attention == fields["attention"]
+    # A file that is made of it says the same.
+    again = tmp_path / "again.npz"
+    shared = ("--model", "cifar_seresnet8", "--channels", 1, "--num-classes", 10)
+    assert command("convert", file, *shared, "--out", again)[0] == 0
+    assert network_of(again, "cifar_seresnet8").attention.gate == "tanh"
+    code, _, err = command("evaluate", "--weights", file, "--model", "vgg16", "--data", "digits")
+    assert (code, "give --model cifar_seresnet8" in err) == (2, True)
