@@ -12,7 +12,7 @@ import numpy as np
 
 from senet_jax.analysis.gates.excitation import Gates
 from senet_jax.analysis.gates.probe import Answers, Probe
-from senet_jax.analysis.gates.sites import constant
+from senet_jax.analysis.gates.sites import constant, params_saved
 from senet_jax.analysis.statistics import Estimate, estimate
 from senet_jax.text import markdown_table
 
@@ -56,18 +56,17 @@ def remove_attention(probe: Probe, gates: Sequence[Gates]) -> RemovalReport:
         probe: The network and the images.
         gates: Its gates, whose means take their places; of the same images or of others.
     """
-    parts = _parts(gates)
+    parts, blocks = _parts(gates), [g.block for g in gates]
     neutral = [{g.block.name: constant(g.block.neutral) for g in part} for _, part in parts]
     mean = [{g.block.name: constant(g.mean) for g in part} for _, part in parts]
     whole, *answers = probe.answers([{}, *neutral, *mean])
     rows = [
-        Removal(what, sum(g.block.params for g in part), *without)
+        Removal(what, params_saved(blocks, [g.block for g in part]), *without)
         for (what, part), *without in zip(
             parts, answers[: len(parts)], answers[len(parts) :], strict=True
         )
     ]
-    total = sum(g.block.params for g in gates)
-    return RemovalReport(whole, probe.params, total, rows)
+    return RemovalReport(whole, probe.params, params_saved(blocks, blocks), rows)
 
 
 def _parts(gates: Sequence[Gates]) -> list[tuple[str, list[Gates]]]:

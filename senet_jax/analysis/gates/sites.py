@@ -6,9 +6,10 @@ attention passes its gate through: no backbone knows of it.
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -42,8 +43,9 @@ class Block:
     """(channels,), or (paths, channels) where paths are weighted against each other."""
     by_pixel: bool
     """Pixels have gates of their own."""
-    params: int
-    """Trainable parameters that do nothing but compute the gate."""
+    weights: Mapping[str, int]
+    """The sizes, by path, of the trainable arrays that the gate needs and that compute nothing but
+    gates. Another gate of the attention may need some of them, too."""
 
     @property
     def neutral(self) -> Float[np.ndarray, "*paths c"]:
@@ -99,11 +101,23 @@ def find_blocks(name: str, model: Backbone, image_shape: tuple[int, int, int]) -
     stage_of: dict[Place, int] = {}
     for stage in model.stages or model.stage_numbers:
         stage_of |= dict.fromkeys(_gates(model.clone(stages=(stage,)), image), stage)
-    names, params = _names(found), _gate_params(model, image, list(found))
+    names, weights = _names(found), _gate_weights(model, image, list(found))
     return [
-        Block(names[place], place, stage_of[place], gate[3:], gate[1:3] != (1, 1), params[place])
+        Block(names[place], place, stage_of[place], gate[3:], gate[1:3] != (1, 1), weights[place])
         for place, gate in found.items()
     ]
+
+
+def params_saved(blocks: Collection[Block], removed: Sequence[Block]) -> int:
+    """Trainable parameters that a network does without if some of its gates are removed.
+
+    Args:
+        blocks: All places of attention.
+        removed: Some of them. Weights that the others need stay.
+    """
+    kept = {path for block in blocks if block not in removed for path in block.weights}
+    weights = {path: size for block in removed for path, size in block.weights.items()}
+    return sum(size for path, size in weights.items() if path not in kept)
 
 
 def _names(places: Iterable[Place]) -> dict[Place, str]:
@@ -173,10 +187,10 @@ def _abstract_variables(model: nn.Module, image: jax.ShapeDtypeStruct) -> dict[s
         return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
 
 
-def _gate_params(
+def _gate_weights(
     model: nn.Module, image: jax.ShapeDtypeStruct, places: Sequence[Place]
-) -> dict[Place, int]:
-    """The parameters that each gate depends on and the rest of the network does not.
+) -> dict[Place, dict[str, int]]:
+    """The sizes of the arrays that each gate depends on and no logit does, by their paths.
 
     The network is traced with constants for gates, so that no gate depends on another.
     """
@@ -195,18 +209,16 @@ def _gate_params(
 
     with lowering("native"):
         jaxpr = jax.make_jaxpr(forward)(params, variables, image).jaxpr
-    sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(params)]
+    sizes = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): math.prod(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
 
-    def needed(output: int) -> list[bool]:
+    def needed(output: int) -> set[str]:
         wanted = [place == output for place in range(len(jaxpr.outvars))]
-        return partial_eval.dce_jaxpr(jaxpr, wanted)[1][: len(sizes)]
+        used = partial_eval.dce_jaxpr(jaxpr, wanted)[1][: len(sizes)]
+        return set(itertools.compress(sizes, used))
 
     elsewhere = needed(0)
-    return {
-        place: sum(
-            size
-            for size, here, there in zip(sizes, needed(output), elsewhere, strict=True)
-            if here and not there
-        )
-        for output, place in enumerate(places, 1)
-    }
+    found = {place: needed(output) - elsewhere for output, place in enumerate(places, 1)}
+    return {place: {path: sizes[path] for path in sorted(own)} for place, own in found.items()}

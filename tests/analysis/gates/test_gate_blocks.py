@@ -9,7 +9,7 @@ from flax import linen as nn
 from senet_jax.analysis.gates.excitation import read_gates
 from senet_jax.analysis.gates.pruning import prune
 from senet_jax.analysis.gates.removal import remove_attention
-from senet_jax.analysis.gates.sites import find_blocks, replacing
+from senet_jax.analysis.gates.sites import find_blocks, params_saved, replacing
 from senet_jax.attention import (
     ATTENTIONS,
     Attention,
@@ -31,7 +31,7 @@ def test_gates_have_the_parameters_beyond_a_small_plain_network():
     blocks = find_blocks("seresnet18", model, (side, side, 3))
     assert len(blocks) == 8
     plain = cost(create_model("resnet18"), side).params
-    assert sum(block.params for block in blocks) == cost(model, side).params - plain > 0
+    assert params_saved(blocks, blocks) == cost(model, side).params - plain > 0
 
 
 @pytest.mark.slow
@@ -46,9 +46,10 @@ def test_gates_have_the_parameters_beyond_the_plain_network():
     ]
     plain, whole = cost(create_model("resnet50"), side).params, cost(model, side).params
     assert (plain, whole) == (25_557_032, 28_088_024)
-    assert sum(block.params for block in blocks) == whole - plain
+    assert params_saved(blocks, blocks) == whole - plain
     kept = cost(model.clone(stages=(2, 3, 4)), side).params
-    assert sum(block.params for block in blocks if block.stage < 5) == kept - plain == 951_600
+    earlier = [block for block in blocks if block.stage < 5]
+    assert params_saved(blocks, earlier) == kept - plain == 951_600
     # The share of extra parameters that is left without those of the last stage.
     assert f"{(kept - plain) / plain:.1%}" == "3.7%"
 
@@ -71,7 +72,7 @@ def test_every_attention_passes_its_gate_where_it_is_found(network, kind):
     np.testing.assert_array_equal(blocks[0].neutral, np.full(blocks[0].shape, 0.5 if paths else 1))
     if not paths:
         plain = cost(network(attention=None), 8, 1).params
-        assert sum(b.params for b in found) == cost(model, 8, 1).params - plain
+        assert params_saved(found, found) == cost(model, 8, 1).params - plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,12 +99,44 @@ def test_two_gates_of_one_attention_are_told_apart(network, probe):
     assert (first.name, first.shape, first.by_pixel) == ("stage2/block1", (16,), False)
     assert (second.name, second.shape) == ("stage2/block1/spatial_gate", (1,))
     assert second.by_pixel
-    assert (first.params, second.params) == (16 * 16 + 16, 16 + 1)
+    saved = [params_saved(probe.blocks, [block]) for block in (first, second)]
+    assert saved == [16 * 16 + 16, 16 + 1]
     gates = read_gates(probe)
     report = remove_attention(probe, gates)
     assert report.rows[0].params == 16 * 17 + 17
     # A single gate leaves no choice of channels.
     assert {row.channels for row in prune(probe, gates, [second.name], (50,)).rows} == {8}
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared(Attention):
+    """A gate for each row and one for each column, with a layer in common."""
+
+    name = "shared"
+
+    def build(self, compute):
+        return SharedModule(name="shared")
+
+
+class SharedModule(Gated):
+    @nn.compact
+    def __call__(self, x):
+        hidden = nn.Dense(4, name="reduce")
+        rows, columns = (hidden(x.mean(axis=axis, keepdims=True)) for axis in (2, 1))
+        x = x * self.expose_gate(nn.sigmoid(nn.Dense(x.shape[-1], name="rows")(rows)))
+        gate = nn.sigmoid(nn.Dense(x.shape[-1], name="columns")(columns))
+        return x * self.expose_gate(gate, "column_gate")
+
+
+def test_a_layer_of_two_gates_counts_once_and_stays_for_one(network, probe):
+    probe = probe(network(blocks=(1,), widths=(16,), attention=Shared()))
+    rows, columns = probe.blocks
+    layer, gate = 16 * 4 + 4, 4 * 16 + 16
+    assert params_saved(probe.blocks, probe.blocks) == layer + 2 * gate
+    assert params_saved(probe.blocks, [rows]) == params_saved(probe.blocks, [columns]) == gate
+    report = remove_attention(probe, read_gates(probe))
+    assert report.plain_params == probe.params - layer - 2 * gate
+    assert [row.params for row in report.rows] == [layer + 2 * gate, gate, gate]
 
 
 def test_names_are_those_of_other_families_too():

@@ -59,7 +59,7 @@ def test_a_shut_channel_is_one_of_a_bias_far_below_zero(network, probe, images, 
 
 
 def gates_of(name, class_mean):
-    block = Block(name, (("se",), "gate"), 2, class_mean.shape[1:], False, 0)
+    block = Block(name, (("se",), "gate"), 2, class_mean.shape[1:], False, {})
     count = np.ones(len(class_mean), int)
     return Gates(block, count, class_mean, 0 * class_mean, 0.0, 0.0, np.ones(class_mean.shape[1]))
 
