@@ -230,7 +230,7 @@ def test_a_run_and_its_weights_are_exported_for_other_runtimes(capsys, ended, tm
     program, weights = tmp_path / "tiny.stablehlo", tmp_path / "tiny.npz"
     code, out, _ = run(capsys, "export", run_dir, "--format", "stablehlo", "--out", program)
     assert code == 0
-    assert f"{program}: tiny of normalised float32 images (n, 8, 8, 1)" in out
+    assert f"{program}: tiny of normalized float32 images (n, 8, 8, 1)" in out
     code, _, _ = run(capsys, "export", run_dir, "--format", "npz", "--out", weights)
     assert code == 0
     flags = ("--model", "tiny", "--num-classes", "10", "--channels", "1", "--image-size", "8")

@@ -40,6 +40,14 @@ class Source:
     channels: int
     image_size: int
 
+    @property
+    def network(self) -> str:
+        """Its name, and what differs from the attention of the named network."""
+        from senet_jax.models.configured import changes_of_attention, config_of
+
+        config = config_of(self.name, self.fields)
+        return self.name + (changes_of_attention(config) if config else "")
+
 
 def read_source(
     options: argparse.Namespace, *, drop_head: bool | None = None, detectors: bool = False

@@ -36,5 +36,5 @@ def run(options: argparse.Namespace) -> int:
     source = read_source(options, drop_head=options.drop_head, detectors=True)
     out = options.out or Path(f"{source.name}.safetensors")
     save_weights(out, source.name, source.variables, channels=source.channels, **source.fields)
-    print(f"{out}: the weights of {source.name}")
+    print(f"{out}: the weights of {source.network}")
     return 0

@@ -15,7 +15,7 @@ EXAMPLES = """examples:
 stablehlo is read by jax alone, on CPUs, GPUs and TPUs:
   program = jax.export.deserialize(bytearray(open("demo.stablehlo", "rb").read()))
   logits = program.call(images)
-Programs take normalised float32 images (n, h, w, c), any n, and give logits (n, classes). onnx is
+Programs take normalized float32 images (n, h, w, c), any n, and give logits (n, classes). onnx is
 run by onnxruntime and compared before it is written; it needs pip install -e '.[onnx]'.
 safetensors and npz are the weights in PyTorch's names, as `convert` writes them."""
 
@@ -50,11 +50,11 @@ def run(options: argparse.Namespace) -> int:
     check_target(out)
     if arrays:
         save_weights(out, source.name, source.variables, channels=source.channels, **source.fields)
-        print(f"{out}: the weights of {source.name}")
+        print(f"{out}: the weights of {source.network}")
         return 0
     side = options.image_size or source.image_size
     model = create_model(source.name, **source.fields | {"dtype": None})
     shape = (side, side, source.channels)
     export_network(out, model, source.variables, shape, form=options.format)
-    print(f"{out}: {source.name} of normalised float32 images (n, {side}, {side}, {shape[2]})")
+    print(f"{out}: {source.network} of normalized float32 images (n, {side}, {side}, {shape[2]})")
     return 0

@@ -50,7 +50,7 @@ MORE_EXAMPLES = """examples:
 
 Of a folder all images are taken, those of its folders too, but nothing hidden. A run knows the
 names of its classes; its data need not be there. Weights of 1,000 classes are taken for ImageNet's,
-normalised as ImageNet's usually are; --data names another data set, which must be there. A file
+normalized as ImageNet's usually are; --data names another data set, which must be there. A file
 that is no image is named on standard error, the others are still predicted, and the exit code is
 2."""
 

@@ -29,7 +29,7 @@ EXAMPLES = """examples:
 
 A preset or the name of a data set comes first; flags change any field of the config of the run.
 The images are those of a step of that run, after all that host and device change and mix, and
-before they are normalised."""
+before they are normalized."""
 
 COMMON = {
     "--step": "step of the run whose batch is drawn",

@@ -36,7 +36,7 @@ def export_network(
 ) -> None:
     """Writes a network in evaluation mode as a program, its weights inside.
 
-    The program maps normalised float32 ``images`` (n, h, w, c) to float32 ``logits``
+    The program maps normalized float32 ``images`` (n, h, w, c) to float32 ``logits``
     (n, num_classes), for any n. Of a network of semantic segmentation it gives ``out``, and ``aux``
     if it has an auxiliary head, each (n, h, w, num_classes).
 

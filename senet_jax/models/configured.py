@@ -65,11 +65,10 @@ def config_of(name: str, fields: Mapping[str, Any]) -> ModelConfig | None:
     """
     fields = {name: value for name, value in fields.items() if name not in _NOT_OF_A_CONFIG}
     attention, overrides = fields.get("attention"), AttentionOverrides()
-    kinds: dict[type, Any] = {mechanism: kind for kind, mechanism in ATTENTIONS.items()}
     if "attention" in fields and attention is None:
         overrides = AttentionOverrides(kind="none")
-    elif attention is not None and type(attention) in kinds:
-        overrides = AttentionOverrides(kind=kinds[type(attention)], **vars(attention))
+    elif attention is not None and (kind := _kind_of(attention)):
+        overrides = AttentionOverrides(kind=kind, **vars(attention))
     others = {name: value for name, value in fields.items() if name != "attention"}
     try:
         config = ModelConfig(name=name, attention=overrides, **others)
@@ -83,6 +82,29 @@ def config_of(name: str, fields: Mapping[str, Any]) -> ModelConfig | None:
         if field not in _NOT_OF_A_CONFIG
     )
     return config if same else None
+
+
+def _kind_of(attention: Mechanism) -> Any:
+    """The name of a mechanism among ``ATTENTIONS``; None for a script's own."""
+    return next((kind for kind, each in ATTENTIONS.items() if type(attention) is each), None)
+
+
+def changes_of_attention(config: ModelConfig) -> str:
+    """The flags that change the attention of the named network, behind its name; "" if none does.
+
+    Example:
+        >>> changes_of_attention(ModelConfig(attention=AttentionOverrides(gate="tanh")))
+        ' with attention.gate tanh'
+    """
+    given = {f"attention.{field}": x for field, x in _given(config.attention, besides=()).items()}
+    others = _given(config, besides=("name", "dtype", "attention"))
+    given |= {field: others[field] for field in ("placement", "stages") if field in others}
+    shown = [f"{field} {_shown(value)}" for field, value in given.items()]
+    return f" with {', '.join(shown)}" if shown else ""
+
+
+def _shown(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 _NOT_OF_A_CONFIG = ("num_classes", "dtype", "remat")
@@ -110,7 +132,7 @@ def _override(own: Mechanism | None, overrides: AttentionOverrides, model: str) 
         return None
     valid = [field.name for field in dataclasses.fields(own)]
     for field in changes:
-        choose(f"field of {type(own).__name__}", field, valid)
+        choose(f"field of the attention {_kind_of(own) or type(own).__name__}", field, valid)
         row = range_of(type(own), field)
         if row and row.whole and isinstance(changes[field], float) and changes[field].is_integer():
             changes[field] = int(changes[field])  # A config has one type for all mechanisms.

@@ -19,7 +19,7 @@ from senet_jax.data.normalization import normalization
 from senet_jax.data.subset import training_share
 from senet_jax.errors import UsageError
 from senet_jax.interchange import MisfitError, load_weights
-from senet_jax.models.configured import model_fields
+from senet_jax.models.configured import changes_of_attention, model_fields
 from senet_jax.models.cost import cost
 from senet_jax.network import Network
 from senet_jax.tasks import task_of
@@ -173,7 +173,7 @@ class Run:
         return dataclasses.replace(state, opt_state=opt_state)
 
     def preview(self, step: int) -> Preview:
-        """The training images of a step as the network is shown them, before normalisation."""
+        """The training images of a step as the network is shown them, before normalization."""
         batch, _ = self.batches[step]
         return preview_batch(self.task, self.network.normalization, batch, step, self.config.seed)
 
@@ -247,7 +247,8 @@ class Run:
         per_image = cost(self.model, max(height, width), channels, others)
         kind, classes = self.mesh.devices.flat[0].device_kind, len(self.dataset.classes)
         return (
-            f"{self.task.network_name(self.config)} on {self.dataset.name}: "
+            f"{self.task.network_name(self.config)}{changes_of_attention(self.config.model)} on "
+            f"{self.dataset.name}: "
             f"{per_image.params:,} parameters, {per_image.macs / 1e6:,.2f} MMACs an image of "
             f"{height}x{width}x{channels}\n"
             f"{len(self.dataset.train):,} training and {len(self.dataset.val):,} "

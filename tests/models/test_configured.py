@@ -12,7 +12,7 @@ from senet_jax.attention import (
 )
 from senet_jax.config import AttentionOverrides, ModelConfig
 from senet_jax.errors import UsageError
-from senet_jax.models.configured import build_model
+from senet_jax.models.configured import build_model, changes_of_attention
 from senet_jax.models.zoo import create_model
 
 
@@ -99,7 +99,7 @@ def test_the_mechanism_can_be_taken_out_put_in_and_changed():
             {"attention": AttentionOverrides(kind="ge", extent=3)},
             "extent must be 0, 2, 4, 8",
         ),
-        ({"attention": AttentionOverrides(radix=2)}, "field of SqueezeExciteConfig 'radix'"),
+        ({"attention": AttentionOverrides(radix=2)}, "field of the attention se 'radix'"),
         ({"stages": (9,)}, "stage 9 does not exist"),
         ({"placement": "before"}, "unknown model.placement"),
         ({"placement": "layer"}, "unknown placement 'layer'"),
@@ -114,6 +114,20 @@ def test_the_mechanism_can_be_taken_out_put_in_and_changed():
 def test_what_cannot_be_built_is_said(fields, message):
     with pytest.raises(UsageError, match=message):
         build(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"name": "seresnet18", "widths": (8, 8, 8, 8)}, ""),
+        ({"attention": AttentionOverrides(kind="eca", gate="tanh")}, "kind eca, attention.gate t"),
+        ({"placement": "pre", "stages": (3, 4)}, " with placement pre, stages 3 4"),
+    ],
+)
+def test_what_differs_in_the_attention_stands_behind_the_name(fields, said):
+    found = changes_of_attention(ModelConfig(**fields))
+    assert said in found
+    assert bool(said) == bool(found)
 
 
 def test_a_ratio_of_split_attention_is_a_whole_number():

@@ -47,7 +47,7 @@ SIZES = np.array([(64, 40), (50, 64)], np.int32)
 
 
 def images(n=2, dtype=np.float32):
-    """Normalised images of 64x64 pixels with padding."""
+    """Normalized images of 64x64 pixels with padding."""
     x = np.random.default_rng(n).standard_normal((n, 64, 64, 3))
     for image, (height, width) in zip(x, np.resize(SIZES, (n, 2)), strict=True):
         image[height:], image[:, width:] = 0, 0

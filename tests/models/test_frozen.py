@@ -61,7 +61,7 @@ def test_the_statistics_of_the_frozen_stages_stay(family, remat):
     assert not stage_of or last in stage_of.values()
 
 
-def test_a_frozen_stage_normalises_as_in_evaluation(random_variables):
+def test_a_frozen_stage_normalizes_as_in_evaluation(random_variables):
     backbone = ResNet(
         blocks=(1, 1),
         widths=(4, 8),
