@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.race_detection --torch-python /path/to/python
 
-measures training steps (SGD with momentum) and inference, the two in turns, from normalised images
+measures training steps (SGD with momentum) and inference, the two in turns, from normalized images
 to losses, or to boxes, classes, scores and masks in a grid over each box; and parts of a training
 step, each a program of its own: the forward pass to the maps of the pyramid ("features"), to the
 RPN's losses and proposals ("proposals"), to all losses ("losses"), and the gradients of backbone

@@ -131,7 +131,7 @@ class CropConfig:
     (torchvision)."""
     padding: Literal["black", "mean"] = "black"
     """Colour of what an image lacks to fill a crop or a shape of evaluation: black, as in
-    PyTorch code, or the mean of the data set, which is zero after normalisation. Its label is
+    PyTorch code, or the mean of the data set, which is zero after normalization. Its label is
     ignored."""
 
     def validate(self) -> None:

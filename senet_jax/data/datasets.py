@@ -237,7 +237,7 @@ def _in_memory(records: RecordSource, shape: tuple[int, int, int]) -> ArraySourc
 def _statistics(source: ArraySource) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of the channels, 0 to 1.
 
-    A channel of one value has the deviation 1, so that it is 0 after normalisation and not "not a
+    A channel of one value has the deviation 1, so that it is 0 after normalization and not "not a
     number" (scikit-learn's rule).
     """
     intact = [index for index in range(len(source)) if index not in source.broken]

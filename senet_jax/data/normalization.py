@@ -29,7 +29,7 @@ NORMALIZATIONS = {
 
 
 def normalization(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Normalization:
-    """The normalisation of a name.
+    """The normalization of a name.
 
     Args:
         name: A key of ``NORMALIZATIONS``, or "dataset".

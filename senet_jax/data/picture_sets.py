@@ -73,7 +73,7 @@ def open_pictures(name: str, options: PictureOptions) -> PictureDataset:
 
 
 def _dataset(name: str, splits: tuple[Pictures, Pictures], where: Path | None) -> PictureDataset:
-    """A set whose splits have the same classes; it is normalised by ImageNet's statistics.
+    """A set whose splits have the same classes; it is normalized by ImageNet's statistics.
 
     Raises:
         UsageError: The splits have different classes, or two classes look alike.

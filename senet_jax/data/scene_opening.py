@@ -44,7 +44,7 @@ def files_dataset(
     options: SceneOptions,
     palette: tuple[Color, ...] = (),
 ) -> SceneDataset:
-    """A set of files, which is normalised by ImageNet's statistics.
+    """A set of files, which is normalized by ImageNet's statistics.
 
     Args:
         name: Its name.

@@ -38,7 +38,7 @@ def frozen_norms(
 ) -> Iterator[None]:
     """Applies the batch norms of some stages with their running statistics, and keeps these.
 
-    A backbone that is called in this context in training normalises in these stages as in
+    A backbone that is called in this context in training normalizes in these stages as in
     evaluation, while all that drops units there still does::
 
         with frozen_norms(self.backbone, (1, 2)):

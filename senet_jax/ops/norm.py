@@ -36,7 +36,7 @@ _frozen: contextvars.ContextVar[_Frozen | None] = contextvars.ContextVar("frozen
 
 @contextlib.contextmanager
 def running_statistics(*, constant: bool = False, epsilon: float | None = None) -> Iterator[None]:
-    """Lets batch norms that are called in this context normalise as in evaluation, in training too.
+    """Lets batch norms that are called in this context normalize as in evaluation, in training too.
 
     Their running statistics stay as they are. It is read while a function is traced.
 

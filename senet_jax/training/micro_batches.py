@@ -25,7 +25,7 @@ def accumulate(
 ) -> tuple[PyTree[Array], PyTree[Array]]:
     """Takes the gradients of a batch as the mean of those of its parts.
 
-    Batch norm normalises over a part, and its running statistics move once a part. Part k of N has
+    Batch norm normalizes over a part, and its running statistics move once a part. Part k of N has
     the images k, k + N, k + 2N, ..., so that each device takes them of its own and the parts are
     the same on any mesh. Over a mesh the gradients of each part are reduced by themselves: N parts
     send N times the bytes.

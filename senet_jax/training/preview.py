@@ -16,7 +16,7 @@ from senet_jax.tasks.base import Arrays, Task
 
 @dataclasses.dataclass(frozen=True)
 class Preview:
-    """The images of a step after all augmentation, before they are normalised."""
+    """The images of a step after all augmentation, before they are normalized."""
 
     images: UInt8[np.ndarray, "n h w c"]
     """0 to 255, rounded."""

@@ -160,5 +160,5 @@ def test_small_images_are_in_memory_with_their_own_statistics(tmp_path):
     assert dataset.train.images.shape == (6, 8, 8, 3)
     assert sorted(dataset.train.images[:, 0, 0, 0].tolist()) == [0, 50, 100, 150, 200, 250]
     assert dataset.mean == pytest.approx((125 / 255, 0, 1))
-    # Green and blue have one value each: a deviation of 1 leaves them 0 after normalisation.
+    # Green and blue have one value each: a deviation of 1 leaves them 0 after normalization.
     assert dataset.std == pytest.approx((np.std([0, 50, 100, 150, 200, 250]) / 255, 1, 1))

@@ -22,7 +22,7 @@ COLOURS = Normalization((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 @pytest.fixture
 def members(tiny, random_variables):
-    """Two networks of different width, input and normalisation."""
+    """Two networks of different width, input and normalization."""
 
     def member(width, normalization, *views):
         model = zoo.create_model(tiny.model.name, widths=(width,), stem_width=width)

@@ -71,7 +71,7 @@ def resize(x, size, align):
 
 
 def logits_of(variables, crop, crop_size):
-    """Those of a normalised crop, which is made as large as a crop by black pixels."""
+    """Those of a normalized crop, which is made as large as a crop by black pixels."""
     shown = np.broadcast_to(-MEAN / STD, (*crop_size, 3)).astype(np.float32).copy()
     shown[: crop.shape[0], : crop.shape[1]] = crop
     return np.asarray(Small().apply(variables, shown[None], train=False)["out"][0], np.float64)
@@ -80,14 +80,14 @@ def logits_of(variables, crop, crop_size):
 def scores_of(variables, image, sliding):
     """One image, one crop after the other."""
     own, crop, align = image.shape[:2], sliding.crop, sliding.align_corners
-    normalised = (image / 255 - MEAN) / STD
+    normalized = (image / 255 - MEAN) / STD
     total = 0
     for scale in sliding.scales:
         long = max(own) if sliding.side == "long" else min(own)
         side = math.ceil((sliding.base or long) * scale)
         exact = [each * side / long for each in own]
         size = [int(each + 0.5) if sliding.side == "long" else int(each) for each in exact]
-        scaled = resize(normalised, size, align)
+        scaled = resize(normalized, size, align)
         padded = [max(each, of_crop) for each, of_crop in zip(size, crop, strict=True)]
         sums, counts = np.zeros((*padded, CLASSES)), np.zeros((*padded, 1))
         steps = [int(each * 2 / 3) for each in crop]

@@ -62,6 +62,6 @@ def checksum(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def photograph(height: int, width: int) -> np.ndarray:
-    """A normalised image (1, height, width, 3)."""
+    """A normalized image (1, height, width, 3)."""
     rng = np.random.default_rng(height * 1000 + width)
     return rng.standard_normal((1, height, width, 3)).astype(np.float32)

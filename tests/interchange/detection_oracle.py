@@ -205,7 +205,7 @@ def tiny(name: str) -> Detector:
 
 
 def batch(sizes: list[tuple[int, int]], padding: int = 32) -> tuple[np.ndarray, np.ndarray]:
-    """Normalised images, padded with zeros to multiples of 32, and their sizes."""
+    """Normalized images, padded with zeros to multiples of 32, and their sizes."""
     height, width = (-(-max(side) // padding) * padding for side in zip(*sizes, strict=True))
     images = np.zeros((len(sizes), height, width, 3), np.float32)
     for image, (rows, columns) in zip(images, sizes, strict=True):

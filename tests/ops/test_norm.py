@@ -29,7 +29,7 @@ def close(found, expected):
     )
 
 
-def normalised(x, mean, var, params, epsilon=1e-5):
+def normalized(x, mean, var, params, epsilon=1e-5):
     y = (x - np.asarray(mean)) / np.sqrt(np.asarray(var) + epsilon)
     return y * np.asarray(params["scale"]) + np.asarray(params["bias"])
 
@@ -37,7 +37,7 @@ def normalised(x, mean, var, params, epsilon=1e-5):
 def test_training_uses_the_biased_statistics_of_the_batch():
     state = variables()
     y, _ = BatchNorm(True).apply(state, jnp.float32(X), mutable=["batch_stats"])
-    expected = normalised(X, X.mean(AXES), X.var(AXES), state["params"])
+    expected = normalized(X, X.mean(AXES), X.var(AXES), state["params"])
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -53,7 +53,7 @@ def test_running_statistics_keep_nine_tenths_of_themselves():
 def test_evaluation_uses_the_running_statistics_and_keeps_them(epsilon):
     state = variables()
     y, new = BatchNorm(False, epsilon=epsilon).apply(state, jnp.float32(X), mutable=["batch_stats"])
-    expected = normalised(X, *state["batch_stats"].values(), state["params"], epsilon)
+    expected = normalized(X, *state["batch_stats"].values(), state["params"], epsilon)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
     for name, before in state["batch_stats"].items():
         np.testing.assert_array_equal(new["batch_stats"][name], before)
@@ -100,7 +100,7 @@ def test_running_statistics_are_the_mean_of_those_of_the_groups():
     x, state = rng.normal(rng.normal(0, 5, (6, 1, 1, 2)), 2, (6, 4, 5, 2)), variables()
     y, new = BatchNorm(True, group=2).apply(state, jnp.float32(x), mutable=["batch_stats"])
     parts = np.split(x, 3)
-    expected = [normalised(p, p.mean(AXES), p.var(AXES), state["params"]) for p in parts]
+    expected = [normalized(p, p.mean(AXES), p.var(AXES), state["params"]) for p in parts]
     np.testing.assert_allclose(y, np.concatenate(expected), rtol=1e-4, atol=1e-5)
     for name, moment in (("mean", np.mean), ("var", np.var)):
         batch = np.mean([moment(p, AXES) for p in parts], axis=0)
@@ -227,7 +227,7 @@ def test_both_forms_treat_nan_and_inf_alike(number):
 def test_a_large_running_mean_costs_no_accuracy():
     x, state = jnp.float32(1e4 + RNG.standard_normal((4, 16, 16, 2))), variables()
     params = state["params"]
-    expected = normalised(
+    expected = normalized(
         np.float64(x), *(f(np.float64(x), AXES) for f in (np.mean, np.var)), params
     )
     for target, mean in (("cpu", 0.0), ("gpu", 9_999.0)):
@@ -320,7 +320,7 @@ def test_samples_that_do_not_count_are_no_part_of_the_statistics(group):
     parts = [x[[0, 2]]] if group is None else [x[[0]], x[[2]]]
     moments = [(part.mean(AXES), part.var(AXES)) for part in parts]
     expected = np.concatenate(
-        [normalised(part, *own, state["params"]) for part, own in zip(parts, moments, strict=True)]
+        [normalized(part, *own, state["params"]) for part, own in zip(parts, moments, strict=True)]
     )
     np.testing.assert_allclose(y[jnp.array([0, 2])], expected, rtol=1e-4, atol=1e-4)
     for name, batch in zip(("mean", "var"), np.mean(moments, 0), strict=True):
@@ -346,7 +346,7 @@ def test_a_frozen_norm_may_be_constant_and_have_its_own_epsilon():
         return jnp.sum(y**2), y
 
     gradients, y = jax.grad(loss, has_aux=True)(state["params"], constant=True, epsilon=0.5)
-    close(y, normalised(X, *state["batch_stats"].values(), state["params"], 0.5))
+    close(y, normalized(X, *state["batch_stats"].values(), state["params"], 0.5))
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradients))
     gradients, _ = jax.grad(loss, has_aux=True)(state["params"])
     assert all((leaf != 0).any() for leaf in jax.tree.leaves(gradients))

@@ -22,7 +22,7 @@ from senet_jax.training.machine.allocator import keep_freed_memory
 class Detector:
     """A detector with given weights, its data, and steps of it.
 
-    Images are normalised and padded before, and masks stay grids over their boxes: what goes into
+    Images are normalized and padded before, and masks stay grids over their boxes: what goes into
     the network and comes out is that of senet_jax.
     """
 

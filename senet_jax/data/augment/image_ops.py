@@ -10,7 +10,7 @@ from collections.abc import Callable
 from PIL import Image, ImageEnhance, ImageOps
 
 FILL = (124, 116, 104)
-"""Mean colour of ImageNet, which is zero after normalisation."""
+"""Mean colour of ImageNet, which is zero after normalization."""
 
 Operation = Callable[[Image.Image, float], Image.Image]
 

@@ -25,7 +25,7 @@ def augment(
         images: Images, 0 to 255.
         key: Source of the random numbers.
         fill: Colour of the padding and of the cut-out square: the mean of the data set, which is
-            zero after normalisation, as in the papers.
+            zero after normalization, as in the papers.
         pad: Crop at random out of the image padded by this many pixels (ResNet, arXiv 1512.03385,
             section 4.2).
         flip: Mirror half of the images.

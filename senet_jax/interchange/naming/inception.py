@@ -2,7 +2,7 @@
 
 Weights come with what their images must be: those of Cadene's BN-Inception take BGR from 0 to 255
 less the means 104, 117 and 128; those of torchvision's Inception-v3 take (x - 0.5) / 0.5 for x from
-0 to 1, which torchvision itself makes of the usual normalised images (``transform_input``).
+0 to 1, which torchvision itself makes of the usual normalized images (``transform_input``).
 """
 
 import functools

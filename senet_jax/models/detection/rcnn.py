@@ -162,11 +162,11 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
         """Applies the network.
 
         Args:
-            images: Normalised images, padded at the bottom and the right. What the padding holds
+            images: Normalized images, padded at the bottom and the right. What the padding holds
                 does not matter: it counts as 0.
             sizes: Rows and columns of each without padding. If None, none is padded.
             targets: The objects, which training alone reads.
-            train: Normalise with the batch's statistics, and return the losses.
+            train: Normalize with the batch's statistics, and return the losses.
             **arguments: Others of the backbone, such as ``drop_block_scale``.
         """
         if not train:

@@ -96,8 +96,8 @@ class Segmenter(SegmenterFields, nn.Module, kw_only=True):
         """Applies the network.
 
         Args:
-            images: Normalised images.
-            train: Normalise with the batch's statistics and drop what the fields say.
+            images: Normalized images.
+            train: Normalize with the batch's statistics and drop what the fields say.
             **arguments: Others of the backbone, such as ``drop_block_scale``.
         """
         check_images(images)
