@@ -153,7 +153,7 @@ def python_of(text):
 
 
 def run(folder, *arguments):
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    environment = {**os.environ, "PYTHONPATH": str(folder), "CHECK_ANNOTATIONS": "1"}
     command = [sys.executable, *map(str, arguments)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -169,7 +169,7 @@ def changed(source, hunk):
     """A file after a change as a diff shows it, without numbers of lines."""
     lines = hunk.splitlines(keepends=True)
     before = "".join(line[1:] for line in lines if line[0] in " -")
-    assert source.count(before) == 1, before
+    assert source.count(before) == 1, f"a diff on the page is not of the tree any more:\n{before}"
     return source.replace(before, "".join(line[1:] for line in lines if line[0] in " +"))
 
 
