@@ -23,13 +23,16 @@ class _Watch:
 
     def __init__(self, ends_within_s: float | None) -> None:
         self._ends_within_s = ends_within_s
-        self._delivered, self._said = threading.Event(), False
+        self._received, self._delivered = threading.Event(), threading.Event()
+        self._said = False
         self._renewed = False
         ours, self._interrupts = socket.socketpair()
         ours.setblocking(False)
         # Python's handlers wait for the main thread to return from C; a byte is written at once.
         signal.set_wakeup_fd(ours.detach(), warn_on_full_buffer=False)
-        threading.Thread(target=self._run, name="interrupts", daemon=True).start()
+        # Both now: from Python 3.12 on, an interpreter that ends starts no more threads.
+        for target in (self._run, self._end_late):
+            threading.Thread(target=target, name="interrupts", daemon=True).start()
         signal.signal(signal.SIGINT, self.interrupt)
         signal.signal(signal.SIGURG, lambda number, frame: None)
         sys.unraisablehook = self._unraisable
@@ -54,11 +57,12 @@ class _Watch:
                     first = False
                     # The main thread may have SIGINT blocked, and waits on until it is woken.
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
-                    threading.Thread(target=self._end_late, daemon=True).start()
+                    self._received.set()
                 else:
                     self.end()
 
     def _end_late(self) -> None:
+        self._received.wait()
         if self._delivered.wait(DELIVERED_WITHIN_S):
             if self._ends_within_s is None:
                 return
@@ -84,7 +88,9 @@ class _Watch:
             # Not at once: it would be raised in this callback.
             again = threading.Timer(0.01, _thread.interrupt_main)
             again.daemon = True
-            again.start()
+            # An interpreter that ends anyway starts none.
+            with contextlib.suppress(RuntimeError):
+                again.start()
         else:
             sys.__unraisablehook__(what)
 

@@ -82,12 +82,20 @@ IN_DEL = f"""class Waits:
 LEAVES_A_THREAD = f"""import threading
     threading.Thread(target=time.sleep, args=(60,)).start()
     {WAITS}"""
+STARTS_NO_THREAD = f"""import threading
+    def start(thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+    threading.Thread.start = start
+    {SWALLOWS}"""
 
 
 @pytest.mark.parametrize(
     "body",
-    [WAITS, BLOCKED, IN_C, SWALLOWS, IN_DEL, LEAVES_A_THREAD],
-    ids=["in Python", "blocked", "in C", "swallowed", "in a destructor", "with a thread left"],
+    [WAITS, BLOCKED, IN_C, SWALLOWS, IN_DEL, LEAVES_A_THREAD, STARTS_NO_THREAD],
+    ids=[
+        *("in Python", "blocked", "in C", "swallowed", "in a destructor", "with a thread left"),
+        "at the end of the interpreter",
+    ],
 )
 def test_an_interrupt_is_one_line_and_code_130(body):
     code, err, seconds = interrupted(COMMAND.format(body=body, ends_within_s=0.3))
