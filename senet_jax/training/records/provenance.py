@@ -27,7 +27,7 @@ def provenance(config: TrainConfig, mesh: Mesh) -> dict[str, Any]:
         "config": saved_config(config),
         "code": {
             "senet_jax": senet_jax.__version__,
-            **_commit(Path(__file__).parent),
+            **commit(),
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
@@ -39,18 +39,25 @@ def provenance(config: TrainConfig, mesh: Mesh) -> dict[str, Any]:
     }
 
 
-def _commit(folder: Path) -> dict[str, Any]:
-    """The commit of the checkout that the code runs from, and whether files differ from it."""
+def commit() -> dict[str, Any]:
+    """The commit of the checkout that this file is in, and whether files differ from it.
+
+    Returns:
+        "commit" and "changed"; nothing if the file is in no checkout.
+    """
+    here = Path(__file__)
 
     def git(*command: str) -> str | None:
         try:
-            done = subprocess.run(["git", *command], capture_output=True, text=True, cwd=folder)
+            done = subprocess.run(
+                ["git", *command], capture_output=True, text=True, cwd=here.parent
+            )
         except OSError:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
     # Installed into the environment of some other project, the code is not what git knows there.
-    if git("ls-files", "--error-unmatch", "checkpoint.py") is None:
+    if git("ls-files", "--error-unmatch", here.name) is None:
         return {}
     return {
         "commit": git("rev-parse", "HEAD"),
