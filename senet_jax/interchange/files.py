@@ -195,7 +195,8 @@ def _decoding(path: Path, kind: str) -> Iterator[None]:
 def _read_safetensors(path: Path, _: WeightsOf) -> dict[str, Any]:
     arrays = {}
     with _decoding(path, "safetensors file"):
-        for name, view in safetensors.deserialize(read_bytes(path)):
+        # safetensors has them in no order.
+        for name, view in sorted(safetensors.deserialize(read_bytes(path)), key=_name):
             if view["dtype"] not in _DTYPES:
                 raise UsageError(
                     f"{path}: {printable(name)} is of dtype {view['dtype']}: write it as F32, F16 "
@@ -204,6 +205,10 @@ def _read_safetensors(path: Path, _: WeightsOf) -> dict[str, Any]:
             array = np.frombuffer(view["data"], _DTYPES[view["dtype"]])
             arrays[name] = array.reshape(view["shape"])
     return arrays
+
+
+def _name(named: tuple[str, Any]) -> str:
+    return named[0]
 
 
 def _read_npz(path: Path, _: WeightsOf) -> dict[str, Any]:
@@ -309,6 +314,9 @@ def _harmless() -> list[Any]:
 
 
 def _write_safetensors(path: Path, arrays: dict[str, np.ndarray], about: dict[str, str]) -> None:
+    # safetensors replaces the file by one that its owner alone may read.
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
     try:
         safetensors.numpy.save_file(arrays, path, metadata={"format": "pt", **about})
     except safetensors.SafetensorError as error:
@@ -317,6 +325,7 @@ def _write_safetensors(path: Path, arrays: dict[str, np.ndarray], about: dict[st
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+    path.chmod(mode)
 
 
 def _write_npz(path: Path, arrays: dict[str, np.ndarray], about: dict[str, str]) -> None:

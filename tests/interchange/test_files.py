@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pickle
+import stat
 import zipfile
 
 import jax.numpy as jnp
@@ -320,3 +321,13 @@ def test_what_does_not_fit_is_said_of_the_file(tmp_path):
     save_arrays(tmp_path / "weights.npz", ARRAYS)
     with pytest.raises(UsageError, match=r"weights\.npz: the weights do not fit cifar_resnet8"):
         load_weights(tmp_path / "weights.npz", "cifar_resnet8")
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_a_file_may_be_read_by_whom_the_umask_lets(tmp_path, suffix):
+    before = os.umask(0o027)
+    try:
+        save_arrays(tmp_path / f"w.{suffix}", {"x": np.zeros(2)})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / f"w.{suffix}").stat().st_mode) == 0o640
