@@ -71,7 +71,9 @@ def choose(kind: str, name: str, valid: Iterable[str]) -> str:
     valid = sorted(valid)
     if name in valid:
         return name
-    near = difflib.get_close_matches(name, valid, n=4, cutoff=0.5)
+    spelled = {each.lower(): each for each in valid}
+    near = difflib.get_close_matches(name.lower(), spelled, n=4, cutoff=0.5)
+    near = [spelled[each] for each in near]
     if near:
         hint = f"did you mean {' or '.join(near)}?"
     elif len(valid) <= _LISTED:

@@ -97,6 +97,8 @@ def test_a_pattern_without_a_match_is_refused(capsys):
         (["demo", "--model.attention.squeeze", "avgg"], "did you mean avg"),
         (["demo", "--model.atention.gate", "tanh"], "did you mean --model.attention.gate"),
         (["demo", "--epoch", "3"], "did you mean --epochs"),
+        (["demo", "--lr", "0.1"], "did you mean --optimizer.learning-rate"),
+        (["demo", "--model.gate", "tanh"], "did you mean --model.attention.gate"),
         (["demo", "--data.batch-size", "12"], "cannot be divided over 8 devices: use 8 or 16"),
         (["demo", "--mesh.data", "9"], "there are 8"),
         (["demo", "--model.attention.reduction", "17"], "leaves no hidden channel of 16"),
@@ -194,7 +196,7 @@ def test_train_evaluate_and_train_again(capsys, tiny_run):
     before = (run_dir / "metrics.jsonl").read_text()
     code, out, _ = run(capsys, *arguments)
     assert code == 0
-    assert "resuming after step 22 of 22" in out
+    assert "the run has ended, with step 22 of 22" in out
     assert (run_dir / "metrics.jsonl").read_text() == before
     assert "epochs: 3, not 2" in refused(capsys, *arguments, "--epochs", "3")
 

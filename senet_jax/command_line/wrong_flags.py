@@ -14,6 +14,9 @@ from senet_jax.text import printable
 NEAREST = 3
 """Flags that are named where one is unknown."""
 
+ELSEWHERE = {"lr": "learning-rate", "wd": "weight-decay", "pretrained": "init-weights"}
+"""Names that other programs have for fields."""
+
 _LONGEST = 60
 """Characters of a wrong value that a message repeats."""
 
@@ -40,8 +43,14 @@ def unknown_argument(prog: str, argument: str, flags: Iterable[str]) -> UsageErr
 
 def _nearest(name: str, flags: Iterable[str]) -> list[str]:
     """The flags that are most like a name, as a whole or in what stands after the last dot."""
+    group, dot, last = name.lstrip("-").rpartition(".")
+    last = ELSEWHERE.get(last, last)
+    name = f"--{group}{dot}{last}"
 
     def likeness(flag: str) -> float:
+        if last == flag.lstrip("-").rpartition(".")[2]:
+            # The very field, of another group.
+            return 0.97
         whole = difflib.SequenceMatcher(None, name, flag).ratio()
         end = difflib.SequenceMatcher(None, name.lstrip("-"), flag.rpartition(".")[2]).ratio()
         # Not for short ends, which have letters in common with anything.

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ from senet_jax.text import printable
 
 if TYPE_CHECKING:
     from senet_jax.data.card import Card
+    from senet_jax.data.image_files import ImageFiles
     from senet_jax.inference.trained import Trained
 
 EXAMPLES = """examples:
@@ -171,6 +173,8 @@ def run(options: argparse.Namespace) -> int:
                 f"{network.name} has other classes than {networks[0].name}: networks of one "
                 "ensemble must have the same."
             )
+    if not card.photographs:
+        _tell_reduced(images, card)
     names = readable(card.classes)
     members = [network.member(**views) for network in networks]
     ensemble = Ensemble(members, make_mesh(options.devices))
@@ -188,6 +192,24 @@ def run(options: argparse.Namespace) -> int:
             top = np.argsort(-log_p, kind="stable")[: options.top]
             _print(images.name(index), [(names[c], float(np.exp(log_p[c]))) for c in top], options)
     return code
+
+
+def _tell_reduced(images: "ImageFiles", card: "Card") -> None:
+    """Says if the first image is of another size than the small ones that the network learned."""
+    from senet_jax.data.decode import Unreadable, read_size
+
+    height, width, channels = card.image_shape
+    try:
+        size = read_size(images[0][0])
+    except Unreadable:
+        return  # It is named when its turn comes.
+    if size != (height, width):
+        grey = "grey " if channels == 1 else ""
+        print(
+            f"{printable(images.name(0))} has {size[0]}x{size[1]} pixels: images are reduced to "
+            f"the {height}x{width} {grey}pixels of {card.name}.",
+            file=sys.stderr,
+        )
 
 
 def _dense_task(options: argparse.Namespace) -> str | None:

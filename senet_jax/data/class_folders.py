@@ -77,7 +77,7 @@ class FolderSource(EncodedSource):
             LOGGER.warning("%s", sentence)
         if absent:
             where = printable(str(self._folder))
-            LOGGER.warning("%s has no folders of the classes %s", where, _some(absent))
+            LOGGER.warning("%s has no folder of the class %s", where, _some(absent))
         if alike := look_alikes(self._files):
             LOGGER.warning(
                 "%s: %d names of images look like others, composed and decomposed in Unicode "

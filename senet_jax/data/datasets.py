@@ -15,6 +15,7 @@ from senet_jax.data.decode import Unreadable, decode
 from senet_jax.data.sources import ArraySource, RecordSource, Source
 from senet_jax.data.tfds_folder import expanded, find_prepared, open_prepared
 from senet_jax.errors import UsageError, choose
+from senet_jax.files import is_folder
 
 LOGGER = logging.getLogger(__name__)
 
@@ -117,6 +118,11 @@ def _tfds(name: str, directory: Path | None, size: int) -> Dataset:
         "where it is."
     )
     folder = find_prepared(name, where)
+    if folder is None and is_folder(where / "train"):
+        raise UsageError(
+            f"{name} is not in {where}, where there is a folder train: images in folders of their "
+            "classes are the data set named folder (--data.name folder in training, else --data)."
+        )
     if folder is None:
         raise UsageError(f"{name} is not in {where} as array_record: {prepare}")
     info = open_prepared(folder).info

@@ -487,7 +487,7 @@ def _misfit(
     text = _complaint(f"the weights do not fit {name}", problems)
     likely = [] if fits_but_head else _likely(body, channels)
     if likely and name not in likely:
-        text += f"\nOf the model: these are the shapes of {' or '.join(likely)}."
+        text += f"\nAbout the model: the weights have the shapes of {' or '.join(likely)}."
     return MisfitError(text, classes)
 
 

@@ -198,8 +198,10 @@ def check_images(images: Array, smallest: int = 1) -> None:
     if not isinstance(images, jax.Array | np.ndarray):
         raise UsageError(f"images must be an array (n, h, w, c), not a {type(images).__name__}.")
     shape = images.shape
-    if len(shape) != 4 or 0 in shape:
+    if len(shape) != 4:
         raise UsageError(f"images must be (n, h, w, c), not {shape}.")
+    if 0 in shape:
+        raise UsageError(f"images must be (n, h, w, c) of at least 1 each, not {shape}.")
     if shape[1] in (1, 3) and min(shape[2:]) > MOST_CHANNELS:
         raise UsageError(
             f"images must be (n, h, w, c), not {shape}, which is (n, c, h, w), PyTorch's layout: "

@@ -8,7 +8,7 @@ from typing import Any
 
 from flax import linen as nn
 
-from senet_jax.errors import choose
+from senet_jax.errors import UsageError, choose
 from senet_jax.models import (
     densenet,
     inception,
@@ -216,7 +216,18 @@ def check_fields(name: str, fields: Iterable[str]) -> None:
     """
     valid = find(name).fields
     for field in fields:
+        if field not in valid and field in _ELSEWHERE:
+            raise UsageError(f"{name} has no field {field!r}: {_ELSEWHERE[field]}.")
         choose(f"field of {name}", field, valid)
+
+
+_OF_ATTENTION = "it is one of the attention, as in attention=SqueezeExciteConfig({}=...)"
+_ELSEWHERE = {
+    "pretrained": "weights are read by senet_jax.interchange.load_weights or from_torch",
+    "in_chans": "the images that are given to init have the channels",
+    **{field: _OF_ATTENTION.format(field) for field in ("gate", "squeeze", "reduction")},
+}
+"""Fields that networks of other programs have, or that users look for in the wrong place."""
 
 
 def find(name: str) -> ZooEntry:

@@ -120,7 +120,9 @@ def train(
         note_owner(config)
         restored = checkpoints.restore_newest(run.abstract)
         if restored:
-            print(f"resuming after step {restored.step:,} of {run.batches.steps:,}", flush=True)
+            ended = restored.step >= run.batches.steps
+            done = "the run has ended, with" if ended else "resuming after"
+            print(f"{done} step {restored.step:,} of {run.batches.steps:,}", flush=True)
             position = LoopState(restored.state, restored.step, Meter(restored.extra["meter"]))
         else:
             position = LoopState(run.fresh_state(), 0, Meter())
@@ -319,7 +321,10 @@ class _Loop:
         with self.sessions.account.during("checkpoint"):
             self.checkpoints.wait()
         self.sessions.write(step)
-        raise Preempted(f"stopped by a signal after step {step:,}; the state is saved.")
+        raise Preempted(
+            f"stopped by a signal after step {step:,}; the state is saved, and the same command "
+            "resumes."
+        )
 
 
 def _first_images(batch: Arrays) -> np.ndarray:

@@ -285,7 +285,7 @@ def _batches(config: TrainConfig, task: Task, dataset: Dataset) -> TrainBatches:
     if images < data.batch_size:
         raise UsageError(
             f"a batch of {data.batch_size} is larger than the {images} training images: lower "
-            "data.batch_size."
+            "--data.batch-size."
         )
     host = Host(jax.process_index(), jax.process_count())
     if data.batch_size % host.count:

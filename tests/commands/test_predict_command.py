@@ -47,6 +47,13 @@ def test_predictions_are_the_most_probable_classes(command, digits, images):
     assert len(out.splitlines()) == 2 * 6
 
 
+def test_a_photograph_that_is_reduced_to_a_digit_is_said(command, digits, tmp_path):
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(tmp_path / "photo.png")
+    code, _, err = command("predict", tmp_path / "photo.png", "--run", digits)
+    assert code == 0
+    assert err.endswith("30x40 pixels: images are reduced to the 8x8 grey pixels of digits.\n")
+
+
 def test_exif_turns_images_if_asked(command, digits, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -43,6 +43,12 @@ def test_a_missing_set_names_the_command_that_prepares_it(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_is_taken_for_a_prepared_set_is_said(tmp_path):
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    with pytest.raises(UsageError, match="where there is a folder train: .*--data.name folder"):
+        open_dataset("cifar10", tmp_path)
+
+
 with tfds.core.registered.skip_registration():
 
     class Cifar10(tfds.core.GeneratorBasedBuilder):

@@ -63,7 +63,7 @@ def test_a_class_without_images_is_refused_by_name(folder, split):
 def test_a_class_that_validation_lacks_is_said(folder, caplog):
     shutil.rmtree(folder / "val" / "dog")
     assert open_dataset("folder", folder, 8).val.labels.tolist() == [0, 2]
-    assert "val has no folders of the classes dog" in caplog.text
+    assert "val has no folder of the class dog" in caplog.text
 
 
 def test_images_in_folders_of_a_class_belong_to_it(folder, caplog):

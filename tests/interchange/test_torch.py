@@ -266,7 +266,7 @@ def test_a_wrong_model_is_told_which_it_is():
     with pytest.raises(UsageError) as caught:
         from_torch("resnet50", goldens()["resnest50d"].state_dict())
     message = str(caught.value)
-    assert "Of the model: these are the shapes of resnest50d" in message
+    assert "About the model: the weights have the shapes of resnest50d" in message
     assert "drop_head" not in message
     assert len(message) < 3000
 

@@ -167,6 +167,10 @@ def test_models_are_values():
     ("name", "fields", "message"),
     [
         ("serenset50", {}, "unknown model 'serenset50': did you mean seresnet50"),
+        ("SEResNet50", {}, "unknown model 'SEResNet50': did you mean seresnet50"),
+        ("resnet50", {"pretrained": True}, "no field 'pretrained': weights are read by senet_jax"),
+        ("resnet50", {"in_chans": 1}, "the images that are given to init have the channels"),
+        ("seresnet50", {"gate": "tanh"}, r"attention=SqueezeExciteConfig\(gate=\.\.\.\)"),
         ("cifar_resnet2", {}, "unknown model 'cifar_resnet2': did you mean cifar_resnet"),
         ("resnet50", {"num_class": 10}, "field of resnet50 'num_class': did you mean num_classes"),
         ("resnet50", {"parent": None}, "unknown field of resnet50 'parent'"),
