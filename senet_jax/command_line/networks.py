@@ -319,8 +319,8 @@ def _advised(error: "MisfitError", classes: str) -> UsageError:
     if error.head_classes is None:
         return error
     return UsageError(
-        f"{error.problems}\nAbout the head: {classes}, name the data set that the weights were "
-        "trained on with --data."
+        f"{error.problems}\nAbout the head: {classes}; give a data set that has the classes of the "
+        "weights, in their order, with --data and --data-dir."
     )
 
 

@@ -60,8 +60,8 @@ def test_each_command_advises_what_it_can_do(command, weights, tmp_path):
     ):
         said = advice(command, *arguments)
         assert said == (
-            "About the head: digits has 10 classes, name the data set that the weights were "
-            "trained on with --data."
+            "About the head: digits has 10 classes; give a data set that has the classes of the "
+            "weights, in their order, with --data and --data-dir."
         )
     train = ("train", "demo", "--model.name", "tiny", "--init-weights", weights)
     said = advice(command, *train, "--mesh.data", 1, "--run-dir", tmp_path / "run")

@@ -45,7 +45,7 @@ def test_a_missing_set_names_the_command_that_prepares_it(name, tmp_path):
 
 def test_a_folder_that_is_taken_for_a_prepared_set_is_said(tmp_path):
     (tmp_path / "train" / "cat").mkdir(parents=True)
-    with pytest.raises(UsageError, match="where there is a folder train: .*--data.name folder"):
+    with pytest.raises(UsageError, match=r"where there is a folder train: .*--data\.name folder"):
         open_dataset("cifar10", tmp_path)
 
 

@@ -63,7 +63,9 @@ def draw_gates(
                 for path in range(1, len(of_all.reshape(-1, of_all.shape[-1]))):
                     axes.axvline(path * of_all.shape[-1] - 0.5, color="black", linestyle=":")
             row[0].set_ylabel(g.block.name, fontsize=8)
-        grid[0, 0].set_title("mean gate", fontsize=9)
+        some = len(labels) < len(classes)
+        shown = f", {len(labels)} of {len(classes)} classes" if some else ""
+        grid[0, 0].set_title(f"mean gate{shown}", fontsize=9)
         grid[0, 1].set_title("standard deviation over images", fontsize=9)
         paths = any(len(g.block.shape) > 1 for g in gates)
         for axes in grid[-1]:
