@@ -30,6 +30,8 @@ TRAINING: dict[str, Any] = {
     "linestyle": "--",
     "label": "training",
 }
+LOSS = Metric("loss", "loss", higher_is_better=False)
+"""What is drawn of a training that measures nothing else."""
 VALIDATION: dict[str, Any] = {"color": "#0b5394", "linewidth": 1.4, "label": "validation"}
 
 
@@ -37,7 +39,8 @@ def draw_curves(run_dir: Path, title: str, task: type[Task]) -> Path:
     """Draws the metrics of a run by epoch, training and validation, into ``curves.png``.
 
     The training curve is the mean over the steps of an epoch, of augmented images and parameters
-    that still change; the validation curve is taken at the end of an epoch.
+    that still change; the validation curve is taken at the end of an epoch. If training measures
+    none of the metrics, as in detection, its loss has a panel of its own.
 
     Args:
         run_dir: Folder of a run that has metrics.
@@ -46,6 +49,8 @@ def draw_curves(run_dir: Path, title: str, task: type[Task]) -> Path:
     """
     lines = read_metrics(run_dir)
     metric, *_ = metrics = reported(task)
+    if not any(f"train/{each.key}" in line for line in lines for each in metrics):
+        metrics = [*metrics, LOSS]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.25 * len(metrics), 2.6), layout="constrained")
         *left, right = figure.subplots(1, len(metrics), squeeze=False)[0]
@@ -56,18 +61,22 @@ def draw_curves(run_dir: Path, title: str, task: type[Task]) -> Path:
             # Early epochs are far off; on a linear axis the rest would be a flat line.
             axes.set_yscale("log")
         if metric.range:
-            right.set_ylim(bottom=metric.range[0])
+            right.set_ylim(bottom=metric.range[0], top=1.08 * right.dataLim.ymax or None)
         for final in [line for line in lines if metric.validation in line][-1:]:
             value = metric.shown(final[metric.validation])
             right.annotate(
                 figure_text(f"{value:.{metric.digits}f} {metric.shown_unit}".rstrip()),
-                (final["epoch"], value),
-                xytext=(0, 8),
+                (1, value),
+                # Behind the axis, at the height of the value.
+                xycoords=right.get_yaxis_transform(),
+                xytext=(4, 0),
                 textcoords="offset points",
-                ha="right",
+                va="center",
                 color=VALIDATION["color"],
             )
-        right.legend(loc="best")
+        for axes in (right, *left):
+            if axes is right or len(metrics) > len(reported(task)):
+                axes.legend(loc="best")
         figure.suptitle(figure_text(title), fontsize=9)
         file = run_dir / "curves.png"
         save_figure(figure, file)
@@ -92,6 +101,8 @@ def _draw(axes: Axes, lines: list[Line], metric: Metric) -> None:
     for split, style in (("train", TRAINING), ("val", VALIDATION)):
         key = f"{split}/{metric.key}"
         points = [(line["epoch"], metric.shown(line[key])) for line in lines if key in line]
+        if not points:
+            continue
         axes.plot(
             [epoch for epoch, _ in points],
             [value for _, value in points],

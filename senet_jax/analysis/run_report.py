@@ -7,6 +7,7 @@ import datetime
 from pathlib import Path
 
 from senet_jax.analysis.plots import draw_curves
+from senet_jax.models.configured import changes_of_attention
 from senet_jax.tasks import find_task
 from senet_jax.tasks.base import reported
 from senet_jax.training.records.goodput import Goodput, goodput_of, read_sessions
@@ -24,7 +25,8 @@ def draw_run(run_dir: Path) -> Path:
     task = find_task(config.task)
     card = read_card(run_dir)
     name = config.data.name if card is None else card.name
-    return draw_curves(run_dir, f"{task.network_name(config)} on {name}", task)
+    network = task.network_name(config) + changes_of_attention(config.model)
+    return draw_curves(run_dir, f"{network} on {name}", task)
 
 
 def report_run(run_dir: Path) -> str:

@@ -1,10 +1,13 @@
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from senet_jax.analysis import plots
 from senet_jax.analysis.plots import draw_curves
 from senet_jax.tasks.classification import Classification
+from senet_jax.tasks.detection import Detection
 
 
 def write(run_dir, lines):
@@ -41,3 +44,18 @@ def test_one_epoch_is_drawn_as_a_point(tmp_path):
     file = draw_curves(write(tmp_path / "one", [line(1, 2.0)]), "a", Classification)
     assert file == tmp_path / "one" / "curves.png"
     assert ink(file) > 20
+
+
+def test_a_task_that_measures_nothing_in_training_has_its_loss_drawn(tmp_path, monkeypatch):
+    rows = [
+        {"step": 1, "epoch": 1.0, "train/loss": 3.0},
+        {"step": 2, "epoch": 2.0, "train/loss": 2.0, "val/AP": 0.8, "val/AP50": 0.9},
+    ]
+    figures = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, file: figures.append(figure))
+    draw_curves(write(tmp_path / "run", rows), "a", Detection)
+    loss, ap = figures[0].axes
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["training"]
+    assert [text.get_text() for text in ap.get_legend().get_texts()] == ["validation"]
+    assert loss.lines[0].get_ydata().tolist() == [3.0, 2.0]
+    assert ap.get_ylim() == pytest.approx((0, 86.4))
