@@ -28,6 +28,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax  # noqa: E402
+import jaxtyping  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
@@ -41,6 +42,14 @@ if os.environ.get("CHECK_ANNOTATIONS"):
     )
 
 pytest_plugins = ["tests.tiny_runs", "tests.median_task"]
+
+
+@pytest.fixture
+def unchecked():
+    """Lets wrong types and shapes pass the checks of annotations, to the errors that users get."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -76,8 +76,8 @@ def _share(part: Array, whole: Array) -> Array:
 
 def clip(
     boxes: Float[Array, "*dims 4"],
-    height: float | Float[Array, ""],
-    width: float | Float[Array, ""],
+    height: float | Float[Array, "*#dims"],
+    width: float | Float[Array, "*#dims"],
 ) -> Float[Array, "*dims 4"]:
     """Moves the corners that lie outside an image to its border.
 
@@ -132,7 +132,7 @@ def encode(
 
 def decode(
     deltas: Float[Array, "*dims 4"],
-    anchors: Float[Array, "*dims 4"],
+    anchors: Float[Array, "*#dims 4"],
     weights: Weights = RPN_WEIGHTS,
     largest: float = LARGEST_LOG_RATIO,
 ) -> Float[Array, "*dims 4"]:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from senet_jax.ops.target import for_gpu
 
 
-def relu_of_sum(x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
+def relu_of_sum(x: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
     """``nn.relu``, with a gradient that reads the result on GPUs.
 
     The result is in memory for the gradient of the convolution that comes next. XLA would rather

@@ -58,6 +58,8 @@ def state_dict(name):
 def detections(own: Detector, state, images, sizes):
     """Detections of a detector with these weights, in float64 if the images are of that."""
     if images.dtype == np.float64:
+        # jax would find a gather that another test traced with indices of 32 bits.
+        jax.clear_caches()
         with jax.enable_x64(True):
             return _detections(own, state, images, sizes)
     return _detections(own, state, images, sizes)
@@ -82,6 +84,8 @@ def losses_of(own: Detector, state, images, sizes, targets):
     All is computed in float64 if the images are of float64.
     """
     if images.dtype == np.float64:
+        # jax would find a gather that another test traced with indices of 32 bits.
+        jax.clear_caches()
         with jax.enable_x64(True):
             return _losses_of(own, state, images, sizes, targets)
     return _losses_of(own, state, images, sizes, targets)

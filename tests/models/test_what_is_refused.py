@@ -75,6 +75,7 @@ def test_fields_out_of_range_are_refused_by_name(name, fields, message):
         ([[[[0.5]]]], "must be an array .*, not a list"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_no_batch_of_images_is_refused(images, message):
     with pytest.raises(UsageError, match=message):
         NETWORK.init(jax.random.key(0), images, train=False)

@@ -65,6 +65,7 @@ def test_a_pyramid_has_an_array_a_level():
     assert levels[1][3 * 13 + 1].tolist() == [3 * 8 - 32, 8 - 32, 3 * 8 + 32, 8 + 32]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_gives_no_anchors_is_refused():
     for wrong in (lambda: cell_anchors([], [1.0]), lambda: cell_anchors([8], [-1.0])):
         with pytest.raises(UsageError, match="positive sizes and ratios"):

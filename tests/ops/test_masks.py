@@ -141,6 +141,7 @@ def test_boxes_without_sense_and_no_boxes_are_empty(style):
     assert degenerate.sum() <= 1
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_an_unknown_style_is_refused():
     with pytest.raises(UsageError, match="detectron2"):
         paste_mask(np.ones((2, 2), "f4"), np.float32([0, 0, 1, 1]), 4, 4, "detectron")

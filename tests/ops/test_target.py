@@ -17,6 +17,7 @@ def test_the_backend_decides_unless_a_target_is_named(backend, monkeypatch):
     assert target() == backend
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_an_unknown_target_is_refused():
     with pytest.raises(UsageError, match="gpu"), compiled_for("gpus"):
         pass

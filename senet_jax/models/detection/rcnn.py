@@ -273,7 +273,7 @@ class FasterRCNN(DetectorFields, nn.Module, kw_only=True):
         return [self.anchor_sizes[start : start + of_level] for start in starts]
 
     def _pyramid(
-        self, images: Float[Array, "n h w c"], compute: Compute, arguments: Mapping[str, Any]
+        self, images: Float[Array, "n h w colors"], compute: Compute, arguments: Mapping[str, Any]
     ) -> list[Level]:
         """The levels of the pyramid; called in the compact method."""
         until = range(1, self.frozen_stages + 1)

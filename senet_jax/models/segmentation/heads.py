@@ -188,7 +188,9 @@ class DeepLabV3PlusHead(ASPPHead):
         return jnp.concatenate([enlarged.astype(x.dtype), low], axis=-1)
 
 
-def depth_to_space(x: Float[Array, "n h w k*k*c"], k: int) -> Float[Array, "n h*k w*k c"]:
+def depth_to_space(
+    x: Float[Array, "n h w c"], k: int
+) -> Float[Array, "n h*{k} w*{k} c//({k}*{k})"]:
     """Spreads the channels of each position over ``k`` x ``k`` positions, row by row."""
     n, h, w, channels = x.shape
     c = channels // (k * k)

@@ -134,7 +134,7 @@ class Segmenter(SegmenterFields, nn.Module, kw_only=True):
         """
         raise NotImplementedError
 
-    def last(self, maps: Maps) -> Float[Array, "n h w c"]:
+    def last(self, maps: Maps) -> Float[Array, "n _ _ _"]:
         """The map of the last stage."""
         return maps[self.backbone.stage_numbers[-1]]
 
