@@ -31,7 +31,7 @@ TRAINING: dict[str, Any] = {
     "label": "training",
 }
 LOSS = Metric("loss", "loss", higher_is_better=False)
-"""What is drawn of a training that measures nothing else."""
+"""The curve of a training that measures none of the metrics."""
 VALIDATION: dict[str, Any] = {"color": "#0b5394", "linewidth": 1.4, "label": "validation"}
 
 

@@ -46,7 +46,7 @@ def test_one_epoch_is_drawn_as_a_point(tmp_path):
     assert ink(file) > 20
 
 
-def test_a_task_that_measures_nothing_in_training_has_its_loss_drawn(tmp_path, monkeypatch):
+def test_the_loss_is_drawn_where_training_measures_nothing_else(tmp_path, monkeypatch):
     rows = [
         {"step": 1, "epoch": 1.0, "train/loss": 3.0},
         {"step": 2, "epoch": 2.0, "train/loss": 2.0, "val/AP": 0.8, "val/AP50": 0.9},
