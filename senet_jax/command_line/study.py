@@ -26,7 +26,7 @@ from senet_jax.studies.slurm import Detached, SlurmOptions, run_array
 from senet_jax.terminal import escaped_output
 from senet_jax.training.presets import SENET, preset
 from senet_jax.training.records.lock import folder_lock
-from senet_jax.training.records.run_dir import CONFIG
+from senet_jax.training.records.run_dir import CARD, CONFIG
 
 
 class Stopped(Exception):
@@ -233,7 +233,7 @@ def _run(study: str, options: Options, cells: dict[str, TrainConfig], baseline: 
     check_baseline(baseline, cells)
     folder = options.out or Path("runs") / study / options.data
     for place in (folder, *folder.parents):
-        if (place / CONFIG).exists():
+        if (place / CONFIG).exists() and (place / CARD).exists():
             raise UsageError(
                 f"{place} is the folder of a run: choose one outside it for the study with --out."
             )

@@ -245,13 +245,14 @@ def test_an_ablation_of_another_attention_leaves_it_as_it_is():
 
 def test_a_study_does_not_write_into_a_run(tmp_path, monkeypatch, capsys):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text("{}")
+    for name in ("config.json", "dataset.json"):
+        (tmp_path / "run" / name).write_text("{}")
     out = str(tmp_path / "run" / "digits")
     title, description, cells, options = declared("attention_zoo")
     monkeypatch.setattr("sys.argv", [title, "--out", out])
     assert study.main(title, description, cells, **options) == 2
     assert f"{tmp_path / 'run'} is the folder of a run" in capsys.readouterr().err
-    assert [file.name for file in (tmp_path / "run").iterdir()] == ["config.json"]
+    assert not Path(out).exists()
 
 
 def test_a_flag_that_no_study_has_is_answered_with_the_nearest(monkeypatch, capsys):
