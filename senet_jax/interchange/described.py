@@ -63,16 +63,16 @@ def network_of(source: str | os.PathLike[str], name: str) -> ModelConfig:
 
     try:
         values = json.loads(text)
-        if values.get("attention", {}).get("kind") == OWN:
-            raise UsageError(
-                f"{source} is of a {values['name']} with parts of a script's own, which no config "
-                "describes: load it there (load_weights)."
-            )
-        config = dacite.from_dict(ModelConfig, values, dacite.Config(strict=True, cast=[tuple]))
-    except (dacite.DaciteError, AttributeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
+        own = values.get("attention", {}).get("kind") == OWN
+        settings = dacite.Config(strict=True, cast=[tuple])
+        config = None if own else dacite.from_dict(ModelConfig, values, settings)
+    except (dacite.DaciteError, AttributeError, TypeError, ValueError) as error:
         raise UsageError(f"{source} describes no network of this version: {error}.") from error
+    if config is None:
+        raise UsageError(
+            f"{source} is of a network with parts of a script's own, which no config describes: "
+            "load it there (load_weights)."
+        )
     if config.name != name:
         raise UsageError(f"{source} has the weights of {config.name}: give --model {config.name}.")
     return config

@@ -1,7 +1,7 @@
 """From the model's config to a module."""
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -63,25 +63,34 @@ def config_of(name: str, fields: Mapping[str, Any]) -> ModelConfig | None:
     Raises:
         UsageError: An unknown name.
     """
-    fields = {name: value for name, value in fields.items() if name not in _NOT_OF_A_CONFIG}
-    attention, overrides = fields.get("attention"), AttentionOverrides()
-    if "attention" in fields and attention is None:
-        overrides = AttentionOverrides(kind="none")
-    elif attention is not None and (kind := _kind_of(attention)):
-        overrides = AttentionOverrides(kind=kind, **vars(attention))
-    others = {name: value for name, value in fields.items() if name != "attention"}
-    try:
-        config = ModelConfig(name=name, attention=overrides, **others)
-        found = model_fields(config, 1)
-    except (TypeError, UsageError):
-        return None
+    fields = {field: x for field, x in fields.items() if field not in _NOT_OF_A_CONFIG}
+    others = {field: x for field, x in fields.items() if field != "attention"}
     own = zoo.find(name).fields
-    same = all(
-        (own | found)[field] == (own | fields)[field]
-        for field in own | fields
-        if field not in _NOT_OF_A_CONFIG
-    )
-    return config if same else None
+    for overrides in _overrides_for(own["attention"], fields.get("attention", own["attention"])):
+        try:
+            config = ModelConfig(name=name, attention=overrides, **others)
+            found = model_fields(config, 1)
+        except (TypeError, UsageError):
+            continue
+        wanted = own | fields
+        if all((own | found)[each] == wanted[each] for each in {*wanted} - {*_NOT_OF_A_CONFIG}):
+            return config
+    return None
+
+
+def _overrides_for(own: Mechanism | None, wanted: Mechanism | None) -> Iterator[AttentionOverrides]:
+    """Overrides that may make one attention of another, those that say least first."""
+    if wanted == own:
+        yield AttentionOverrides()
+    elif wanted is None:
+        yield AttentionOverrides(kind="none")
+    elif kind := _kind_of(wanted):
+        starts: list[tuple[Any, Any]] = [(kind, ATTENTIONS[kind]())]
+        if type(own) is type(wanted):
+            starts = [(None, own), *starts]
+        for given, start in starts:
+            changed = {field: x for field, x in vars(wanted).items() if x != getattr(start, field)}
+            yield AttentionOverrides(kind=given, **changed)
 
 
 def _kind_of(attention: Mechanism) -> Any:
