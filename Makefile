@@ -44,7 +44,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile 
 check: lint  ## Check the style and run the quick tests (about a minute on 2 cores)
 	$(PYTEST) -m 'not slow and not heavy'
 
-test: .venv/.dev  ## Run the tests (about 20 minutes on 2 cores)
+test: .venv/.dev  ## Run the tests (7 to 17 minutes on 2 cores)
 	$(PYTEST) -m 'not slow'
 
 # With the fusion emitters and names that tests/conftest.py leaves out: as users have them. Types and

@@ -38,7 +38,8 @@ ELSEWHERE = {
     # Flags of `open_networks`, which `convert`, `export` and `predict` do not call, and of views
     # and crops, which `excitation` does not have.
     "command_line/networks.py": {
-        *("--weights", "--data", "--model", "--sizes", "--image-size", "--views", "--crop-size"),
+        *("--weights", "--data", "--data-dir", "--model"),
+        *("--sizes", "--image-size", "--views", "--crop-size"),
     },
     # `--drop-head` is named only if the command has it: see test_weights_in_commands.py.
     "command_line/source.py": {"--drop-head"},

@@ -422,9 +422,10 @@ def test_blocks_and_widths_go_together():
         ((2, 8, 8, 3), jnp.uint8, "images must be float, not uint8: normalize"),
         ((8, 8, 3), jnp.float32, r"images must be \(n, h, w, c\), not \(8, 8, 3\)"),
         ((1, 2, 8, 8, 3), jnp.float32, r"images must be \(n, h, w, c\), not \(1, 2, 8"),
-        ((2, 0, 8, 3), jnp.float32, r"images must be \(n, h, w, c\), not \(2, 0, 8, 3\)"),
+        ((2, 0, 8, 3), jnp.float32, r"of at least 1 each, not \(2, 0, 8, 3\)"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_not_a_batch_of_float_images_is_refused(shape, dtype, message):
     with pytest.raises(UsageError, match=message):
         tiny().init(jax.random.key(0), jnp.zeros(shape, dtype), train=False)

@@ -157,12 +157,14 @@ def test_a_run_says_what_its_task_measures_and_draws_it(study, median, monkeypat
         [[1.0, 2.0], [2.0, 1.5]],
         [[2.0, 0.25]],
     ]
-    assert [line.get_xydata().tolist() for line in error.lines] == [[], [[2.0, 0.5]]]
+    assert [line.get_xydata().tolist() for line in error.lines] == [[[2.0, 0.5]]]
     assert [text.get_text() for text in error.texts] == ["0.5000 m"]
-    # A task without the watched metric has one panel.
+    # A task without the watched metric has its loss drawn all the same.
     monkeypatch.setattr(median, "metrics", median.metrics[:1])
     draw_run(run)
-    assert [axes.get_ylabel() for axes in drawn[1].axes] == ["median error (m)"]
+    loss, error = drawn[1].axes
+    assert [axes.get_ylabel() for axes in (loss, error)] == ["loss", "median error (m)"]
+    assert [len(line.get_xydata()) for line in loss.lines] == [2, 1]
     assert ", loss" not in report_run(run)
 
 
