@@ -154,7 +154,7 @@ def class_names(folder: Path, left_out: LeftOut | None = None) -> list[str]:
 
 
 def check_class_names(names: Sequence[str], where: str) -> None:
-    """Refuses names of classes of which a person could not tell one from another.
+    """Checks that a person can tell the names of classes from each other.
 
     Args:
         names: The names.
