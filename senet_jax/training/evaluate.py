@@ -41,16 +41,11 @@ def eval_groups(groups: Sequence[Examples], batch_size: int, mesh: Mesh) -> Eval
 
     Args:
         groups: The split: each image is in one of them.
-        batch_size: As in ``eval_batches``. The batches of a smaller group, if there are several,
-            are as small as the group.
+        batch_size: As in ``eval_batches``. The batches of a smaller group are as small as it is.
         mesh: The devices that share a batch.
     """
-    several = len(groups) > 1
     return EvalGroups(
-        tuple(
-            eval_batches(group, min(batch_size, len(group)) if several else batch_size, mesh)
-            for group in groups
-        )
+        tuple(eval_batches(group, min(batch_size, len(group) or 1), mesh) for group in groups)
     )
 
 

@@ -13,7 +13,7 @@ from senet_jax.errors import UsageError
 from senet_jax.network import Network
 from senet_jax.tasks.classification import Classification
 from senet_jax.training.distributed.mesh import make_mesh
-from senet_jax.training.evaluate import evaluate
+from senet_jax.training.evaluate import eval_groups, evaluate
 from senet_jax.training.run import Run
 from senet_jax.training.step import make_eval_step
 
@@ -35,6 +35,15 @@ def test_every_image_counts_once_whatever_the_batch(tiny, devices, size):
     assert result["val/top5"] == pytest.approx((place < 5).mean(), abs=1e-9)
     assert result["val/loss"] == pytest.approx(-log_p[np.arange(360), val.labels].mean(), rel=1e-5)
     assert result.keys() == {"val/loss", "val/top1", "val/top5", "val/count"}
+
+
+@pytest.mark.parametrize(
+    ("devices", "size", "padded"), [(1, 500, 360), (8, 500, 360), (8, 361, 360), (8, 100, 104)]
+)
+def test_a_batch_is_no_larger_than_the_split(tiny, devices, size, padded):
+    data = dataclasses.replace(tiny.data, eval_batch_size=size)
+    run = Run(dataclasses.replace(tiny, mesh=MeshConfig(devices), data=data))
+    assert [group.batch_size for group in eval_groups(run.val, size, run.mesh).groups] == [padded]
 
 
 class Constant(nn.Module):
