@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import math
+import operator
 import os
 import pathlib
 import pickle
@@ -15,7 +16,6 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -92,7 +92,7 @@ def is_weight_file(name: str) -> bool:
 def save_arrays(
     path: str | os.PathLike[str],
     arrays: Mapping[str, Any],
-    about: Mapping[str, str] = MappingProxyType({}),
+    about: Mapping[str, str] | None = None,
 ) -> None:
     """Writes arrays to a file, which appears whole or not at all.
 
@@ -108,7 +108,7 @@ def save_arrays(
     write = _writer(path)
     # safetensors writes the memory as it lies, whatever the strides.
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    write_whole(path, lambda partial: write(partial, contiguous, dict(about)))
+    write_whole(path, lambda partial: write(partial, contiguous, dict(about or {})))
 
 
 def read_about(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -196,7 +196,9 @@ def _read_safetensors(path: Path, _: WeightsOf) -> dict[str, Any]:
     arrays = {}
     with _decoding(path, "safetensors file"):
         # safetensors has them in no order.
-        for name, view in sorted(safetensors.deserialize(read_bytes(path)), key=_name):
+        for name, view in sorted(
+            safetensors.deserialize(read_bytes(path)), key=operator.itemgetter(0)
+        ):
             if view["dtype"] not in _DTYPES:
                 raise UsageError(
                     f"{path}: {printable(name)} is of dtype {view['dtype']}: write it as F32, F16 "
@@ -205,10 +207,6 @@ def _read_safetensors(path: Path, _: WeightsOf) -> dict[str, Any]:
             array = np.frombuffer(view["data"], _DTYPES[view["dtype"]])
             arrays[name] = array.reshape(view["shape"])
     return arrays
-
-
-def _name(named: tuple[str, Any]) -> str:
-    return named[0]
 
 
 def _read_npz(path: Path, _: WeightsOf) -> dict[str, Any]:
